@@ -1,0 +1,164 @@
+"""The contract of a model: what goes in, what comes out, and what the image promises about it.
+
+Plain frozen dataclasses, so that the server starts without a validation library, msgspec decodes them from
+`contract.json`, and pydantic embeds them in the pipeline's own contracts. Shapes name their dynamic dimensions
+(`["batch", 1, 8, 8]`); every named dimension has a range in `Signature.dynamic`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: The name of the contract inside an image's package folder.
+CONTRACT_FILE = "contract.json"
+
+_STRICT: dict[str, object] = {"extra": "forbid"}  # read by pydantic, without importing it here
+
+
+class DType(StrEnum):
+    """Element types, by NumPy's names. Strings are UTF-8."""
+
+    BOOL = "bool"
+    UINT8 = "uint8"
+    UINT16 = "uint16"
+    UINT32 = "uint32"
+    UINT64 = "uint64"
+    INT8 = "int8"
+    INT16 = "int16"
+    INT32 = "int32"
+    INT64 = "int64"
+    FLOAT16 = "float16"
+    FLOAT32 = "float32"
+    FLOAT64 = "float64"
+    STRING = "string"
+
+    @property
+    def protocol_name(self) -> str:
+        """The name in the Open Inference Protocol v2, section "Tensor Data Types" (`FP32`, `INT64`, `BYTES`, …)."""
+        if self is DType.STRING:
+            return "BYTES"
+        return self.value.replace("float", "fp").upper()
+
+    @property
+    def numpy(self) -> np.dtype:
+        """The NumPy dtype; strings are object arrays of `str`."""
+        import numpy as np
+
+        return np.dtype(object if self is DType.STRING else self.value)
+
+    @property
+    def is_float(self) -> bool:
+        return self.value.startswith("float")
+
+
+#: Protocol name → dtype: the inverse of `DType.protocol_name`.
+PROTOCOL_DTYPES = {dtype.protocol_name: dtype for dtype in DType}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One named input or output. `shape` mixes fixed sizes (int) and named dynamic dimensions (str)."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = _STRICT
+
+    name: str
+    dtype: DType
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DimRange:
+    """The sizes a named dimension may take, both ends included."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = _STRICT
+
+    min: int
+    max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a model takes and gives: tensors in order, and the range of each named dimension."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = _STRICT
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    dynamic: dict[str, DimRange] = field(default_factory=dict)
+
+    @property
+    def batch(self) -> str | None:
+        """The name of the leading dimension, where it is dynamic and all inputs and outputs share it; else None."""
+        leading = {tensor.shape[0] if tensor.shape else None for tensor in (*self.inputs, *self.outputs)}
+        name = leading.pop() if len(leading) == 1 else None
+        return name if isinstance(name, str) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How far an answer may lie from the source model's: `|answer - expected| <= atol + rtol * |expected|`."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = _STRICT
+
+    atol: float
+    rtol: float
+
+
+@dataclass(frozen=True, slots=True)
+class PreprocessStep:
+    """One declared step from raw input to model input; see `serving.preprocess` for the operations.
+
+    `op` selects the operation, `input` the tensor; the rest are the operation's arguments, `None` where it takes none.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, object]] = _STRICT
+
+    op: str
+    input: str
+    by: float | None = None
+    offset: float | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    source_dtype: DType | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PackagedFile:
+    """A file inside the package folder. `path` is relative and uses forward slashes; `digest` is `sha256:<hex>`."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = _STRICT
+
+    path: str
+    digest: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServingContract:
+    """`contract.json`: all that the server in an image needs to know, and all that it promises.
+
+    `signature` is what the model itself takes, after preprocessing; what a client sends is
+    `serving.preprocess.raw_signature(signature, preprocess)`. `model` is the path of the model file or folder inside
+    the package. `golden` is an `.npz` of raw inputs (`input/<name>`) and expected outputs (`output/<name>`), which an
+    answer must meet within `tolerances` (by output name).
+    """
+
+    __pydantic_config__: ClassVar[dict[str, object]] = _STRICT
+
+    name: str
+    version: str
+    format: str
+    runtime: str
+    model: str
+    files: tuple[PackagedFile, ...]
+    signature: Signature
+    preprocess: tuple[PreprocessStep, ...]
+    tolerances: dict[str, Tolerance]
+    golden: str
+    max_batch: int
+    runtime_versions: dict[str, str]

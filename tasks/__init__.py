@@ -1,0 +1,1 @@
+"""Slipway's library: the stages in pipeline order, each a plain function from contract to contract."""

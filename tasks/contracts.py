@@ -1,0 +1,301 @@
+"""What travels between stages. Read this file first.
+
+    ModelSpec ─ ingest → Artifact ─ export → ExportReport ─ parity → ParityReport ─ image → Image ─ smoke → SmokeReport
+                                                                                    all of them ─ lineage → Package
+
+Frozen pydantic models of digests, figures and verdicts: kilobytes, safe to send through Airflow's XCom. The bytes that
+they name live in the store (`tasks.store`). Signature types come from `serving.contract`, which every serving image
+shares.
+
+A gate's answer is a report with a verdict and findings. `inconclusive` blocks exactly like `failed`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from serving.contract import PackagedFile, Signature, Tolerance
+
+#: `sha256:` and 64 hexadecimal digits.
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+def digest_of(value: Any) -> Digest:
+    """The sha256 of `value`'s canonical JSON: keys sorted, no white space, NaN refused.
+
+    Accepts what JSON knows, and contracts, which are dumped first.
+    """
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, BaseModel):
+            return item.model_dump(mode="json")
+        raise TypeError(f"no canonical JSON for {type(item).__name__}")
+
+    text = json.dumps(value, default=plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+class Contract(BaseModel):
+    """Base of everything that travels: immutable, and strict about what it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# --- verdicts -----------------------------------------------------------------------------------------------------
+
+
+class Verdict(StrEnum):
+    """A gate's answer. Only `passed` lets anything through."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    INCONCLUSIVE = "inconclusive"
+
+    @classmethod
+    def worst(cls, verdicts: Iterable[Verdict]) -> Verdict:
+        """Failed before inconclusive before passed. Of nothing, `inconclusive`: no evidence is not a pass."""
+        seen = set(verdicts)
+        if cls.FAILED in seen:
+            return cls.FAILED
+        if cls.INCONCLUSIVE in seen or not seen:
+            return cls.INCONCLUSIVE
+        return cls.PASSED
+
+
+class Owner(StrEnum):
+    """Who must act on a finding."""
+
+    MODEL = "model"
+    DATA = "data"
+    PLATFORM = "platform"
+
+
+class Finding(Contract):
+    """Something a gate found, for the person who must act on it.
+
+    `verdict` is what it does to its gate; a finding that says `passed` is a remark that blocks nothing.
+    """
+
+    code: str = Field(pattern=r"^[A-Z][A-Z0-9_]+$", description="stable, e.g. PARITY_BATCH_FROZEN")
+    owner: Owner
+    verdict: Verdict = Verdict.FAILED
+    message: str = Field(min_length=1, description="one sentence: what was expected, what was found, where")
+    advice: str = Field(min_length=1, description="what to do about it")
+    evidence: dict[str, str | int | float | bool] = Field(default_factory=dict, description="figures and places")
+
+
+class Report(Contract):
+    """Base of what gates answer. The verdict may be worse than the findings say, never better."""
+
+    verdict: Verdict
+    findings: tuple[Finding, ...] = ()
+
+    @model_validator(mode="after")
+    def _verdict_is_no_better_than_findings(self) -> Self:
+        worst = Verdict.worst((self.verdict, *(finding.verdict for finding in self.findings)))
+        if worst is not self.verdict:
+            raise ValueError(f"the verdict is {self.verdict} but a finding says {worst}")
+        return self
+
+
+# --- files --------------------------------------------------------------------------------------------------------
+
+
+class FileTree(Contract):
+    """Files in the store, by relative path: a single file or a whole folder (SavedModel, ONNX with external data)."""
+
+    files: tuple[PackagedFile, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _sorted_and_inside(self) -> Self:
+        paths = [file.path for file in self.files]
+        if paths != sorted(set(paths)):
+            raise ValueError("paths must be sorted and unique")
+        for path in paths:
+            if path.startswith("/") or "\\" in path or ".." in path.split("/"):
+                raise ValueError(f"the path {path!r} leaves the tree")
+        return self
+
+    @property
+    def digest(self) -> Digest:
+        """Identity of the whole tree: the digest of its listing."""
+        return digest_of([[file.path, file.digest] for file in self.files])
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size_bytes for file in self.files)
+
+
+# --- the stages, in order -----------------------------------------------------------------------------------------
+
+
+class EvaluationData(Contract):
+    """The evaluation data after its columns were checked against the signature."""
+
+    file: PackagedFile
+    rows: int = Field(ge=1)
+    columns: tuple[str, ...]
+
+
+class Artifact(Contract):
+    """Ingest's result: the trained model's bytes, how to load them, and where they came from.
+
+    `loader` names an entry of `tasks.ingest.SOURCES` (`torch-state-dict`, `torch-export`, `keras`, `savedmodel`,
+    `skops`, `onnx`). `root` is the path inside `files` to hand to the loader; `.` for the whole folder.
+    """
+
+    name: str
+    framework: str
+    loader: str
+    root: str
+    files: FileTree
+    code: FileTree | None = Field(None, description="the entrypoint's module, for PyTorch state dicts")
+    entrypoint: str | None = None
+    signature: Signature
+    evaluation: EvaluationData
+    source_uri: str = Field(description="pinned: an alias is resolved to its version")
+    source_run: str | None = Field(None, description="the MLflow run that trained it, where known")
+
+
+class Export(Contract):
+    """One format's files, with every version that decides how they behave."""
+
+    format: str
+    runtime: str = Field(description="which runtime image serves it: an entry of `tasks.image.RUNTIMES`")
+    files: FileTree
+    root: str = Field(description="path inside `files` to hand to the runtime; `.` for the whole folder")
+    exporter: str = Field(description="which converter made it, e.g. torch.onnx or tf2onnx")
+    opset: int | None = None
+    ir_version: int | None = None
+    versions: dict[str, str] = Field(description="framework, exporter and runtime distributions → version")
+
+
+class ExportReport(Report):
+    """One format's export. `export` is there exactly when the verdict is passed."""
+
+    format: str
+    export: Export | None = None
+
+    @model_validator(mode="after")
+    def _export_only_when_passed(self) -> Self:
+        if (self.export is not None) != (self.verdict is Verdict.PASSED):
+            raise ValueError("an export is there exactly when the verdict is passed")
+        return self
+
+
+class OutputComparison(Contract):
+    """One output over all compared rows. Differences are in float64; `None` where nothing finite could be compared."""
+
+    name: str
+    compared_values: int
+    max_abs_diff: float | None
+    max_rel_diff: float | None
+    worst_margin: float | None = Field(description="largest |difference| / allowed; above 1 fails")
+    tolerance: Tolerance
+
+
+class MetricComparison(Contract):
+    """One task metric on the evaluation data. `drop` is how much worse the export is; negative when it is better."""
+
+    name: str
+    source: float | None
+    export: float | None
+    drop: float | None
+    max_drop: float
+    rows: int
+
+
+class ParityReport(Report):
+    """One format against the source model. `golden` are raw inputs and the source's answers, for image and smoke."""
+
+    format: str
+    export_digest: Digest
+    batch_sizes: tuple[int, ...]
+    outputs: tuple[OutputComparison, ...] = ()
+    metrics: tuple[MetricComparison, ...] = ()
+    golden: PackagedFile | None = None
+    html: PackagedFile | None = None
+
+
+class Image(Contract):
+    """A serving image in the engine. `digest` is the image's own (the sha256 of its configuration)."""
+
+    format: str
+    runtime: str
+    reference: str = Field(description="name:tag to start it by")
+    digest: Digest
+    contract_digest: Digest
+    size_bytes: int
+    model_bytes: int = Field(description="what this model adds to the runtime image that all models share")
+    layers: tuple[Digest, ...]
+    labels: dict[str, str]
+
+
+class SmokeFigures(Contract):
+    """What was measured while the image ran under one instance type's limits."""
+
+    cold_start_s: float | None = Field(None, description="container start → first ready answer")
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    requests: int = 0
+    peak_memory_bytes: int | None = None
+    golden_rows: int = 0
+    concurrency: int = 0
+
+
+class SmokeReport(Report):
+    """One image on one instance type."""
+
+    format: str
+    image_digest: Digest
+    instance_type: str
+    vcpus: float
+    memory_bytes: int
+    figures: SmokeFigures = SmokeFigures()
+
+
+class LineageRecord(Contract):
+    """Where a package's history stands in MLflow."""
+
+    tracking_uri: str
+    experiment_id: str
+    run_id: str
+    run_url: str | None = None
+    model_name: str
+    model_version: str | None = Field(None, description="registered only when the package passed")
+
+
+class PackageInputs(Contract):
+    """All that a package follows from. Its digest is the package's identity: the same inputs, the same package."""
+
+    spec: Digest = Field(description="the parsed spec, so that comments and spacing do not matter")
+    artifact: Digest
+    evaluation: Digest
+    formats: tuple[str, ...]
+    instance_types: tuple[str, ...]
+    pipeline: Digest = Field(description="Slipway's own code, the runtimes' locks and the base image")
+
+
+class Package(Report):
+    """The manifest: everything that every stage found out, under one digest."""
+
+    name: str
+    owner: str
+    inputs: PackageInputs
+    artifact: Artifact
+    exports: tuple[ExportReport, ...]
+    parity: tuple[ParityReport, ...] = ()
+    images: tuple[Image, ...] = ()
+    smoke: tuple[SmokeReport, ...] = ()
+    serving_format: str | None = Field(None, description="the format that serves, where one passed every gate")
+
+    @property
+    def digest(self) -> Digest:
+        """The package's identity: the digest of its inputs (docs/adr/0001)."""
+        return digest_of(self.inputs)

@@ -1,0 +1,112 @@
+"""`model.yaml` → `ModelSpec`: the one file that a user writes, validated completely before anything runs.
+
+Unknown keys are errors that suggest the nearest name; every error names file, line and key; all of them at once.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from serving.contract import DimRange, PreprocessStep, Signature, TensorSpec
+from tasks.contracts import Contract, Digest, digest_of
+
+
+class Framework(StrEnum):
+    """What trained the model."""
+
+    PYTORCH = "pytorch"
+    KERAS = "keras"
+    TENSORFLOW = "tensorflow"
+    SKLEARN = "sklearn"
+    ONNX = "onnx"
+
+
+class SourceSpec(Contract):
+    """Where the trained artifact is: a path relative to the spec, or a URI that ingest knows."""
+
+    uri: str
+    framework: Framework
+    entrypoint: str | None = Field(None, description="module:callable → nn.Module, for PyTorch state dicts")
+
+
+class MetricSpec(Contract):
+    """A task metric, and how much of it the export may lose against the source model."""
+
+    name: str
+    output: str
+    label: str
+    max_drop: float = Field(ge=0)
+
+
+class EvaluationSpec(Contract):
+    """The evaluation data (.npz or .parquet) and what is measured on it."""
+
+    data: str
+    metrics: tuple[MetricSpec, ...] = Field(min_length=1)
+
+
+class ServingSpec(Contract):
+    """What serving must hold: batch size, 99th percentile of latency, time from container start to ready."""
+
+    format: str = "auto"
+    max_batch: int = Field(32, ge=1)
+    p99_ms: float = Field(50, gt=0)
+    cold_start_s: float = Field(3, gt=0)
+
+
+class SmokeSpec(Contract):
+    """The instance types (of `tasks/smoke/instance_types.yaml`) that the image must be proven on."""
+
+    instance_types: tuple[str, ...] = Field(min_length=1)
+
+
+class ReleaseSpec(Contract):
+    """How a release takes traffic over."""
+
+    steps: tuple[Annotated[float, Field(gt=0, le=100)], ...] = (1, 5, 25, 50, 100)
+    bake: str = Field("60s", pattern=r"^[0-9]+(s|m|h)$")
+    min_requests: int = Field(500, ge=1)
+    approval: bool = True
+
+
+class ModelSpec(Contract):
+    """A validated model.yaml. `folder` is where relative paths start; it is not part of the spec's identity."""
+
+    folder: Path
+    name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
+    owner: str
+    source: SourceSpec
+    inputs: tuple[TensorSpec, ...] = Field(min_length=1)
+    outputs: tuple[TensorSpec, ...] = Field(min_length=1)
+    dynamic: dict[str, DimRange] = Field(default_factory=dict)
+    preprocess: tuple[PreprocessStep, ...] = ()
+    evaluation: EvaluationSpec
+    formats: tuple[str, ...] = Field(min_length=1)
+    serving: ServingSpec = ServingSpec()
+    smoke: SmokeSpec
+    release: ReleaseSpec = ReleaseSpec()
+
+    @property
+    def signature(self) -> Signature:
+        """What the model itself takes and gives, after preprocessing."""
+        return Signature(inputs=self.inputs, outputs=self.outputs, dynamic=self.dynamic)
+
+    @property
+    def digest(self) -> Digest:
+        """Identity of what was asked for, wherever the file lies and however it is spaced."""
+        return digest_of(self.model_dump(mode="json", exclude={"folder"}))
+
+
+def load_spec(path: Path) -> ModelSpec:
+    """Read and validate a model.yaml.
+
+    Raises:
+        SpecError: with every problem found, each with its line and key.
+    """
+    from ruamel.yaml import YAML
+
+    return ModelSpec.model_validate({**YAML(typ="safe").load(path), "folder": path.parent.absolute()})
