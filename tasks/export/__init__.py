@@ -1,0 +1,1 @@
+"""Export: an Artifact in, one ExportReport per format out."""

@@ -1,0 +1,65 @@
+"""Which formats there are, what serves them, and what each can be made from.
+
+One visible table, read by spec validation and by `tasks.export.export`. Light to import: exporters are named by path
+(`module:function`) and imported only in the process that runs one. Adding a format is one module and one entry
+(docs/add-a-format.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One way to write a model down for serving.
+
+    Attributes:
+        name: what `formats:` in a model.yaml calls it.
+        runtime: which runtime image serves it: an entry of `tasks.image.RUNTIMES`.
+        exporters: framework of the source → `module:function` of the exporter (`tasks.export.conversion.Exporter`).
+    """
+
+    name: str
+    runtime: str
+    exporters: Mapping[str, str]
+
+    @property
+    def frameworks(self) -> tuple[str, ...]:
+        """The frameworks (`tasks.spec.Framework`) whose models can be written in this format."""
+        return tuple(self.exporters)
+
+
+FORMATS: dict[str, Format] = {
+    "onnx": Format(
+        name="onnx",
+        runtime="onnx",
+        exporters={
+            "pytorch": "tasks.export.torch_onnx:export",
+            "keras": "tasks.export.keras_onnx:export",
+            "tensorflow": "tasks.export.savedmodel_onnx:export",
+            "sklearn": "tasks.export.sklearn_onnx:export",
+            "onnx": "tasks.export.onnx_onnx:export",
+        },
+    ),
+    "savedmodel": Format(
+        name="savedmodel",
+        runtime="tensorflow",
+        exporters={
+            "pytorch": "tasks.export.torch_savedmodel:export",
+            "keras": "tasks.export.keras_savedmodel:export",
+            "tensorflow": "tasks.export.savedmodel_savedmodel:export",
+        },
+    ),
+    "torch-export": Format(
+        name="torch-export",
+        runtime="torch",
+        exporters={"pytorch": "tasks.export.torch_export:export"},
+    ),
+}
+
+
+def formats_of(framework: str) -> tuple[str, ...]:
+    """The formats that a model of this framework can be written in, in the table's order; empty for an unknown one."""
+    return tuple(name for name, entry in FORMATS.items() if framework in entry.exporters)
