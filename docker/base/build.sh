@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# Brings the base image that every runtime image starts from, and prints its reference as the last line of stdout.
+#
+#   docker/base/build.sh            nothing to do where the image of this recipe is there already
+#   docker/base/build.sh --fresh    once more, with the Debian packages of today
+#
+#   SLIPWAY_BASE_IMAGE=name@sha256:…   take this image instead (from the engine or a registry)
+#   SLIPWAY_DEBIAN_MIRROR=URL          packages from here, not from this machine's apt sources
+#
+# The recipe is this folder: Debian 12's Python and the libraries in `packages`, and nothing else: no shell, no
+# package manager, user 65532. The tag is the recipe's digest; the image's digest follows from the packages' bytes
+# alone, so two machines with the same packages get the same image.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+suite=bookworm
+# 2026-01-01: no file in the image is younger, and the image says it was created then.
+export SOURCE_DATE_EPOCH=1767225600
+
+say() { printf '%s\n' "$*" >&2; }
+fail() {
+    say "base image: $*"
+    exit 3
+}
+
+command -v docker >/dev/null || fail "the docker command is missing; install docker.io (or docker-cli)"
+docker version >/dev/null 2>&1 || fail "no Docker engine answers; start one, or run make setup as root"
+
+if [[ -n ${SLIPWAY_BASE_IMAGE:-} ]]; then
+    if ! docker image inspect "$SLIPWAY_BASE_IMAGE" >/dev/null 2>&1; then
+        [[ $SLIPWAY_BASE_IMAGE == *@sha256:* ]] ||
+            fail "SLIPWAY_BASE_IMAGE=$SLIPWAY_BASE_IMAGE is not in the engine, and only a reference by digest (name@sha256:…) is pulled"
+        say "base image: pulling $SLIPWAY_BASE_IMAGE"
+        docker pull --quiet "$SLIPWAY_BASE_IMAGE" >&2 || fail "$SLIPWAY_BASE_IMAGE could not be pulled"
+    fi
+    docker run --rm --network none --entrypoint python3.11 "$SLIPWAY_BASE_IMAGE" -c 'import ssl, ctypes, sqlite3' >&2 ||
+        fail "$SLIPWAY_BASE_IMAGE does not run python3.11 with its standard library"
+    printf '%s\n' "$SLIPWAY_BASE_IMAGE"
+    exit 0
+fi
+
+recipe=$(cd "$here" && sha256sum build.sh finish.sh packages | sha256sum | cut -c1-12)
+reference=slipway/base:$recipe
+
+# Two callers at once: the second waits, and finds the image.
+exec 9<"$here/packages"
+flock 9
+
+if [[ ${1:-} != --fresh ]] && docker image inspect "$reference" >/dev/null 2>&1; then
+    printf '%s\n' "$reference"
+    exit 0
+fi
+
+for command in mmdebstrap dpkg-deb apt-get; do
+    command -v "$command" >/dev/null ||
+        fail "$command is missing; install Debian's mmdebstrap, or set SLIPWAY_BASE_IMAGE to an image with Python 3.11"
+done
+
+# This machine's own Debian sources for the suite, whatever file format they are written in; other origins do not
+# enter the image. Without any, mmdebstrap knows Debian's public mirrors.
+sources() {
+    if [[ -n ${SLIPWAY_DEBIAN_MIRROR:-} ]]; then
+        printf 'deb %s %s main\n' "$SLIPWAY_DEBIAN_MIRROR" "$suite"
+        return
+    fi
+    # shellcheck disable=SC2016  # the $(…) are apt's placeholders
+    apt-get indextargets --format '$(ORIGIN)|$(CODENAME)|$(COMPONENT)|$(REPO_URI)|$(RELEASE)' \
+        'Created-By: Packages' 2>/dev/null |
+        awk -F'|' -v suite="$suite" '$1 == "Debian" && $2 ~ "^" suite && $3 == "main" {
+            print "deb", $4, $5, "main" }' | sort -u
+}
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+say "base image: bootstrapping Debian $suite with Python 3.11 (about 15 s)"
+started=$SECONDS
+sources >"$work/sources.list"
+mirror=()
+[[ -s $work/sources.list ]] && mirror=("$work/sources.list")
+included=$(sed '/^#/d' "$here/packages" | paste -sd,)
+if ! PACKAGES=$here/packages mmdebstrap --variant=extract --format=tar --skip=cleanup/apt --include="$included" \
+    --extract-hook="$here/finish.sh" "$suite" - "${mirror[@]}" 2>"$work/log" |
+    mmtarfilter --path-exclude='/etc/apt*' --path-exclude='/var/lib/apt*' --path-exclude='/var/cache*' \
+        --path-exclude='/sbin*' --path-exclude='/dev/*' >"$work/layer.tar"; then
+    tail -n 15 "$work/log" >&2
+    fail "mmdebstrap failed; its last lines are above"
+fi
+
+# `docker import` would stamp the image with the time of day; a configuration written here does not.
+layer=$(sha256sum "$work/layer.tar" | cut -d' ' -f1)
+created=$(date --utc --date="@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)
+architecture=$(dpkg --print-architecture)
+printf '%s' '{"architecture":"'"$architecture"'","os":"linux","created":"'"$created"'","config":{"User":"65532:65532",' \
+    '"WorkingDir":"/home/nonroot","Env":["PATH=/usr/local/bin:/usr/bin:/bin","LANG=C.UTF-8","HOME=/home/nonroot"],' \
+    '"Cmd":["python3.11"],"Labels":{"org.opencontainers.image.title":"slipway base","io.slipway.recipe":"'"$recipe"'"}},' \
+    '"rootfs":{"type":"layers","diff_ids":["sha256:'"$layer"'"]},' \
+    '"history":[{"created":"'"$created"'","created_by":"docker/base/build.sh '"$recipe"'"}]}' >"$work/config.json"
+printf '[{"Config":"config.json","RepoTags":["%s"],"Layers":["layer.tar"]}]' "$reference" >"$work/manifest.json"
+tar --create --file - --directory "$work" manifest.json config.json layer.tar | docker load --quiet >&2
+say "base image: $reference, $(($(stat --format=%s "$work/layer.tar") / 1000000)) MB, after $((SECONDS - started)) s"
+printf '%s\n' "$reference"
