@@ -124,6 +124,7 @@ class PreprocessStep:
     offset: float | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    axis: int | None = None
     source_dtype: DType | None = None
 
 
