@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: A softmax over C classes carries a relative error of at most about (C + 4)·u, u the unit roundoff of its dtype (Blanchard,
-#: Higham, Higham 2021, "Accurately computing the log-sum-exp and softmax functions", theorem 3.2), so its sum is that far
-#: from one. Rows within `_SUM_UNITS`·C units of eps = 2u are probabilities; logits are not that close by chance.
+#: A softmax over C classes carries a relative error of about (C + 4)·u at most, u the unit roundoff of its dtype
+#: (Blanchard, Higham, Higham 2021, "Accurately computing the log-sum-exp and softmax functions"), so its sum is that
+#: far from one. Rows within `_SUM_UNITS`·C units of eps = 2u are probabilities; logits come that close by no chance.
 _SUM_UNITS = 4
 
 
