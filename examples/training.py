@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -94,6 +95,15 @@ def without_times(archive: Path, replace: Callable[[str, bytes], tuple[str, byte
             member.compress_type = info.compress_type
             new.writestr(member, content)
     aside.replace(archive)
+
+
+def in_order_seen() -> Callable[[re.Match[bytes]], bytes]:
+    """A replacement for `re.sub` that numbers what group 2 matches from 0, the same text by the same number.
+
+    For the memory addresses that some libraries write into their files as names.
+    """
+    numbers: dict[bytes, bytes] = {}
+    return lambda match: match[1] + numbers.setdefault(match[2], b"%d" % len(numbers)) + match[3]
 
 
 def _identity(folder: Path, libraries: tuple[str, ...]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from training import Trained, train_once, without_times  # noqa: E402
+from training import Trained, in_order_seen, train_once, without_times  # noqa: E402
 
 SEED, STRENGTH = 7, 0.5
 
@@ -52,10 +52,7 @@ def train(folder: Path) -> Trained:
 
 def _renumbered() -> Callable[[str, bytes], tuple[str, bytes]]:
     """skops names objects by their address in memory; the same training should give the same bytes."""
-    numbers: dict[bytes, bytes] = {}
-
-    def number(match: re.Match[bytes]) -> bytes:
-        return match[1] + numbers.setdefault(match[2], b"%d" % len(numbers)) + match[3]
+    number = in_order_seen()
 
     def renumber(name: str, content: bytes) -> tuple[str, bytes]:
         name = re.sub(rb"^()(\d+)(\.npy)$", number, name.encode()).decode()
