@@ -16,7 +16,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -299,3 +299,39 @@ class Package(Report):
     def digest(self) -> Digest:
         """The package's identity: the digest of its inputs (docs/adr/0001)."""
         return digest_of(self.inputs)
+
+
+# --- how a stage came by its result -------------------------------------------------------------------------------
+
+Result = TypeVar("Result", Artifact, ExportReport, ParityReport, Image, SmokeReport)
+
+
+class StageRun(Contract, Generic[Result]):
+    """A stage's result, and whether it had to be worked for. The same key means the same inputs and the same code."""
+
+    stage: str
+    label: str = Field(description="the cell, for people: a format, `onnx × c6i.large`, or the model's name")
+    key: Digest = Field(description="what the result is remembered by: the digest of all that it follows from")
+    reused: bool = Field(description="an earlier result was taken, nothing was run")
+    duration_s: float = Field(ge=0, description="how long this call took, reused or not")
+    result: Result
+
+
+class IngestRun(StageRun[Artifact]):
+    """Ingest's. Named classes, because a parametrised generic has no import path for XCom to find it by."""
+
+
+class ExportRun(StageRun[ExportReport]):
+    """One format's export."""
+
+
+class ParityRun(StageRun[ParityReport]):
+    """One format's parity."""
+
+
+class ImageRun(StageRun[Image]):
+    """One format's image."""
+
+
+class SmokeRun(StageRun[SmokeReport]):
+    """One image on one instance type."""

@@ -1,0 +1,318 @@
+"""The stages chained, each run only when what it follows from has changed. The CLI and Airflow's tasks call this.
+
+In: a `ModelSpec`. Out: a `StageRun` per stage and cell, and in the end a `Package` in the store and in MLflow.
+
+    pipeline = Pipeline(Settings.from_environment())
+    artifact = pipeline.ingest(spec).result
+    exported = pipeline.export(spec, artifact, "onnx").result
+
+A result is remembered in the store under the digest of all that it follows from (`tasks.reuse`), and taken again while
+every object that it refers to is still there. Two processes that come to the same cell at once do the work once: the
+second waits, and takes the first one's result. Scratch folders go when the stage ends, and are swept after a kill.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import ValidationError
+
+from tasks import reuse
+from tasks.contracts import (
+    Artifact,
+    Digest,
+    Export,
+    ExportReport,
+    ExportRun,
+    Image,
+    ImageRun,
+    IngestRun,
+    LineageRecord,
+    Package,
+    ParityReport,
+    ParityRun,
+    Report,
+    Result,
+    SmokeReport,
+    SmokeRun,
+    StageRun,
+    Verdict,
+    digest_of,
+)
+from tasks.errors import GateBlocked
+from tasks.manifest import assemble, package_inputs
+from tasks.settings import Settings
+from tasks.spec import ModelSpec
+from tasks.store import Store, open_store
+from tasks.workspace import locked, scratch, sweep
+
+if TYPE_CHECKING:
+    from tasks.image import Engine
+
+Run = TypeVar("Run", IngestRun, ExportRun, ParityRun, ImageRun, SmokeRun)
+
+
+class Moment(StrEnum):
+    """What just happened to a stage."""
+
+    STARTED = "started"
+    WAITING = "waiting"  # another process works on the same cell
+    REUSED = "reused"
+    FINISHED = "finished"
+    STOPPED = "stopped"  # an exception ended it
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A stage's progress, for whoever shows it. `verdict` and `duration_s` are there once it is over."""
+
+    moment: Moment
+    stage: str
+    label: str
+    verdict: Verdict | None = None
+    duration_s: float | None = None
+
+
+class Pipeline:
+    """Runs stages, or finds that they need not be run.
+
+    Cheap to make; one per process or per task. Stages may be called from any process in any order that their
+    arguments allow, and calling one again is free of effect.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        fresh: bool = False,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        """With `fresh`, earlier results are ignored (and replaced).
+
+        Raises:
+            StoreUnavailable: the store or SLIPWAY_HOME cannot be used.
+        """
+        self.settings = settings
+        self.store: Store = open_store(settings.store_uri)
+        self._fresh = fresh
+        self._tell = on_event or (lambda event: None)
+        sweep(settings.work)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The Docker engine, connected when first needed.
+
+        Raises:
+            EngineUnavailable: none answers.
+        """
+        from tasks.image import connect
+
+        return connect()
+
+    # --- the stages, in order -------------------------------------------------------------------------------------
+
+    def ingest(self, spec: ModelSpec) -> IngestRun:
+        """The trained model, its code and its evaluation data, checked and stored.
+
+        Raises:
+            BadInput: the source or the evaluation data cannot be used.
+            PlatformError: the store or MLflow does not answer.
+        """
+        from tasks.ingest import fingerprint, ingest
+
+        key = reuse.stage_key("ingest", reuse.ingest_inputs(spec, fingerprint(spec, self.settings)))
+        return self._stage(IngestRun, "ingest", spec.name, key, lambda work: ingest(spec, self.store, self.settings))
+
+    def export(self, spec: ModelSpec, artifact: Artifact, format: str) -> ExportRun:
+        """The model in one format, or the finding that says why not."""
+        from tasks.export import export
+
+        key = reuse.stage_key("export", reuse.export_inputs(spec, artifact, format))
+        return self._stage(
+            ExportRun, "export", format, key, lambda work: export(spec, artifact, format, self.store, work)
+        )
+
+    def parity(self, spec: ModelSpec, artifact: Artifact, export: Export) -> ParityRun:
+        """One export against the source model, on the evaluation data."""
+        from tasks.parity import check
+
+        key = reuse.stage_key("parity", reuse.parity_inputs(spec, artifact, export))
+        return self._stage(
+            ParityRun, "parity", export.format, key, lambda work: check(spec, artifact, export, self.store, work)
+        )
+
+    def image(self, spec: ModelSpec, artifact: Artifact, export: Export, parity: ParityReport) -> ImageRun:
+        """The serving image of one export, bound to the evidence that it may serve.
+
+        Raises:
+            GateBlocked: parity did not pass.
+            PlatformError: no Docker engine, or it could not build.
+        """
+        from tasks.image import build
+
+        if parity.verdict is not Verdict.PASSED:
+            raise GateBlocked(f"the parity of {parity.format} is {parity.verdict}: no image is built from it")
+        key = reuse.stage_key(
+            "image",
+            {
+                "spec": spec.model_dump(mode="json", include={"name", "owner", "preprocess", "serving"}),
+                "artifact": reuse.artifact_digest(artifact),
+                "export": export,
+                "parity": parity,
+            },
+        )
+        return self._stage(
+            ImageRun,
+            "image",
+            export.format,
+            key,
+            lambda work: build(spec, artifact, export, parity, self.store, self.engine, self.settings),
+        )
+
+    def smoke(self, spec: ModelSpec, image: Image, parity: ParityReport, instance_type: str) -> SmokeRun:
+        """One image on one instance type.
+
+        Raises:
+            BadInput: the catalogue has no such instance type.
+            PlatformError: no Docker engine, or it could not start the container.
+        """
+        from tasks.smoke import smoke
+        from tasks.smoke.catalogue import instance_type as described
+
+        key = reuse.stage_key(
+            "smoke",
+            {
+                "image": image.digest,
+                "parity": parity,
+                "instance_type": described(instance_type),
+                "serving": spec.serving.model_dump(mode="json", exclude={"format"}),
+            },
+        )
+        return self._stage(
+            SmokeRun,
+            "smoke",
+            f"{image.format} × {instance_type}",
+            key,
+            lambda work: smoke(spec, image, parity, instance_type, self.store, self.engine, work),
+        )
+
+    def register(
+        self,
+        spec: ModelSpec,
+        artifact: Artifact,
+        exports: Sequence[ExportReport],
+        parity: Sequence[ParityReport],
+        images: Sequence[Image],
+        smoke: Sequence[SmokeReport],
+    ) -> tuple[Package, LineageRecord]:
+        """Judge everything, publish the manifest in the store, and record it in MLflow.
+
+        Raises:
+            TrackingUnavailable: MLflow does not answer. The manifest is published by then; nothing is lost.
+        """
+        from tasks.lineage import record
+
+        package = assemble(spec, artifact, exports, parity, images, smoke)
+        self.store.put_result("package", package.digest, package.model_dump_json())
+        started = time.monotonic()
+        self._tell(Event(Moment.STARTED, "register", spec.name))
+        try:
+            recorded = record(package, spec, self.store, self.settings)
+        except BaseException:
+            self._tell(Event(Moment.STOPPED, "register", spec.name, duration_s=time.monotonic() - started))
+            raise
+        self._tell(Event(Moment.FINISHED, "register", spec.name, package.verdict, time.monotonic() - started))
+        return package, recorded
+
+    def packaged(self, spec: ModelSpec) -> Package | None:
+        """The package of exactly this spec and these inputs, if it was made before; nothing is run.
+
+        What the nightly run asks of each model. A package that passed or failed answers; an inconclusive one does
+        not, nor does one whose bytes are no longer in the store.
+
+        Raises:
+            BadInput: the source or the evaluation data is missing.
+        """
+        from tasks.ingest import fingerprint
+
+        key = reuse.stage_key("ingest", reuse.ingest_inputs(spec, fingerprint(spec, self.settings)))
+        earlier = self._remembered(IngestRun, "ingest", key)
+        if earlier is None:
+            return None
+        text = self.store.get_result("package", digest_of(package_inputs(spec, earlier.result)))
+        package = None if text is None else _parsed(Package, text)
+        if package is None or package.verdict is Verdict.INCONCLUSIVE or not reuse.is_whole(package, self.store):
+            return None
+        return package
+
+    # --- running one, or not --------------------------------------------------------------------------------------
+
+    def _stage(self, kind: type[Run], stage: str, label: str, key: Digest, compute: Callable[[Path], Any]) -> Run:
+        started = time.monotonic()
+
+        def tell(moment: Moment, verdict: Verdict | None = None) -> None:
+            over = moment not in {Moment.STARTED, Moment.WAITING}
+            self._tell(Event(moment, stage, label, verdict, time.monotonic() - started if over else None))
+
+        def reused(run: Run) -> Run:
+            tell(Moment.REUSED, _verdict(run.result))
+            return run.model_copy(update={"label": label, "reused": True, "duration_s": time.monotonic() - started})
+
+        if (earlier := self._remembered(kind, stage, key)) is not None:
+            return reused(earlier)
+        tell(Moment.STARTED)
+        lock = self.settings.home / "locks" / f"{stage}-{key.removeprefix('sha256:')}.lock"
+        try:
+            with locked(lock, on_wait=lambda: tell(Moment.WAITING)):
+                if (earlier := self._remembered(kind, stage, key)) is not None:
+                    return reused(earlier)
+                with scratch(self.settings.work) as work:
+                    result = compute(work)
+                run = kind(
+                    stage=stage,
+                    label=label,
+                    key=key,
+                    reused=False,
+                    duration_s=time.monotonic() - started,
+                    result=result,
+                )
+                if reuse.is_repeatable(stage, result):
+                    self.store.put_result(stage, key, run.model_dump_json())
+        except BaseException:
+            tell(Moment.STOPPED)
+            raise
+        tell(Moment.FINISHED, _verdict(result))
+        return run
+
+    def _remembered(self, kind: type[Run], stage: str, key: Digest) -> Run | None:
+        text = None if self._fresh else self.store.get_result(stage, key)
+        run = None if text is None else _parsed(kind, text)
+        if run is None or not reuse.is_whole(run, self.store):
+            return None
+        if isinstance(run.result, Image) and self.engine.image_id(run.result.reference) != run.result.digest:
+            return None
+        return run
+
+
+_Model = TypeVar("_Model", Package, IngestRun, ExportRun, ParityRun, ImageRun, SmokeRun)
+
+
+def _parsed(kind: type[_Model], text: str) -> _Model | None:
+    """What was remembered, or `None` where another version of Slipway wrote it in another form."""
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError:
+        return None
+
+
+def _verdict(result: Any) -> Verdict | None:
+    return result.verdict if isinstance(result, Report) else None
+
+
+__all__ = ["Event", "Moment", "Pipeline", "Result", "StageRun"]

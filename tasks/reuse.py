@@ -1,0 +1,180 @@
+"""What a stage's result follows from, and whether an earlier result still stands.
+
+In: a spec, contracts and the code itself. Out: keys (digests), under which the store remembers results. A key covers
+the stage's name, its source code, the libraries that decide what it does, and its inputs: nothing that it depends on
+may be missing here, and nothing that it does not depend on may be in here, or it runs again for no reason.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from serving.contract import PackagedFile
+from tasks.contracts import Artifact, Digest, Export, Owner, Report, Verdict, digest_of
+from tasks.spec import ModelSpec
+from tasks.store import Store
+
+_ROOT = Path(__file__).parents[1]
+
+_CONTRACTS = ("tasks/contracts.py", "tasks/spec.py", "docker/serving/contract.py", "docker/serving/preprocess.py")
+
+#: Stage → the code that decides its results.
+CODE: Mapping[str, tuple[str, ...]] = {
+    "ingest": (*_CONTRACTS, "tasks/ingest"),
+    "export": (*_CONTRACTS, "tasks/ingest", "tasks/export"),
+    "parity": (*_CONTRACTS, "tasks/ingest", "tasks/parity", "docker/serving"),
+    "image": (*_CONTRACTS, "tasks/image", "docker/serving", "docker/runtimes", "docker/base"),
+    "smoke": (*_CONTRACTS, "tasks/smoke", "docker/serving"),
+}
+
+_LOADING = ("keras", "numpy", "onnx", "onnxruntime", "scikit-learn", "skops", "tensorflow-cpu", "torch")
+_CONVERTING = ("jax", "jaxlib", "onnxscript", "skl2onnx", "tf2onnx", "torchax")
+
+#: Stage → the distributions whose versions decide its results.
+LIBRARIES: Mapping[str, tuple[str, ...]] = {
+    "ingest": (*_LOADING, "pyarrow"),
+    "export": (*_LOADING, *_CONVERTING),
+    "parity": (*_LOADING, "pyarrow"),
+    "image": (),  # what is in an image is pinned by the locks in docker/runtimes
+    "smoke": (),
+}
+
+
+def stage_key(stage: str, inputs: Mapping[str, Any]) -> Digest:
+    """The key that `stage`'s result for `inputs` (plain JSON or contracts) is remembered by."""
+    return digest_of({"stage": stage, "code": code_digest(stage), "libraries": versions(stage), "inputs": dict(inputs)})
+
+
+def pipeline_digest() -> Digest:
+    """Identity of all of Slipway that decides what a package is: code, libraries, the runtimes' locks, the base."""
+    return digest_of({stage: [code_digest(stage), versions(stage)] for stage in CODE})
+
+
+@functools.cache
+def code_digest(stage: str) -> Digest:
+    """The digest of the stage's source files: their paths and bytes, wherever the repository lies."""
+    return _digest_of_files(_ROOT, CODE[stage])
+
+
+def _digest_of_files(root: Path, sources: tuple[str, ...]) -> Digest:
+    found: set[Path] = set()
+    for source in sources:
+        path = root / source
+        found.update([path] if path.is_file() else (item for item in path.rglob("*") if item.is_file()))
+    ours = sorted(path.relative_to(root) for path in found if not _is_by_product(path.relative_to(root)))
+    return digest_of([[path.as_posix(), hashlib.sha256((root / path).read_bytes()).hexdigest()] for path in ours])
+
+
+def _is_by_product(path: Path) -> bool:
+    return path.suffix == ".pyc" or any(part == "__pycache__" or part.startswith(".") for part in path.parts)
+
+
+@functools.cache
+def versions(stage: str) -> dict[str, str]:
+    """Distribution → version, of the libraries that decide the stage's results; `absent` where not installed."""
+    found = {}
+    for name in LIBRARIES[stage]:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+# --- what each stage looks at -------------------------------------------------------------------------------------
+
+
+def ingest_inputs(spec: ModelSpec, fingerprint: Digest) -> dict[str, Any]:
+    """`fingerprint` covers the bytes; the rest is what ingest checks them against. Tolerances are not its business."""
+    return {
+        "fingerprint": fingerprint,
+        "name": spec.name,
+        "source": spec.source,
+        "signature": _plain(spec, "inputs", "outputs", "dynamic", "preprocess"),
+        "evaluation": spec.evaluation.data,
+        "columns": sorted([metric.label, metric.output] for metric in spec.evaluation.metrics),
+    }
+
+
+def export_inputs(spec: ModelSpec, artifact: Artifact, format: str) -> dict[str, Any]:
+    """The model and its signature. Neither the evaluation data nor how the model will be served."""
+    return {
+        "model": model_digest(artifact),
+        "format": format,
+        "signature": _plain(spec, "inputs", "outputs", "dynamic", "preprocess"),
+    }
+
+
+def parity_inputs(spec: ModelSpec, artifact: Artifact, export: Export) -> dict[str, Any]:
+    """Both models, what they are compared on, and what counts as equal."""
+    return {
+        "model": model_digest(artifact),
+        "export": export,
+        "evaluation": [artifact.evaluation.file.digest, list(artifact.evaluation.columns)],
+        "metrics": [metric.model_dump(mode="json") for metric in spec.evaluation.metrics],
+        "signature": _plain(spec, "inputs", "outputs", "dynamic", "preprocess"),
+        "max_batch": spec.serving.max_batch,
+    }
+
+
+def model_digest(artifact: Artifact) -> Digest:
+    """Identity of the trained model itself: its bytes and how to open them, not where it came from or is tested on."""
+    return digest_of(artifact.model_dump(mode="json", exclude={"evaluation", "source_uri", "source_run"}))
+
+
+def artifact_digest(artifact: Artifact) -> Digest:
+    """Identity of the model together with its origin. The URI is left out: a clone elsewhere is the same model."""
+    return digest_of(artifact.model_dump(mode="json", exclude={"evaluation", "source_uri"}))
+
+
+def _plain(spec: ModelSpec, *keys: str) -> dict[str, Any]:
+    return spec.model_dump(mode="json", include=set(keys))
+
+
+# --- whether an earlier result stands -----------------------------------------------------------------------------
+
+
+def is_repeatable(stage: str, result: BaseModel) -> bool:
+    """Whether the same inputs would give the same result again, so that it may be remembered.
+
+    Converters and comparisons are deterministic, so their refusals stand. What was measured on a running container
+    stands only when it passed, and what was inconclusive, or the platform's fault, may heal.
+    """
+    if not isinstance(result, Report) or result.verdict is Verdict.PASSED:
+        return True
+    if stage == "smoke" or result.verdict is Verdict.INCONCLUSIVE:
+        return False
+    return not any(
+        finding.owner is Owner.PLATFORM and finding.verdict is not Verdict.PASSED for finding in result.findings
+    )
+
+
+def files_of(value: Any) -> Iterator[PackagedFile]:
+    """Every stored file that a contract refers to, however deep."""
+    if isinstance(value, PackagedFile):
+        yield value
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from files_of(getattr(value, name))
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from files_of(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from files_of(item)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            yield from files_of(getattr(value, field.name))
+
+
+def is_whole(value: Any, store: Store) -> bool:
+    """Whether the store still has every object that a contract refers to."""
+    return all(store.has(digest) for digest in {file.digest for file in files_of(value)})
