@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Generic, Self, TypeVar
 
@@ -269,6 +270,7 @@ class LineageRecord(Contract):
     run_url: str | None = None
     model_name: str
     model_version: str | None = Field(None, description="registered only when the package passed")
+    recorded_at: datetime | None = Field(None, description="when the package was first recorded")
 
 
 class PackageInputs(Contract):

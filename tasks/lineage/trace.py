@@ -1,0 +1,269 @@
+"""From any digest to the chain it belongs to: image → package → parity and export → artifact → training run → data.
+
+In: a digest, an unambiguous beginning of one, an image reference, or an MLflow run id (a training run leads forward to
+the packages made from it). Out: a `Trace`. The store answers what it knows; what MLflow would add and could not is
+said in `notes`, never left out silently.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from serving.contract import PackagedFile
+from tasks.contracts import Contract, Digest, LineageRecord, Package, Verdict, digest_of
+from tasks.errors import BadInput, TrackingUnavailable
+from tasks.lineage.history import Recorded, packages
+from tasks.lineage.tracking import public_uri, run_url, tracking
+from tasks.reuse import artifact_digest, model_digest
+from tasks.settings import Settings
+from tasks.store import Store
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+#: Fewer hexadecimal digits than this are a typing mistake, not an abbreviation.
+_SHORTEST = 6
+
+_HEXADECIMAL = re.compile(r"[0-9a-f]+")
+
+
+class TrainingRun(Contract):
+    """The run that trained a model, as MLflow tells it."""
+
+    run_id: str
+    name: str | None
+    user: str | None
+    status: str
+    started_at: datetime | None
+    params: dict[str, str]
+    metrics: dict[str, float]
+    url: str | None = None
+
+
+class TracedCell(Contract):
+    """One format's way through the gates. `None` where it did not get that far."""
+
+    format: str
+    export: Digest | None = None
+    exported: Verdict
+    parity: Verdict | None = None
+    image: Digest | None = None
+    reference: str | None = None
+    smoke: dict[str, Verdict] = Field(default_factory=dict, description="instance type → verdict")
+
+
+class TracedPackage(Contract):
+    """One package and everything that it came from."""
+
+    package: Digest
+    name: str
+    owner: str
+    verdict: Verdict
+    serving_format: str | None
+    cells: tuple[TracedCell, ...]
+    artifact: Digest
+    source_uri: str
+    files: tuple[PackagedFile, ...]
+    evaluation: PackagedFile
+    evaluation_rows: int
+    source_run: str | None
+    training: TrainingRun | None = None
+    record: LineageRecord | None = None
+
+
+class Trace(Contract):
+    """What a digest leads to, newest package first."""
+
+    query: str
+    found: str = Field(description="what the digest is, e.g. `image onnx` or `evaluation data`")
+    digest: str = Field(description="in full")
+    packages: tuple[TracedPackage, ...] = Field(min_length=1)
+    notes: tuple[str, ...] = ()
+
+
+def trace(query: str, settings: Settings, store: Store) -> Trace:
+    """Walk from `query` in both directions.
+
+    Raises:
+        BadInput: nothing that the store knows begins so, or several things do.
+        StoreUnavailable: the store cannot be read.
+    """
+    known = list(packages(store))
+    kind, digest = _resolve(query.strip(), known)
+    hits = [recorded for recorded in known if digest in dict(_identifiers(recorded))]
+    runs, notes = _training_runs([hit.package.artifact.source_run for hit in hits], settings)
+    for hit in hits:
+        if hit.record is None:
+            notes.append(
+                f"package {_short(hit.package.digest)} is not in MLflow: run the same `slipway package` again, "
+                "which reuses every stage and records it"
+            )
+        if hit.package.artifact.source_run is None:
+            notes.append(
+                f"package {_short(hit.package.digest)} names no training run: its source is "
+                f"{hit.package.artifact.source_uri}, which carries none (runs:/ and models:/ sources do)"
+            )
+    return Trace(
+        query=query,
+        found=kind,
+        digest=digest,
+        packages=tuple(_traced(hit, runs) for hit in hits),
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+# --- what was meant -----------------------------------------------------------------------------------------------
+
+
+def _resolve(query: str, known: list[Recorded]) -> tuple[str, str]:
+    """What `query` names, and its full form."""
+    identifiers: dict[str, str] = {}
+    for recorded in known:
+        for name, kind in _identifiers(recorded):
+            identifiers.setdefault(name, kind)
+    reference = query.removeprefix("docker.io/")
+    for exact in (query, f"sha256:{query}", reference, reference.rpartition("@")[2]):
+        if exact in identifiers:
+            return identifiers[exact], exact
+    beginning = query.removeprefix("sha256:").lower()
+    if not _HEXADECIMAL.fullmatch(beginning):
+        raise BadInput(
+            f"{query} is no digest and no image that Slipway built: `slipway status` lists the packages that are known"
+        )
+    if len(beginning) < _SHORTEST:
+        raise BadInput(f"{query} is too short to tell digests apart: give at least {_SHORTEST} hexadecimal digits")
+    found = {name: kind for name, kind in identifiers.items() if name.removeprefix("sha256:").startswith(beginning)}
+    if not found:
+        raise BadInput(
+            f"no package in the store has anything to do with {query}: "
+            "`slipway status` lists the packages that are known"
+        )
+    if len(found) > 1:
+        several = "; ".join(f"{kind} {name}" for name, kind in sorted(found.items()))
+        raise BadInput(f"{query} begins {len(found)} digests: give more of one of them: {several}")
+    name, kind = next(iter(found.items()))
+    return kind, name
+
+
+def _identifiers(recorded: Recorded) -> Iterator[tuple[str, str]]:
+    """Every name under which somebody may come asking for this package, and what it names. The first one counts."""
+    package, artifact = recorded.package, recorded.package.artifact
+    yield package.digest, "package"
+    for image in package.images:
+        yield image.digest, f"image {image.format}"
+        yield image.reference, f"image {image.format}"
+        yield image.contract_digest, f"contract of image {image.format}"
+    yield artifact_digest(artifact), "artifact"
+    yield artifact.files.digest, "artifact"
+    yield model_digest(artifact), "model"
+    for report in package.exports:
+        if report.export is not None:
+            yield digest_of(report.export), f"export {report.format}"
+            yield report.export.files.digest, f"export {report.format}"
+    for compared in package.parity:
+        yield compared.export_digest, f"export {compared.format}"
+    if artifact.source_run is not None:
+        yield artifact.source_run, "training run"
+    if recorded.record is not None:
+        yield recorded.record.run_id, "MLflow run of the package"
+    yield artifact.evaluation.file.digest, "evaluation data"
+    for file in artifact.files.files:
+        yield file.digest, f"source file {file.path}"
+    for file in () if artifact.code is None else artifact.code.files:
+        yield file.digest, f"code file {file.path}"
+    for report in package.exports:
+        for file in () if report.export is None else report.export.files.files:
+            yield file.digest, f"file {file.path} of export {report.format}"
+
+
+# --- what is said about it ----------------------------------------------------------------------------------------
+
+
+def _traced(recorded: Recorded, runs: dict[str, TrainingRun]) -> TracedPackage:
+    package, artifact = recorded.package, recorded.package.artifact
+    return TracedPackage(
+        package=package.digest,
+        name=package.name,
+        owner=package.owner,
+        verdict=package.verdict,
+        serving_format=package.serving_format,
+        cells=tuple(_cells(package)),
+        artifact=artifact_digest(artifact),
+        source_uri=artifact.source_uri,
+        files=artifact.files.files,
+        evaluation=artifact.evaluation.file,
+        evaluation_rows=artifact.evaluation.rows,
+        source_run=artifact.source_run,
+        training=None if artifact.source_run is None else runs.get(artifact.source_run),
+        record=recorded.record,
+    )
+
+
+def _cells(package: Package) -> Iterator[TracedCell]:
+    parity = {report.format: report for report in package.parity}
+    images = {image.format: image for image in package.images}
+    for report in package.exports:
+        compared, image = parity.get(report.format), images.get(report.format)
+        yield TracedCell(
+            format=report.format,
+            export=None if report.export is None else digest_of(report.export),
+            exported=report.verdict,
+            parity=None if compared is None else compared.verdict,
+            image=None if image is None else image.digest,
+            reference=None if image is None else image.reference,
+            smoke={item.instance_type: item.verdict for item in package.smoke if item.format == report.format},
+        )
+
+
+def _training_runs(wanted: list[str | None], settings: Settings) -> tuple[dict[str, TrainingRun], list[str]]:
+    """The training runs by id, and what could not be found out about them."""
+    ids = list(dict.fromkeys(run_id for run_id in wanted if run_id is not None))
+    runs: dict[str, TrainingRun] = {}
+    notes: list[str] = []
+    if not ids:
+        return runs, notes
+    try:
+        with tracking(settings) as client:
+            for run_id in ids:
+                run = _training_run(client, run_id, settings)
+                if run is None:
+                    notes.append(
+                        f"MLflow at {public_uri(settings.tracking_uri)} does not know the training run {run_id}: "
+                        "it was deleted, or was logged to another server"
+                    )
+                else:
+                    runs[run_id] = run
+    except TrackingUnavailable as error:
+        notes.append(f"parameters, metrics and user of the training run are missing: {error}")
+    return runs, notes
+
+
+def _training_run(client: MlflowClient, run_id: str, settings: Settings) -> TrainingRun | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+            return None
+        raise
+    started = run.info.start_time
+    return TrainingRun(
+        run_id=run_id,
+        name=run.info.run_name,
+        user=run.data.tags.get("mlflow.user") or run.info.user_id or None,
+        status=run.info.status,
+        started_at=None if started is None else datetime.fromtimestamp(started / 1000, UTC),
+        params=dict(run.data.params),
+        metrics=dict(run.data.metrics),
+        url=run_url(settings.tracking_uri, run.info.experiment_id, run_id),
+    )
+
+
+def _short(digest: Digest) -> str:
+    return digest.removeprefix("sha256:")[:12]
