@@ -1,0 +1,301 @@
+"""The engine protocol over the Docker SDK."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from math import ceil
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from tasks.errors import BuildFailed, EngineUnavailable, PlatformError
+from tasks.image.engine import COMPONENT_LABEL, ContainerSpec, ContainerState, ImageInfo, is_orphan, owner_labels
+
+if TYPE_CHECKING:
+    from docker import APIClient
+
+#: Seconds that the engine may take for one answer; a build's answer is a stream, and each line counts anew.
+_TIMEOUT_S = 600
+_ERROR_LINES = 15
+
+
+def connect() -> DockerEngine:
+    """The engine at `DOCKER_HOST`, or at the local socket.
+
+    Raises:
+        EngineUnavailable: it does not answer.
+    """
+    from docker.utils import kwargs_from_env
+
+    import docker
+
+    try:
+        client = docker.APIClient(**kwargs_from_env(), timeout=_TIMEOUT_S, version="auto")
+        client.ping()
+    except (docker.errors.DockerException, OSError) as error:
+        raise EngineUnavailable(
+            "no Docker engine answers: start one (`make setup` starts Debian's where you are root), "
+            f"or point DOCKER_HOST to one; the reason given is: {_reason(error)}"
+        ) from error
+    return DockerEngine(client)
+
+
+class DockerEngine:
+    """See `tasks.image.engine.Engine`."""
+
+    def __init__(self, client: APIClient) -> None:
+        self._api = client
+
+    # --- images ---------------------------------------------------------------------------------------------------
+
+    def find_image(self, reference: str) -> ImageInfo | None:
+        import docker
+
+        with _answers():
+            try:
+                return _image_info(self._api.inspect_image(reference))  # type: ignore[no-untyped-call]
+            except docker.errors.NotFound:
+                return None
+
+    def images(self, label: str) -> tuple[ImageInfo, ...]:
+        with _answers():
+            listed = self._api.images(filters={"label": label}, all=True)
+        found = (self.find_image(entry["Id"]) for entry in listed)
+        return tuple(info for info in found if info is not None)
+
+    def build(self, context: IO[bytes], tag: str, arguments: Mapping[str, str], labels: Mapping[str, str]) -> ImageInfo:
+        lines: list[str] = []
+        with _answers():
+            # Without a tag: a tag must never name an image that is not complete.
+            stream = self._api.build(
+                fileobj=context,
+                custom_context=True,
+                buildargs=dict(arguments),
+                labels=dict(labels),
+                network_mode="none",
+                rm=True,
+                forcerm=True,
+                decode=True,
+            )
+            built = None
+            for event in stream:
+                if "error" in event:
+                    last = "\n".join([*lines[-_ERROR_LINES:], str(event["error"])])
+                    raise BuildFailed(f"the image {tag} could not be built; the engine says:\n{last}")
+                built = event.get("aux", {}).get("ID", built)
+                lines += str(event.get("stream", "")).strip().splitlines()
+        if built is None:
+            raise BuildFailed(f"the image {tag} could not be built: the engine ended without naming an image")
+        self.tag(built, tag)
+        info = self.find_image(tag)
+        if info is None:
+            raise BuildFailed(f"the image {tag} was built and is gone: something removes images on this engine")
+        return info
+
+    def tag(self, reference: str, tag: str) -> None:
+        repository, _, version = tag.rpartition(":")
+        with _answers():
+            self._api.tag(reference, repository, version, force=True)
+
+    def remove_image(self, reference: str) -> None:
+        import docker
+
+        with _answers(), contextlib.suppress(docker.errors.NotFound):
+            self._api.remove_image(reference)
+
+    # --- containers -----------------------------------------------------------------------------------------------
+
+    def start(self, spec: ContainerSpec) -> str:
+        import docker
+
+        self._remove_leftover(spec.name)
+        limits: dict[str, Any] = {}
+        if spec.cpus is not None:
+            limits["nano_cpus"] = int(spec.cpus * 1e9)
+        if spec.memory_bytes is not None:
+            limits |= {"mem_limit": spec.memory_bytes, "memswap_limit": spec.memory_bytes}
+        with _answers():
+            host = self._api.create_host_config(
+                read_only=True,
+                cap_drop=["ALL"],
+                security_opt=["no-new-privileges"],
+                network_mode=spec.network,
+                pids_limit=spec.pids_limit,
+                port_bindings=dict.fromkeys(spec.ports, ("127.0.0.1", None)),
+                binds=[f"{source}:{target}:ro" for source, target in spec.mounts.items()],
+                log_config=docker.types.LogConfig(type="json-file", config={"max-size": "10m", "max-file": "1"}),
+                **limits,
+            )
+            try:
+                created = self._api.create_container(
+                    spec.image,
+                    name=spec.name,
+                    command=list(spec.command) or None,
+                    entrypoint=None if spec.entrypoint is None else list(spec.entrypoint),
+                    environment=dict(spec.environment),
+                    ports=list(spec.ports),
+                    labels=owner_labels(spec.component),
+                    user=spec.user,
+                    host_config=host,
+                )
+            except docker.errors.ImageNotFound as error:
+                raise PlatformError(
+                    f"the image {spec.image} is not in the engine: run the image stage again with --fresh"
+                ) from error
+            container = str(created["Id"])
+            try:
+                self._api.start(container)
+            except BaseException as error:  # also an interrupt must not leave it behind
+                self.remove(container)
+                if isinstance(error, docker.errors.APIError):
+                    raise PlatformError(
+                        f"the container {spec.name} of {spec.image} could not be started: {_reason(error)}"
+                    ) from error
+                raise
+        return container
+
+    def state(self, container: str) -> ContainerState:
+        with _answers():
+            inspected = self._api.inspect_container(container)
+        state = inspected["State"]
+        running = bool(state["Running"])
+        return ContainerState(
+            id=inspected["Id"],
+            running=running,
+            exit_code=None if running else int(state["ExitCode"]),
+            oom_killed=bool(state["OOMKilled"]),
+            error=str(state.get("Error", "")),
+            started_at=_epoch(state["StartedAt"]),
+            finished_at=_epoch(state["FinishedAt"]),
+        )
+
+    def wait(self, container: str, timeout_s: float) -> ContainerState | None:
+        import requests
+
+        deadline = time.monotonic() + timeout_s
+        with _answers():
+            try:
+                self._api.wait(container, timeout=max(1, ceil(timeout_s)))
+            except (requests.exceptions.ReadTimeout, requests.exceptions.ConnectionError):
+                # requests reports a read that timed out as either of the two
+                if time.monotonic() < deadline:
+                    raise
+                return None
+        return self.state(container)
+
+    def logs(self, container: str, tail: int = 200) -> str:
+        with _answers():
+            return bytes(self._api.logs(container, tail=tail)).decode(errors="replace")
+
+    def host_port(self, container: str, port: int) -> int:
+        with _answers():
+            bindings = self._api.port(container, port)
+        if not bindings:
+            raise PlatformError(f"port {port} of the container {container[:12]} is not published; it may have ended")
+        return int(bindings[0]["HostPort"])
+
+    def peak_memory_bytes(self, container: str) -> int | None:
+        identity = self.state(container).id
+        for pattern in (
+            "memory/docker/{}/memory.max_usage_in_bytes",
+            "memory/system.slice/docker-{}.scope/memory.max_usage_in_bytes",
+            "docker/{}/memory.peak",
+            "system.slice/docker-{}.scope/memory.peak",
+        ):
+            with contextlib.suppress(OSError, ValueError):
+                return int((Path("/sys/fs/cgroup") / pattern.format(identity)).read_text())
+        with _answers():
+            statistics = self._api.stats(container, stream=False, one_shot=True)
+        peak = statistics.get("memory_stats", {}).get("max_usage")
+        return None if peak is None else int(peak)
+
+    def stop(self, container: str, timeout_s: int) -> None:
+        with _answers():
+            self._api.stop(container, timeout=timeout_s)
+
+    def remove(self, container: str) -> None:
+        import docker
+
+        with _answers(), contextlib.suppress(docker.errors.NotFound):
+            try:
+                self._api.remove_container(container, force=True, v=True)
+            except docker.errors.APIError as error:
+                if "already in progress" not in str(error):
+                    raise
+
+    def sweep(self, component: str) -> tuple[str, ...]:
+        with _answers():
+            listed = self._api.containers(all=True, filters={"label": f"{COMPONENT_LABEL}={component}"})
+        swept = []
+        for entry in listed:
+            if is_orphan(entry["Labels"], running=entry["State"] == "running"):
+                self.remove(entry["Id"])
+                swept.append(str(entry["Names"][0]).removeprefix("/"))
+        return tuple(sorted(swept))
+
+    def _remove_leftover(self, name: str) -> None:
+        import docker
+
+        with _answers():
+            try:
+                inspected = self._api.inspect_container(name)
+            except docker.errors.NotFound:
+                return
+        labels = inspected["Config"]["Labels"] or {}
+        own = owner_labels("")
+        mine = all(labels.get(key) == value for key, value in own.items() if key != COMPONENT_LABEL)
+        running = bool(inspected["State"]["Running"])
+        if not running or mine or is_orphan(labels, running):
+            self.remove(inspected["Id"])
+            return
+        raise PlatformError(
+            f"a container named {name} is running and belongs to someone else: wait for it, "
+            f"or remove it with `docker rm --force {name}`"
+        )
+
+
+@contextlib.contextmanager
+def _answers() -> Iterator[None]:
+    """Turn transport failures into `EngineUnavailable`, and the engine's own complaints into `PlatformError`."""
+    import requests
+
+    import docker
+
+    try:
+        yield
+    except docker.errors.APIError as error:
+        raise PlatformError(f"the Docker engine refused: {_reason(error)}") from error
+    except (docker.errors.DockerException, requests.exceptions.RequestException, ConnectionError) as error:
+        raise EngineUnavailable(f"the Docker engine stopped answering: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    explanation = getattr(error, "explanation", None)
+    if isinstance(explanation, bytes):
+        explanation = explanation.decode(errors="replace")
+    if isinstance(explanation, str) and explanation:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            return str(json.loads(explanation)["message"])
+        return explanation
+    return str(error) or type(error).__name__
+
+
+def _image_info(inspected: Mapping[str, Any]) -> ImageInfo:
+    return ImageInfo(
+        id=str(inspected["Id"]),
+        tags=tuple(sorted(inspected.get("RepoTags") or ())),
+        size_bytes=int(inspected["Size"]),
+        layers=tuple(inspected["RootFS"].get("Layers") or ()),
+        labels=dict(inspected["Config"].get("Labels") or {}),
+    )
+
+
+def _epoch(timestamp: str) -> float | None:
+    """Docker's RFC 3339 with nanoseconds → seconds since the epoch; the year 1 means never."""
+    if timestamp.startswith("0001-"):
+        return None
+    whole, _, fraction = timestamp.rstrip("Z").partition(".")
+    return datetime.fromisoformat(f"{whole}+00:00").timestamp() + float(f"0.{fraction or 0}")

@@ -1,0 +1,204 @@
+"""The Docker engine behind one small protocol: images, builds, and containers that never outlive their owner.
+
+In: values (`ContainerSpec`, a build context). Out: values (`ImageInfo`, `ContainerState`). Nothing of the Docker SDK
+leaves this module; `tasks.image.docker_engine` is the implementation.
+
+Every container that Slipway starts carries the labels of `owner_labels`, so that what a killed process left behind is
+recognised and swept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Protocol
+
+from tasks.contracts import Digest
+
+COMPONENT_LABEL = "io.slipway.component"
+PID_LABEL = "io.slipway.pid"
+PID_NAMESPACE_LABEL = "io.slipway.pid-namespace"
+BOOT_LABEL = "io.slipway.boot"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """An image in the engine. `id` is the digest of its configuration; `layers` are the digests of its unpacked layers,
+    the lowest first."""
+
+    id: Digest
+    tags: tuple[str, ...]
+    size_bytes: int
+    layers: tuple[Digest, ...]
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """A container to start, as locked down as Slipway's images are meant to run: read-only root, no capabilities, no
+    new privileges. `name` is deterministic; `component` says which part of Slipway it belongs to (`smoke`).
+
+    `ports` are container ports, each published on a free port of 127.0.0.1 (`Engine.host_port`), which needs the
+    network `bridge`. `mounts` are read-only: host path → path in the container. `entrypoint` replaces the image's own.
+    `cpus` is a CFS quota in cores, `memory_bytes` a hard limit without swap.
+    """
+
+    image: str
+    name: str
+    component: str
+    command: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    mounts: Mapping[Path, str] = field(default_factory=dict)
+    network: str = "none"
+    ports: tuple[int, ...] = ()
+    cpus: float | None = None
+    memory_bytes: int | None = None
+    pids_limit: int = 512
+    user: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerState:
+    """What the engine knows about a container. `exit_code` is `None` while it runs; 128 + n means killed by signal n.
+
+    `oom_killed` is the engine's own word that the memory limit was hit, which exit code 137 alone does not say.
+    Times are seconds since the epoch, by the engine's clock.
+    """
+
+    id: str
+    running: bool
+    exit_code: int | None
+    oom_killed: bool
+    error: str
+    started_at: float | None
+    finished_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A container that ran to its end, or (`timed_out`) was killed because it did not."""
+
+    state: ContainerState
+    logs: str
+    timed_out: bool
+
+
+class Engine(Protocol):
+    """What Slipway asks of a container engine. All calls raise `EngineUnavailable` when it stops answering."""
+
+    # images
+
+    def find_image(self, reference: str) -> ImageInfo | None:
+        """The image of that name, tag or id; `None` where the engine has none."""
+
+    def images(self, label: str) -> tuple[ImageInfo, ...]:
+        """Every image that carries a label (`key` or `key=value`), tagged or dangling."""
+
+    def build(self, context: IO[bytes], tag: str, arguments: Mapping[str, str], labels: Mapping[str, str]) -> ImageInfo:
+        """Build a tar that holds a `Dockerfile`, without network; the image, tagged only when it is complete.
+
+        Raises:
+            BuildFailed: with the engine's last lines.
+        """
+
+    def tag(self, reference: str, tag: str) -> None: ...
+
+    def remove_image(self, reference: str) -> None:
+        """Remove a tag, and the image with its last one; nothing happens where there is none."""
+
+    # containers
+
+    def start(self, spec: ContainerSpec) -> str:
+        """Start a container; its id. A leftover of the same name is removed first.
+
+        Raises:
+            PlatformError: the image is missing or does not start, or a live process owns a container of that name.
+        """
+
+    def state(self, container: str) -> ContainerState: ...
+
+    def wait(self, container: str, timeout_s: float) -> ContainerState | None:
+        """Wait for its end; `None` when it still runs after `timeout_s`."""
+
+    def logs(self, container: str, tail: int = 200) -> str:
+        """The last `tail` lines of standard output and error together."""
+
+    def host_port(self, container: str, port: int) -> int:
+        """The port of 127.0.0.1 at which a published container port answers."""
+
+    def peak_memory_bytes(self, container: str) -> int | None:
+        """Most memory that the running container ever held, page cache included, by the kernel's own account
+        (cgroup v1 `memory.max_usage_in_bytes`, v2 `memory.peak`); `None` where the kernel does not say."""
+
+    def stop(self, container: str, timeout_s: int) -> None:
+        """SIGTERM, and SIGKILL after `timeout_s`."""
+
+    def remove(self, container: str) -> None:
+        """Kill and remove; nothing happens where there is none."""
+
+    def sweep(self, component: str) -> tuple[str, ...]:
+        """Remove the component's containers whose owner is dead; their names."""
+
+
+def owner_labels(component: str) -> dict[str, str]:
+    """Who starts a container: component and process, with the boot and namespace that make a pid mean something."""
+    return {
+        COMPONENT_LABEL: component,
+        PID_LABEL: str(os.getpid()),
+        PID_NAMESPACE_LABEL: _pid_namespace(),
+        BOOT_LABEL: _boot_id(),
+    }
+
+
+def is_orphan(labels: Mapping[str, str], running: bool) -> bool:
+    """Whether the process that started a labelled container is known to be dead.
+
+    A container of another boot is an orphan when it has ended: its machine was restarted, or is not this one. A pid of
+    another process namespace says nothing here.
+    """
+    pid = labels.get(PID_LABEL, "")
+    if not pid.isdigit():
+        return False
+    if labels.get(BOOT_LABEL) != _boot_id():
+        return not running
+    if labels.get(PID_NAMESPACE_LABEL) != _pid_namespace():
+        return False
+    return not Path(f"/proc/{pid}").exists()
+
+
+@contextlib.contextmanager
+def running(engine: Engine, spec: ContainerSpec) -> Iterator[str]:
+    """A started container's id; it is removed at the end, whatever happens."""
+    container = engine.start(spec)
+    try:
+        yield container
+    finally:
+        engine.remove(container)
+
+
+def run(engine: Engine, spec: ContainerSpec, timeout_s: float) -> Completed:
+    """Run a container to its end and remove it; killed after `timeout_s`."""
+    with running(engine, spec) as container:
+        ended = engine.wait(container, timeout_s)
+        if ended is not None:
+            return Completed(ended, engine.logs(container), timed_out=False)
+        engine.stop(container, 0)
+        return Completed(engine.state(container), engine.logs(container), timed_out=True)
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _pid_namespace() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
