@@ -1,0 +1,46 @@
+"""A spec with other formats or instance types than it was written with: what a person may choose for one run.
+
+In: a valid spec and the choices. Out: a spec that is as valid. It is another spec, so it makes another package.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+from tasks.errors import BadInput
+from tasks.export.formats import formats_of
+from tasks.smoke.catalogue import instance_type
+from tasks.spec import ModelSpec
+
+
+def narrowed(spec: ModelSpec, formats: Sequence[str], instance_types: Sequence[str]) -> ModelSpec:
+    """`spec` with these formats and instance types; an empty choice keeps the spec's own.
+
+    Raises:
+        BadInput: the framework cannot give a format, or the catalogue has no such instance type.
+    """
+    chosen = tuple(dict.fromkeys(formats)) or spec.formats
+    types = tuple(dict.fromkeys(instance_types)) or spec.smoke.instance_types
+    possible = formats_of(spec.source.framework)
+    problems = [_no_format(name, spec, possible) for name in chosen if name not in possible]
+    problems += _unknown_types(types)
+    if problems:
+        raise BadInput("\n".join(problems))
+    return spec.model_copy(update={"formats": chosen, "smoke": spec.smoke.model_copy(update={"instance_types": types})})
+
+
+def _no_format(name: str, spec: ModelSpec, possible: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, possible, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"it can be {', '.join(possible)}"
+    return f"formats: a {spec.source.framework} model cannot be written as {name!r}: {hint}"
+
+
+def _unknown_types(names: Iterable[str]) -> list[str]:
+    problems = []
+    for name in names:
+        try:
+            instance_type(name)
+        except BadInput as error:
+            problems.append(f"instance types: {error}")
+    return problems
