@@ -1,5 +1,49 @@
-"""Smoke: the real image, started under each instance type's limits, must answer as the source model did."""
+"""Smoke: the real image, started under an instance type's limits, must answer as the source model did.
+
+catalogue          what instance types there are (`instance_types.yaml`)
+golden, protocol   what is asked, and whether an answer is right
+client, load       how it is asked
+instruction_set    which of the type's processors this host can stand for
+run                image + type + golden → Observation: containers, and nothing judged
+judge              Observation + budgets → verdict, findings, figures: no containers
+stage              contracts in, report out
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tasks.smoke.catalogue import InstanceType, load_catalogue
 
-__all__ = ["InstanceType", "load_catalogue"]
+if TYPE_CHECKING:
+    from tasks.contracts import Image, ParityReport, SmokeReport
+    from tasks.image import Engine
+    from tasks.spec import ModelSpec
+    from tasks.store import Store
+
+__all__ = ["InstanceType", "load_catalogue", "smoke"]
+
+
+def smoke(
+    spec: ModelSpec,
+    image: Image,
+    parity: ParityReport,
+    instance_type: str,
+    store: Store,
+    engine: Engine,
+    work: Path,
+) -> SmokeReport:
+    """Run `image` under the limits of `instance_type` and hold it to the spec's budgets and the source's answers.
+
+    Every container that is started is gone when this returns or raises; what a killed process left is removed first.
+
+    Raises:
+        BadInput: no such instance type.
+        EngineUnavailable: the engine does not answer.
+        PlatformError: the image is not in the engine, or its container could not be started.
+        CorruptObject: the golden samples in the store were altered.
+    """
+    from tasks.smoke.stage import prove_here  # spec validation imports this package for the catalogue alone
+
+    return prove_here(spec, image, parity, instance_type, store, engine, work)

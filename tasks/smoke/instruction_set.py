@@ -1,0 +1,93 @@
+"""Which of a type's CPU generations this host can prove, and how.
+
+Three ways, decided by comparing features that numerical libraries dispatch on:
+
+    native      this host has exactly the generation's features: what runs here runs there
+    emulated    QEMU's user mode executes the generation's instruction set (everything below AVX-512)
+    unproven    neither: with more features than the generation, an instruction that it lacks would not show here;
+                with fewer, the code that it would choose was never run
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.smoke.catalogue import LEVELS, CpuGeneration, InstanceType
+from tasks.smoke.observation import InstructionSet, Proof
+
+#: Vector and matrix extensions beyond the levels, by the kernel's names; other flags of a processor do not matter.
+_EXTENSIONS = frozenset(
+    {
+        *("amx_bf16", "amx_fp16", "amx_int8", "amx_tile"),
+        *("avx512_4fmaps", "avx512_4vnniw", "avx512_bf16", "avx512_bitalg", "avx512_fp16", "avx512_vbmi2"),
+        *("avx512_vnni", "avx512_vp2intersect", "avx512_vpopcntdq", "avx512er", "avx512ifma", "avx512pf"),
+        *("avx512vbmi", "avx_ifma", "avx_ne_convert", "avx_vnni", "avx_vnni_int8"),
+        *("fma4", "gfni", "vaes", "vpclmulqdq", "xop"),
+    }
+)
+
+#: Debian's name for the emulator; a static binary, so that it runs inside any image.
+EMULATOR = "qemu-x86_64-static"
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The machine that smoke runs on."""
+
+    vcpus: int
+    memory_bytes: int
+    architecture: str
+    features: frozenset[str]
+    emulator: Path | None
+
+    @classmethod
+    def this(cls) -> Host:
+        """Read /proc and look for the emulator."""
+        found = shutil.which(EMULATOR)
+        machine = platform.machine().lower()
+        return cls(
+            vcpus=os.cpu_count() or 1,
+            memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            architecture={"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine),
+            features=_cpu_flags(Path("/proc/cpuinfo")),
+            emulator=Path(found).resolve() if found else None,
+        )
+
+
+def plan(kind: InstanceType, host: Host) -> tuple[InstructionSet, ...]:
+    """How each distinct instruction set of a type is to be tried on this host; the type's order."""
+    chosen: dict[tuple[object, ...], InstructionSet] = {}
+    for cpu in kind.cpus:
+        chosen.setdefault((cpu.vendor, cpu.level, cpu.features), _choose(cpu, host))
+    return tuple(chosen.values())
+
+
+def _choose(cpu: CpuGeneration, host: Host) -> InstructionSet:
+    vocabulary = _EXTENSIONS.union(*LEVELS.values())
+    theirs, ours = vocabulary & set(cpu.features), vocabulary & host.features
+    missing, surplus = tuple(sorted(theirs - ours)), tuple(sorted(ours - theirs))
+    if not missing and not surplus:
+        return InstructionSet(cpu.name, Proof.NATIVE)
+    if cpu.emulation and host.emulator:
+        return InstructionSet(cpu.name, Proof.EMULATED, missing=missing, surplus=surplus)
+    reasons = []
+    if cpu.emulation:
+        reasons.append(f"{EMULATOR} is not installed")
+    if missing:
+        reasons.append(f"this host has no {', '.join(missing)}")
+    if surplus:
+        reasons.append(f"this host also has {', '.join(surplus)}, whose use would not show here")
+    return InstructionSet(cpu.name, Proof.UNPROVEN, reason="; ".join(reasons), missing=missing, surplus=surplus)
+
+
+def _cpu_flags(path: Path) -> frozenset[str]:
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return frozenset()  # nothing is known, so nothing is proven natively
+    listed = [set(line.partition(":")[2].split()) for line in lines if line.startswith(("flags", "Features"))]
+    return frozenset(set.intersection(*listed)) if listed else frozenset()

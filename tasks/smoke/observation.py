@@ -1,0 +1,104 @@
+"""What was seen while an image ran: values only, so that judging is a function of them (`tasks.smoke.judge`)."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tasks.smoke.load import Answers, Latency
+
+
+class Phase(StrEnum):
+    """What smoke was doing. The value completes the sentence "it happened …"."""
+
+    START = "before it was ready"
+    GOLDEN = "while it answered golden samples one after the other"
+    CONCURRENT = "while it answered golden samples from several clients at once"
+    LATENCY = "while its latency was measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the container was given. Less than the type has, where this host has less."""
+
+    vcpus: float
+    memory_bytes: int
+    type_vcpus: float
+    type_memory_bytes: int
+
+    @property
+    def fewer_vcpus(self) -> bool:
+        return self.vcpus < self.type_vcpus
+
+    @property
+    def less_memory(self) -> bool:
+        return self.memory_bytes < self.type_memory_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a container ended by itself. `code` is above 128 where a signal ended it (128 + the signal's number)."""
+
+    code: int
+    out_of_memory: bool
+    last_line: str
+
+    @property
+    def signal_name(self) -> str | None:
+        """SIGSEGV, SIGILL, …; None where the process ended by its own will."""
+        if self.code <= 128:
+            return None
+        try:
+            return signal.Signals(self.code - 128).name
+        except ValueError:
+            return None
+
+
+class Proof(StrEnum):
+    """How an instruction set was tried."""
+
+    NATIVE = "native"
+    EMULATED = "emulated"
+    UNPROVEN = "unproven"
+
+
+@dataclass(frozen=True, slots=True)
+class InstructionSet:
+    """One CPU generation of the type: how it was tried, and how that ended.
+
+    `exit` is there for emulated runs that ended; one without had to be stopped. `reason` says why it is unproven, as
+    a clause. `missing` and `surplus` are features that the generation has and this host has not, and the reverse.
+    """
+
+    cpu: str
+    proof: Proof
+    exit: Exit | None = None
+    reason: str = ""
+    missing: tuple[str, ...] = ()
+    surplus: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """All that was seen of one image under one instance type's limits. None: it was not reached or not measured."""
+
+    limits: Limits
+    waited_s: float
+    ready_after_s: float | None = None
+    golden: Answers | None = None
+    concurrent: Answers | None = None
+    timed: Answers | None = None
+    latency: Latency | None = None
+    golden_rows: int = 0
+    peak_memory_bytes: int | None = None
+    exit: Exit | None = None
+    last_phase: Phase = Phase.START
+    instruction_sets: tuple[InstructionSet, ...] = ()
+
+    @property
+    def phases(self) -> Mapping[Phase, Answers]:
+        """The phases in which requests were sent, in order."""
+        found = {Phase.GOLDEN: self.golden, Phase.CONCURRENT: self.concurrent, Phase.LATENCY: self.timed}
+        return {phase: answers for phase, answers in found.items() if answers is not None}

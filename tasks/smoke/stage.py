@@ -1,0 +1,110 @@
+"""The smoke stage: one image on one instance type, from contracts to a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from serving.preprocess import raw_signature
+from tasks.contracts import Finding, Image, Owner, ParityReport, SmokeReport, Verdict
+from tasks.errors import PlatformError
+from tasks.image.engine import Engine
+from tasks.smoke.catalogue import InstanceType, instance_type
+from tasks.smoke.golden import NoGolden, batch_sizes, read_golden
+from tasks.smoke.instruction_set import Host
+from tasks.smoke.judge import Budgets, figures, judge
+from tasks.smoke.run import COMPONENT, Effort, Subject, observe
+from tasks.spec import ModelSpec
+from tasks.store import Store
+
+
+def prove(
+    spec: ModelSpec,
+    image: Image,
+    parity: ParityReport,
+    kind: InstanceType,
+    store: Store,
+    engine: Engine,
+    work: Path,
+    *,
+    host: Host,
+    effort: Effort,
+) -> SmokeReport:
+    """`tasks.smoke.smoke` with everything that it looks up given."""
+    engine.sweep(COMPONENT)
+    if reason := _out_of_reach(kind, host):
+        return _report(image, kind, Verdict.INCONCLUSIVE, (reason,))
+    raw = raw_signature(spec.signature, spec.preprocess)
+    try:
+        golden = read_golden(parity, raw, store, work)
+    except NoGolden as error:
+        return _report(image, kind, Verdict.INCONCLUSIVE, (_no_golden(error),))
+    if engine.find_image(image.digest) is None:
+        raise PlatformError(
+            f"the image {image.reference} ({image.digest}) is not in the engine: run the image stage again with --fresh"
+        )
+    subject = Subject(
+        image=image,
+        kind=kind,
+        golden=golden,
+        batches=batch_sizes(raw, spec.serving.max_batch),
+        infer_path=f"/v2/models/{spec.name}/infer",
+    )
+    seen = observe(subject, host, effort, engine)
+    verdict, findings = judge(seen, Budgets(spec.serving.cold_start_s, spec.serving.p99_ms))
+    report = _report(image, kind, verdict, findings)
+    return report.model_copy(update={"figures": figures(seen)})
+
+
+def prove_here(
+    spec: ModelSpec, image: Image, parity: ParityReport, name: str, store: Store, engine: Engine, work: Path
+) -> SmokeReport:
+    """`prove` on this host, with the catalogue's type of that name and the effort that the spec's budgets ask for."""
+    kind = instance_type(name)
+    return prove(spec, image, parity, kind, store, engine, work, host=Host.this(), effort=Effort.of(spec.serving))
+
+
+def _out_of_reach(kind: InstanceType, host: Host) -> Finding | None:
+    """Why nothing that runs here could prove this type; None where it can be tried."""
+    if kind.gpu is not None:
+        return Finding(
+            code="SMOKE_GPU_UNPROVEN",
+            owner=Owner.PLATFORM,
+            verdict=Verdict.INCONCLUSIVE,
+            message=f"{kind.name} has {kind.gpu.count} x {kind.gpu.model}, which smoke cannot try on this host",
+            advice="take the type out of smoke.instance_types, or choose one without a GPU: "
+            "Slipway's images compute on the CPU",
+            evidence={"gpu": kind.gpu.model, "compute_capability": kind.gpu.compute_capability},
+        )
+    if kind.architecture != host.architecture:
+        return Finding(
+            code="SMOKE_ARCHITECTURE_UNPROVEN",
+            owner=Owner.PLATFORM,
+            verdict=Verdict.INCONCLUSIVE,
+            message=f"{kind.name} is {kind.architecture}, this host and the image are {host.architecture}",
+            advice=f"build and smoke the image on a {kind.architecture} machine, "
+            "or take the type out of smoke.instance_types",
+            evidence={"architecture": kind.architecture, "host": host.architecture},
+        )
+    return None
+
+
+def _no_golden(reason: NoGolden) -> Finding:
+    return Finding(
+        code="SMOKE_NO_GOLDEN",
+        owner=Owner.PLATFORM,
+        verdict=Verdict.INCONCLUSIVE,
+        message=f"there is nothing to hold the image's answers against: {reason}",
+        advice="run the parity stage again with --fresh: it stores the golden samples",
+    )
+
+
+def _report(image: Image, kind: InstanceType, verdict: Verdict, findings: tuple[Finding, ...]) -> SmokeReport:
+    return SmokeReport(
+        verdict=verdict,
+        findings=findings,
+        format=image.format,
+        image_digest=image.digest,
+        instance_type=kind.name,
+        vcpus=kind.vcpus,
+        memory_bytes=kind.memory_bytes,
+    )
