@@ -37,6 +37,7 @@ Give the path of a `model.yaml`; leave formats and instance types empty to take 
     tags=["slipway", "packaging"],
     schedule=None,
     catchup=False,
+    is_paused_upon_creation=False,
     # Latency and memory are measured, and only true on a quiet machine: one run at a time, further ones queue.
     max_active_runs=1,
     params=package_params(),

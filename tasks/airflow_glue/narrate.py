@@ -62,6 +62,11 @@ def size(count: float) -> str:
     return f"{count:.1f} GB"
 
 
+def short(digest: str | None) -> str:
+    """A digest for people: enough of it to find it by."""
+    return digest.removeprefix("sha256:")[:12] if digest else "–"
+
+
 def _artifact(artifact: Artifact) -> Iterable[str]:
     yield f"{artifact.source_uri}: {artifact.framework} by {artifact.loader}, {size(artifact.files.size_bytes)}"
     yield f"evaluation data: {artifact.evaluation.rows} rows of {', '.join(artifact.evaluation.columns)}"
