@@ -268,6 +268,7 @@ class LineageRecord(Contract):
     experiment_id: str
     run_id: str
     run_url: str | None = None
+    source_run: str | None = Field(None, description="the run that trained the model, as far as MLflow knows")
     model_name: str
     model_version: str | None = Field(None, description="registered only when the package passed")
     recorded_at: datetime | None = Field(None, description="when the package was first recorded")

@@ -46,27 +46,34 @@ class Evidence:
     files: dict[str, PackagedFile] = field(default_factory=dict)
 
 
-def of_package(package: Package, spec_text: str) -> Evidence:
-    """The run of the package itself. Its figures are those of the format that serves."""
-    artifact = package.artifact
+def identity_tags(package: Package, source_run: str | None) -> dict[str, str]:
+    """What the package's run and its model version are found by, and what they lead to."""
     tags = {
         "slipway.package": package.digest,
-        "slipway.name": package.name,
-        "slipway.artifact": artifact_digest(artifact),
-        "slipway.evaluation": artifact.evaluation.file.digest,
         "slipway.verdict": package.verdict.value,
         **{f"slipway.image.{image.format}": image.digest for image in package.images},
     }
-    if artifact.source_run is not None:
-        tags["slipway.source_run"] = artifact.source_run
+    if source_run is not None:
+        tags["slipway.source_run"] = source_run
     if package.serving_format is not None:
         tags["slipway.serving_format"] = package.serving_format
+    return tags
+
+
+def of_package(package: Package, spec_text: str, source_run: str | None) -> Evidence:
+    """The run of the package itself. Its figures are those of the format that serves."""
+    artifact = package.artifact
     return Evidence(
         stage="package",
         label=package.name,
-        digest=digest_of(package),
+        digest=digest_of([package, source_run]),
         verdict=package.verdict,
-        tags=tags,
+        tags={
+            **identity_tags(package, source_run),
+            "slipway.name": package.name,
+            "slipway.artifact": artifact_digest(artifact),
+            "slipway.evaluation": artifact.evaluation.file.digest,
+        },
         params={
             "owner": package.owner,
             "framework": artifact.framework,

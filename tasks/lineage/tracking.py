@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,9 +34,14 @@ _ENVIRONMENT: Mapping[str, str] = {
 }
 
 
+_CREDENTIALS = re.compile(r"://[^/@\s]+@")
+
+
 @contextlib.contextmanager
-def tracking(settings: Settings) -> Iterator[MlflowClient]:
+def tracking(settings: Settings, *, only_existing: bool = False) -> Iterator[MlflowClient]:
     """A client of the tracking server and registry.
+
+    An embedded database is made where there is none, unless `only_existing`: asking a question leaves no trace.
 
     Raises:
         TrackingUnavailable: it does not answer, or refused what was asked of it inside the block.
@@ -46,10 +52,10 @@ def tracking(settings: Settings) -> Iterator[MlflowClient]:
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            yield _connect(settings)
+            yield _connect(settings, only_existing)
         except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
             raise TrackingUnavailable(
-                f"MLflow at {public_uri(settings.tracking_uri)} did not do its part ({_first_line(error)}): "
+                f"MLflow at {public_uri(settings.tracking_uri)} did not do its part ({_reason(error)}): "
                 "check MLFLOW_TRACKING_URI, and that the server runs"
             ) from error
 
@@ -86,12 +92,14 @@ def public_uri(uri: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def _connect(settings: Settings) -> MlflowClient:
+def _connect(settings: Settings, only_existing: bool) -> MlflowClient:
     from mlflow import MlflowClient
 
     if not settings.tracking_uri.startswith("sqlite:"):
         return MlflowClient(tracking_uri=settings.tracking_uri)
     database = Path(settings.tracking_uri.removeprefix("sqlite:///"))
+    if only_existing and not database.exists():
+        raise FileNotFoundError(f"{database} does not exist")
     database.parent.mkdir(parents=True, exist_ok=True)
     # The first client makes the tables; two at once would get in each other's way.
     with locked(settings.home / "locks" / "mlflow.lock"):
@@ -104,8 +112,9 @@ def _is_database(tracking_uri: str) -> bool:
     return not tracking_uri.startswith(("http://", "https://", "databricks"))
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
+def _reason(error: Exception) -> str:
+    """The error's first line, without the user and password that URLs in it may carry."""
+    text = _CREDENTIALS.sub("://", str(error).strip())
     return text.splitlines()[0][:300] if text else type(error).__name__
 
 

@@ -18,6 +18,7 @@ from serving.contract import PackagedFile
 from tasks.contracts import Contract, Digest, LineageRecord, Package, Verdict, digest_of
 from tasks.errors import BadInput, TrackingUnavailable
 from tasks.lineage.history import Recorded, packages
+from tasks.lineage.origin import ARTIFACT_TAG, training_run_of
 from tasks.lineage.tracking import public_uri, run_url, tracking
 from tasks.reuse import artifact_digest, model_digest
 from tasks.settings import Settings
@@ -96,17 +97,12 @@ def trace(query: str, settings: Settings, store: Store) -> Trace:
     known = list(packages(store))
     kind, digest = _resolve(query.strip(), known)
     hits = [recorded for recorded in known if digest in dict(_identifiers(recorded))]
-    runs, notes = _training_runs([hit.package.artifact.source_run for hit in hits], settings)
+    runs, notes = _training_runs(hits, settings)
     for hit in hits:
         if hit.record is None:
             notes.append(
                 f"package {_short(hit.package.digest)} is not in MLflow: run the same `slipway package` again, "
                 "which reuses every stage and records it"
-            )
-        if hit.package.artifact.source_run is None:
-            notes.append(
-                f"package {_short(hit.package.digest)} names no training run: its source is "
-                f"{hit.package.artifact.source_uri}, which carries none (runs:/ and models:/ sources do)"
             )
     return Trace(
         query=query,
@@ -167,8 +163,8 @@ def _identifiers(recorded: Recorded) -> Iterator[tuple[str, str]]:
             yield report.export.files.digest, f"export {report.format}"
     for compared in package.parity:
         yield compared.export_digest, f"export {compared.format}"
-    if artifact.source_run is not None:
-        yield artifact.source_run, "training run"
+    if (source_run := _source_run(recorded)) is not None:
+        yield source_run, "training run"
     if recorded.record is not None:
         yield recorded.record.run_id, "MLflow run of the package"
     yield artifact.evaluation.file.digest, "evaluation data"
@@ -184,7 +180,7 @@ def _identifiers(recorded: Recorded) -> Iterator[tuple[str, str]]:
 # --- what is said about it ----------------------------------------------------------------------------------------
 
 
-def _traced(recorded: Recorded, runs: dict[str, TrainingRun]) -> TracedPackage:
+def _traced(recorded: Recorded, runs: dict[Digest, TrainingRun]) -> TracedPackage:
     package, artifact = recorded.package, recorded.package.artifact
     return TracedPackage(
         package=package.digest,
@@ -198,8 +194,8 @@ def _traced(recorded: Recorded, runs: dict[str, TrainingRun]) -> TracedPackage:
         files=artifact.files.files,
         evaluation=artifact.evaluation.file,
         evaluation_rows=artifact.evaluation.rows,
-        source_run=artifact.source_run,
-        training=None if artifact.source_run is None else runs.get(artifact.source_run),
+        source_run=runs[package.digest].run_id if package.digest in runs else _source_run(recorded),
+        training=runs.get(package.digest),
         record=recorded.record,
     )
 
@@ -220,27 +216,38 @@ def _cells(package: Package) -> Iterator[TracedCell]:
         )
 
 
-def _training_runs(wanted: list[str | None], settings: Settings) -> tuple[dict[str, TrainingRun], list[str]]:
-    """The training runs by id, and what could not be found out about them."""
-    ids = list(dict.fromkeys(run_id for run_id in wanted if run_id is not None))
-    runs: dict[str, TrainingRun] = {}
+def _source_run(recorded: Recorded) -> str | None:
+    """The training run as far as the store knows: named by the source, or found when the package was recorded."""
+    named = recorded.package.artifact.source_run
+    return recorded.record.source_run if named is None and recorded.record is not None else named
+
+
+def _training_runs(hits: list[Recorded], settings: Settings) -> tuple[dict[Digest, TrainingRun], list[str]]:
+    """The training run by package, and what could not be found out about it."""
+    runs: dict[Digest, TrainingRun] = {}
     notes: list[str] = []
-    if not ids:
-        return runs, notes
     try:
-        with tracking(settings) as client:
-            for run_id in ids:
-                run = _training_run(client, run_id, settings)
-                if run is None:
-                    notes.append(
-                        f"MLflow at {public_uri(settings.tracking_uri)} does not know the training run {run_id}: "
-                        "it was deleted, or was logged to another server"
-                    )
+        with tracking(settings, only_existing=True) as client:
+            for hit in hits:
+                run_id = _source_run(hit) or training_run_of(client, hit.package.artifact)
+                run = None if run_id is None else _training_run(client, run_id, settings)
+                if run is not None:
+                    runs[hit.package.digest] = run
                 else:
-                    runs[run_id] = run
+                    notes.append(_no_training_run(hit.package, run_id, settings))
     except TrackingUnavailable as error:
-        notes.append(f"parameters, metrics and user of the training run are missing: {error}")
+        notes.append(f"what MLflow knows of the training run is missing here: {error}")
     return runs, notes
+
+
+def _no_training_run(package: Package, run_id: str | None, settings: Settings) -> str:
+    server = public_uri(settings.tracking_uri)
+    if run_id is None:
+        return (
+            f"MLflow at {server} knows no run that trained {package.artifact.source_uri}: let the source be a "
+            f"runs:/ or models:/ URI, or set the tag {ARTIFACT_TAG} on the training run to the file's sha256"
+        )
+    return f"MLflow at {server} does not know the training run {run_id}: it was deleted, or logged to another server"
 
 
 def _training_run(client: MlflowClient, run_id: str, settings: Settings) -> TrainingRun | None:

@@ -2,7 +2,7 @@
 
 In: a package whose manifest the store already holds. Out: a `LineageRecord`. Recording the same package again changes
 nothing, and after a kill in the middle it completes what is there: every run is found by its tags, marked complete by
-its last one, and metrics carry the run's own start time, under which MLflow keeps each value once.
+what is written last, and metrics carry the run's own start time, under which MLflow keeps each value once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from tasks.contracts import Artifact, LineageRecord, Package, Verdict
 from tasks.errors import TrackingUnavailable
-from tasks.lineage.evidence import Evidence, of_package, of_stages
+from tasks.lineage.evidence import Evidence, identity_tags, of_package, of_stages
+from tasks.lineage.origin import training_run_of
 from tasks.lineage.tracking import experiment_id, public_uri, run_url, tracking
 from tasks.settings import Settings
 from tasks.spec import ModelSpec
@@ -70,10 +71,17 @@ class _Recorder:
     def __init__(self, client: MlflowClient, store: Store, settings: Settings, package: Package) -> None:
         self._client, self._store, self._settings, self._package = client, store, settings, package
         self._experiment = experiment_id(client, settings)
+        self._source_run = training_run_of(client, package.artifact)
+        self._runs = client.search_runs(
+            [self._experiment],
+            f"tags.`slipway.package` = '{package.digest}'",
+            max_results=10_000,
+            order_by=["attributes.start_time ASC"],
+        )
 
     def record(self, spec: ModelSpec) -> LineageRecord:
         package = self._package
-        evidence = of_package(package, _yaml(spec))
+        evidence = of_package(package, _yaml(spec), self._source_run)
         run = self._run_of(evidence, parent=None)
         if run.data.tags.get(_COMPLETE) != evidence.digest:
             self._log_dataset(run)
@@ -88,6 +96,7 @@ class _Recorder:
             experiment_id=self._experiment,
             run_id=run.info.run_id,
             run_url=run_url(self._settings.tracking_uri, self._experiment, run.info.run_id),
+            source_run=self._source_run,
             model_name=registered_name(package.artifact),
             model_version=None if version is None else str(version.version),
             recorded_at=datetime.fromtimestamp(run.info.start_time / 1000, UTC),
@@ -105,10 +114,9 @@ class _Recorder:
         if parent is not None:
             tags |= {"slipway.label": evidence.label, "slipway.cell": evidence.digest}
             tags |= {"mlflow.parentRunId": parent.info.run_id}
-        query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items() if key != "slipway.label")
-        found = self._client.search_runs([self._experiment], query, order_by=["attributes.start_time ASC"])
-        if found:
-            return found[0]
+        for run in self._runs:
+            if tags.items() <= run.data.tags.items():
+                return run
         name = evidence.label if parent is None else f"{evidence.stage} {evidence.label}"
         origin = {"mlflow.source.name": "slipway", "mlflow.source.type": "PROJECT", "mlflow.user": _user()}
         return self._client.create_run(self._experiment, run_name=name, tags={**tags, **origin})
@@ -117,18 +125,18 @@ class _Recorder:
         from mlflow.entities import Metric, Param, RunTag
 
         run_id, written = run.info.run_id, run.data.params
-        self._client.log_batch(
-            run_id,
-            metrics=[Metric(key, value, run.info.start_time, 0) for key, value in evidence.metrics.items()],
-            params=[Param(key, value) for key, value in evidence.params.items() if key not in written],
-            tags=[RunTag(key, value) for key, value in evidence.tags.items()],
-        )
         for name, text in evidence.texts.items():
             self._client.log_text(run_id, text, name)
         for name, file in evidence.files.items():
             self._client.log_text(run_id, read_bytes(self._store, file).decode(), name)
         self._client.set_terminated(run_id, "FINISHED" if evidence.verdict is Verdict.PASSED else "FAILED")
-        self._client.set_tag(run_id, _COMPLETE, evidence.digest)
+        tags = {**evidence.tags, _COMPLETE: evidence.digest}
+        self._client.log_batch(
+            run_id,
+            metrics=[Metric(key, value, run.info.start_time, 0) for key, value in evidence.metrics.items()],
+            params=[Param(key, value) for key, value in evidence.params.items() if key not in written],
+            tags=[RunTag(key, value) for key, value in tags.items()],
+        )
 
     def _log_dataset(self, run: Run) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -159,11 +167,11 @@ class _Recorder:
                 name,
                 source=run.info.artifact_uri,
                 run_id=run.info.run_id,
-                tags=_version_tags(package),
-                description=_description(package),
+                tags=identity_tags(package, self._source_run),
+                description=_description(package, self._source_run),
             )
         elif version is not None:
-            for key, value in _version_tags(package).items():
+            for key, value in identity_tags(package, self._source_run).items():
                 if version.tags.get(key) != value:
                     self._client.set_model_version_tag(name, version.version, key, value)
         if version is not None:
@@ -188,24 +196,11 @@ class _Recorder:
             self._client.delete_registered_model_alias(name, CANDIDATE)
 
 
-def _version_tags(package: Package) -> dict[str, str]:
-    tags = {
-        "slipway.package": package.digest,
-        "slipway.verdict": package.verdict.value,
-        **{f"slipway.image.{image.format}": image.digest for image in package.images},
-    }
-    if package.artifact.source_run is not None:
-        tags["slipway.source_run"] = package.artifact.source_run
-    if package.serving_format is not None:
-        tags["slipway.serving_format"] = package.serving_format
-    return tags
-
-
-def _description(package: Package) -> str:
+def _description(package: Package, source_run: str | None) -> str:
     digest = package.digest
     lines = [f"Slipway package `{digest}` of **{package.name}** ({package.owner})."]
-    if (source := package.artifact.source_run) is not None:
-        lines.append(f"Trained in run `{source}`.")
+    if source_run is not None:
+        lines.append(f"Trained in run `{source_run}`.")
     lines.append(f"`slipway lineage {digest.removeprefix('sha256:')[:12]}` shows where it came from.")
     return "\n\n".join(lines)
 
