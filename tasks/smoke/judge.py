@@ -9,36 +9,22 @@ killed for memory are not a second finding.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from tasks.contracts import Finding, Owner, SmokeFigures, Verdict
+from tasks.smoke.findings import Budgets, answers, capped, death, instruction_set, latency, start
 from tasks.smoke.load import Answers
-from tasks.smoke.observation import Exit, InstructionSet, Observation, Phase, Proof
-
-#: A server that ends with this code refused its own package (`serving.__main__`); its last line says why.
-REFUSED_CONTRACT = 3
-
-#: A self-test that ends with this code ran through and found answers that are not the source model's.
-SELFTEST_WRONG = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Budgets:
-    """What the spec says serving must hold."""
-
-    cold_start_s: float
-    p99_ms: float
+from tasks.smoke.observation import Observation
 
 
 def judge(seen: Observation, budgets: Budgets) -> tuple[Verdict, tuple[Finding, ...]]:
     """The verdict and all findings, the worst first."""
-    death = _death(seen)
-    findings = [death] if death else [*_start(seen, budgets), *_answers(seen), *_latency(seen, budgets)]
+    died = death(seen)
+    findings = [died] if died else [*start(seen, budgets), *answers(seen), *latency(seen, budgets)]
     if not any(finding.verdict is not Verdict.PASSED for finding in findings):
         findings += _gaps(seen)
     for tried in seen.instruction_sets:
-        findings += _instruction_set(tried)
-    findings += _capped(seen)
+        findings += instruction_set(tried)
+    findings += capped(seen)
     order = [Verdict.FAILED, Verdict.INCONCLUSIVE, Verdict.PASSED]
     findings.sort(key=lambda finding: order.index(finding.verdict))
     return Verdict.worst((Verdict.PASSED, *(finding.verdict for finding in findings))), tuple(findings)
@@ -50,198 +36,11 @@ def figures(seen: Observation) -> SmokeFigures:
         cold_start_s=seen.ready_after_s,
         p50_ms=seen.latency.percentile(0.50) if seen.latency else None,
         p99_ms=seen.latency.percentile(0.99) if seen.latency else None,
-        requests=sum(answers.asked for answers in seen.phases.values()),
+        requests=sum(asked.asked for asked in seen.phases.values()),
         peak_memory_bytes=seen.peak_memory_bytes,
         golden_rows=seen.golden_rows,
         concurrency=seen.concurrent.clients if seen.concurrent else 0,
     )
-
-
-# --- it died ------------------------------------------------------------------------------------------------------
-
-
-def _death(seen: Observation) -> Finding | None:
-    if seen.exit is None:
-        return None
-    if seen.exit.out_of_memory:
-        return _out_of_memory(seen)
-    ended, when = seen.exit, seen.last_phase.value
-    evidence = _exit_evidence(ended)
-    if ended.code == REFUSED_CONTRACT and seen.last_phase is Phase.START:
-        return Finding(
-            code="SMOKE_REFUSED_CONTRACT",
-            owner=Owner.PLATFORM,
-            message=f"the server refused its own package: {ended.last_line or 'it did not say why'}",
-            advice="build the image again from the stored export; if it refuses again, its files were changed after "
-            "the contract was written, or its runtime is not the version that the contract names",
-            evidence=evidence,
-        )
-    if ended.signal_name == "SIGILL":
-        return Finding(
-            code="SMOKE_ILLEGAL_INSTRUCTION",
-            owner=Owner.PLATFORM,
-            message=f"the container died of an illegal instruction (SIGILL) {when}, on this host's own processor",
-            advice="a library in the image is compiled for a newer processor than this one: use a build for a lower "
-            "instruction-set level",
-            evidence=evidence,
-        )
-    how = f"was killed by {ended.signal_name}" if ended.signal_name else f"ended with exit code {ended.code}"
-    return Finding(
-        code="SMOKE_CRASHED",
-        owner=Owner.MODEL,
-        message=f"the container {how} {when}" + (f"; its last line: {ended.last_line}" if ended.last_line else ""),
-        advice="run the image by hand with the same limits and the golden samples (docker run … then POST them); "
-        "a signal points at native code of the runtime or of the model's operators",
-        evidence=evidence,
-    )
-
-
-def _out_of_memory(seen: Observation) -> Finding:
-    given = f"{_mib(seen.limits.memory_bytes)} MiB"
-    evidence: dict[str, str | int | float | bool] = {"limit_bytes": seen.limits.memory_bytes}
-    if seen.peak_memory_bytes is not None:
-        evidence["peak_memory_bytes"] = seen.peak_memory_bytes
-    if seen.limits.less_memory:
-        return Finding(
-            code="SMOKE_OUT_OF_MEMORY",
-            owner=Owner.PLATFORM,
-            verdict=Verdict.INCONCLUSIVE,
-            message=f"the kernel killed the server for memory {seen.last_phase.value}, but this host could give it "
-            f"only {given} of the type's {_mib(seen.limits.type_memory_bytes)} MiB",
-            advice="run smoke for this type on a host with at least as much memory as the type has",
-            evidence=evidence,
-        )
-    return Finding(
-        code="SMOKE_OUT_OF_MEMORY",
-        owner=Owner.MODEL,
-        message=f"the kernel killed the server for memory {seen.last_phase.value}: "
-        f"it needs more than the type's {given}",
-        advice="choose an instance type with more memory, a smaller format (onnx-int8) or a smaller serving.max_batch",
-        evidence=evidence,
-    )
-
-
-# --- it lived -----------------------------------------------------------------------------------------------------
-
-
-def _start(seen: Observation, budgets: Budgets) -> list[Finding]:
-    if seen.ready_after_s is None:
-        return [
-            Finding(
-                code="SMOKE_NOT_READY",
-                owner=Owner.PLATFORM,
-                message=f"the server was not ready after {seen.waited_s:.1f} s, "
-                f"where {budgets.cold_start_s:g} s are allowed; it is still running",
-                advice="look at the container's log for what it waits for: a model that loads this long needs a "
-                "smaller format, anything else is a fault of the server",
-                evidence={"waited_s": round(seen.waited_s, 3), "cold_start_s": budgets.cold_start_s},
-            )
-        ]
-    if seen.ready_after_s <= budgets.cold_start_s:
-        return []
-    return [
-        Finding(
-            code="SMOKE_SLOW_START",
-            owner=Owner.MODEL,
-            message=f"the server was ready after {seen.ready_after_s:.2f} s, "
-            f"where serving.cold_start_s allows {budgets.cold_start_s:g} s",
-            advice="serve a format that loads faster (onnx starts in about a second), or raise serving.cold_start_s "
-            "if the platform can wait that long for another replica",
-            evidence={"ready_after_s": round(seen.ready_after_s, 3), "cold_start_s": budgets.cold_start_s},
-        )
-    ]
-
-
-def _answers(seen: Observation) -> list[Finding]:
-    findings: list[Finding] = []
-    for phase, answers in seen.phases.items():
-        # What one client alone was told wrongly says nothing about several at once.
-        if not any(finding.code == "SMOKE_WRONG_ANSWER" for finding in findings):
-            findings += _wrong(phase, answers)
-        findings += _refused(phase, answers) + _unanswered(phase, answers)
-    return findings
-
-
-def _wrong(phase: Phase, answers: Answers) -> list[Finding]:
-    if not answers.wrong or answers.first_wrong is None:
-        return []
-    at_once = phase is Phase.CONCURRENT
-    evidence = _counts(answers)
-    return [
-        Finding(
-            code="SMOKE_WRONG_ANSWER_CONCURRENT" if at_once else "SMOKE_WRONG_ANSWER",
-            owner=Owner.PLATFORM,
-            message=f"{answers.wrong} of {answers.asked} golden requests were not answered as the source model does"
-            + (f", asked by {answers.clients} clients at once" if at_once else "")
-            + f"; the first, with batch {answers.first_wrong.batch}: {answers.first_wrong.complaint}",
-            advice="state is shared between requests: the runner, the preprocessing or the model is not thread-safe"
-            if at_once
-            else "the export passed parity, so it is the image that answers differently: compare its runtime's "
-            "versions and its preprocessing with the contract's",
-            evidence=evidence | {"batch": answers.first_wrong.batch},
-        )
-    ]
-
-
-def _refused(phase: Phase, answers: Answers) -> list[Finding]:
-    if not answers.refused or answers.first_refused is None:
-        return []
-    return [
-        Finding(
-            code="SMOKE_REQUEST_REFUSED",
-            owner=Owner.PLATFORM,
-            message=f"{answers.refused} of {answers.asked} golden requests were refused {phase.value}; "
-            f"the first, with batch {answers.first_refused.batch}: {answers.first_refused.complaint}",
-            advice="golden samples fit the contract, so the server reads it differently: compare the contract in the "
-            "image with the spec; a status of 500 or above is the runtime's own error",
-            evidence=_counts(answers) | {"batch": answers.first_refused.batch},
-        )
-    ]
-
-
-def _unanswered(phase: Phase, answers: Answers) -> list[Finding]:
-    if not answers.failed:
-        return []
-    return [
-        Finding(
-            code="SMOKE_TIMEOUT" if answers.unanswered else "SMOKE_CONNECTION_LOST",
-            owner=Owner.PLATFORM,
-            message=f"{answers.failed} of {answers.asked} golden requests got no answer {phase.value}, "
-            f"though the container kept running: {answers.first_failure or 'unknown'}",
-            advice="a request that never ends is a deadlock or an endless loop: ask the image the same by hand, and "
-            "look at its threads"
-            if answers.unanswered
-            else "a process inside the container died and was replaced, or the server closes connections early: "
-            "look at the container's log",
-            evidence=_counts(answers),
-        )
-    ]
-
-
-def _latency(seen: Observation, budgets: Budgets) -> list[Finding]:
-    p99 = seen.latency.percentile(0.99) if seen.latency else None
-    if seen.latency is None or p99 is None or math.isnan(p99) or p99 <= budgets.p99_ms:
-        return []  # what was not measured is a gap
-    capped, limits = seen.limits.fewer_vcpus, seen.limits
-    return [
-        Finding(
-            code="SMOKE_LATENCY",
-            owner=Owner.PLATFORM if capped else Owner.MODEL,
-            verdict=Verdict.INCONCLUSIVE if capped else Verdict.FAILED,
-            message=f"p99 is {p99:.1f} ms at batch {seen.latency.batch} with one client, "
-            f"where serving.p99_ms allows {budgets.p99_ms:g} ms"
-            + (f"; but this host could give it only {limits.vcpus:g} of {limits.type_vcpus:g} vCPUs" if capped else ""),
-            advice="run smoke for this type on a host with as many CPUs"
-            if capped
-            else "serve a faster format, choose a type with faster or more vCPUs, or raise serving.p99_ms",
-            evidence={
-                "p99_ms": round(p99, 3),
-                "budget_ms": budgets.p99_ms,
-                "requests": len(seen.latency.times_ms),
-                "vcpus": seen.limits.vcpus,
-            },
-        )
-    ]
 
 
 def _gaps(seen: Observation) -> list[Finding]:
@@ -249,8 +48,9 @@ def _gaps(seen: Observation) -> list[Finding]:
     p99 = seen.latency.percentile(0.99) if seen.latency else None
     needed = {
         "time until ready": seen.ready_after_s is not None and math.isfinite(seen.ready_after_s),
-        "golden answers": bool(seen.golden and seen.golden.right),
-        "golden answers at once": bool(seen.concurrent and seen.concurrent.right and seen.concurrent.clients > 1),
+        "golden answers": _all_right(seen.golden),
+        "golden answers at once": _all_right(seen.concurrent) and bool(seen.concurrent and seen.concurrent.clients > 1),
+        "golden answers while timed": _all_right(seen.timed),
         "p99": p99 is not None and math.isfinite(p99),
         "peak memory": bool(seen.peak_memory_bytes),
         "golden rows": seen.golden_rows > 0,
@@ -269,108 +69,5 @@ def _gaps(seen: Observation) -> list[Finding]:
     ]
 
 
-# --- where it was tried -------------------------------------------------------------------------------------------
-
-
-def _instruction_set(tried: InstructionSet) -> list[Finding]:
-    evidence: dict[str, str | int | float | bool] = {"cpu": tried.cpu, "proof": tried.proof.value}
-    if tried.missing:
-        evidence["missing_here"] = " ".join(tried.missing)
-    if tried.surplus:
-        evidence["only_here"] = " ".join(tried.surplus)
-    if tried.proof is Proof.UNPROVEN:
-        return [_unproven(tried.cpu, tried.reason, evidence)]
-    if tried.proof is Proof.EMULATED and tried.exit is None:
-        return [_unproven(tried.cpu, "its self-test did not end under emulation in time", evidence)]
-    if tried.exit is None or tried.exit.code == 0:
-        return []
-    return [_emulated(tried.cpu, tried.exit, evidence | _exit_evidence(tried.exit))]
-
-
-def _emulated(cpu: str, ended: Exit, evidence: dict[str, str | int | float | bool]) -> Finding:
-    if ended.signal_name == "SIGILL":
-        return Finding(
-            code="SMOKE_ILLEGAL_INSTRUCTION",
-            owner=Owner.PLATFORM,
-            message=f"under the instruction set of {cpu} the image dies of an illegal instruction (SIGILL)",
-            advice="a library or a compiled model in the image needs a newer processor: use a build for this "
-            "level, another format, or take this instance type out of smoke.instance_types",
-            evidence=evidence,
-        )
-    if ended.code == SELFTEST_WRONG:
-        return Finding(
-            code="SMOKE_WRONG_ANSWER",
-            owner=Owner.PLATFORM,
-            message=f"under the instruction set of {cpu} the image does not answer as the source model does: "
-            f"{ended.last_line or 'its self-test failed'}",
-            advice="other processors compute this format differently (int8 without VNNI saturates): serve another "
-            "format on this instance type",
-            evidence=evidence,
-        )
-    # Not the image's fault for sure: the emulator itself has limits.
-    how = ended.signal_name or f"exit code {ended.code}"
-    return _unproven(cpu, f"its self-test ended with {how} under emulation: {ended.last_line}", evidence)
-
-
-def _unproven(cpu: str, reason: str, evidence: dict[str, str | int | float | bool]) -> Finding:
-    """A remark: it blocks nothing yet, and nothing may be concluded from this report about that processor."""
-    return Finding(
-        code="SMOKE_INSTRUCTION_SET_UNPROVEN",
-        owner=Owner.PLATFORM,
-        verdict=Verdict.PASSED,
-        message=f"the instruction set of {cpu} was not proven: {reason}",
-        advice=f"run smoke once on a machine with {cpu}, or keep this image off such machines",
-        evidence=evidence,
-    )
-
-
-def _capped(seen: Observation) -> list[Finding]:
-    """Remarks. What passes with less than the type has passes with all of it; the reverse is not concluded."""
-    findings = []
-    if seen.limits.fewer_vcpus:
-        findings.append(
-            Finding(
-                code="SMOKE_CPUS_CAPPED",
-                owner=Owner.PLATFORM,
-                verdict=Verdict.PASSED,
-                message=f"this host gave the container {seen.limits.vcpus:g} of the type's {seen.limits.type_vcpus:g} "
-                "vCPUs: latency and concurrency are claimed for that many only",
-                advice="run smoke for this type on a host with as many CPUs to claim more",
-                evidence={"vcpus": seen.limits.vcpus, "type_vcpus": seen.limits.type_vcpus},
-            )
-        )
-    if seen.limits.less_memory:
-        findings.append(
-            Finding(
-                code="SMOKE_MEMORY_CAPPED",
-                owner=Owner.PLATFORM,
-                verdict=Verdict.PASSED,
-                message=f"this host gave the container {_mib(seen.limits.memory_bytes)} of the type's "
-                f"{_mib(seen.limits.type_memory_bytes)} MiB",
-                advice="nothing to do where it passed: less memory was enough",
-                evidence={
-                    "memory_bytes": seen.limits.memory_bytes,
-                    "type_memory_bytes": seen.limits.type_memory_bytes,
-                },
-            )
-        )
-    return findings
-
-
-def _exit_evidence(ended: Exit) -> dict[str, str | int | float | bool]:
-    evidence: dict[str, str | int | float | bool] = {"exit_code": ended.code, "last_line": ended.last_line}
-    return evidence | ({"signal": ended.signal_name} if ended.signal_name else {})
-
-
-def _counts(answers: Answers) -> dict[str, str | int | float | bool]:
-    return {
-        "asked": answers.asked,
-        "wrong": answers.wrong,
-        "refused": answers.refused,
-        "unanswered": answers.failed,
-        "clients": answers.clients,
-    }
-
-
-def _mib(size_bytes: int) -> int:
-    return size_bytes >> 20
+def _all_right(given: Answers | None) -> bool:
+    return given is not None and 0 < given.asked == given.right

@@ -99,7 +99,14 @@ def observe(subject: Subject, host: Host, effort: Effort, engine: Engine) -> Obs
     )
     started = time.monotonic()
     with running(engine, spec) as container:
-        seen = _natively(subject, effort, engine, container, started, Observation(limits, waited_s=0))
+        seen = _natively(
+            subject,
+            effort,
+            engine,
+            container,
+            started,
+            Observation(limits, waited_s=0, golden_rows=subject.golden.rows),
+        )
     if seen.ready_after_s is None:
         return seen
     tried = tuple(_under(planned, subject, host, effort, engine) for planned in plan(subject.kind, host))

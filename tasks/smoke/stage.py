@@ -9,9 +9,10 @@ from tasks.contracts import Finding, Image, Owner, ParityReport, SmokeReport, Ve
 from tasks.errors import PlatformError
 from tasks.image.engine import Engine
 from tasks.smoke.catalogue import InstanceType, instance_type
+from tasks.smoke.findings import Budgets
 from tasks.smoke.golden import NoGolden, batch_sizes, read_golden
 from tasks.smoke.instruction_set import Host
-from tasks.smoke.judge import Budgets, figures, judge
+from tasks.smoke.judge import figures, judge
 from tasks.smoke.run import COMPONENT, Effort, Subject, observe
 from tasks.spec import ModelSpec
 from tasks.store import Store

@@ -1,0 +1,302 @@
+"""Judging: each thing that can be seen has its own finding, and what was not seen is never a pass."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.contracts import Owner, Verdict
+from tasks.smoke.findings import REFUSED_CONTRACT, SELFTEST_WRONG, Budgets
+from tasks.smoke.judge import figures, judge
+from tasks.smoke.load import Answers, Latency, Wrong
+from tasks.smoke.observation import Exit, InstructionSet, Limits, Observation, Phase, Proof
+
+GIB = 2**30
+BUDGETS = Budgets(cold_start_s=3, p99_ms=50)
+FULL = Limits(vcpus=2, memory_bytes=4 * GIB, type_vcpus=2, type_memory_bytes=4 * GIB)
+FEWER_CPUS = replace(FULL, type_vcpus=8)
+LESS_MEMORY = replace(FULL, type_memory_bytes=64 * GIB)
+RIGHT = Answers(asked=40, right=40, batches=(1, 2))
+GOOD = Observation(
+    limits=FULL,
+    waited_s=1.0,
+    ready_after_s=1.0,
+    golden=RIGHT,
+    concurrent=replace(RIGHT, clients=8),
+    timed=RIGHT,
+    latency=Latency((1.0,) * 100, batch=1),
+    golden_rows=16,
+    peak_memory_bytes=GIB,
+    last_phase=Phase.LATENCY,
+)
+DEAD = Exit(code=1, out_of_memory=False, last_line="ValueError: no")
+
+
+def codes(seen: Observation) -> list[tuple[str, Verdict]]:
+    return [(finding.code, finding.verdict) for finding in judge(seen, BUDGETS)[1]]
+
+
+def only(seen: Observation) -> tuple[str, Verdict]:
+    (found,) = codes(seen)
+    return found
+
+
+def message(seen: Observation) -> str:
+    return judge(seen, BUDGETS)[1][0].message
+
+
+def test_a_good_image_passes_without_findings() -> None:
+    assert judge(GOOD, BUDGETS) == (Verdict.PASSED, ())
+
+
+def test_figures_are_those_that_were_seen() -> None:
+    found = figures(GOOD)
+    assert (found.cold_start_s, found.p50_ms, found.p99_ms, found.peak_memory_bytes) == (1.0, 1.0, 1.0, GIB)
+    assert (found.requests, found.golden_rows, found.concurrency) == (120, 16, 8)
+
+
+def test_figures_of_nothing_are_none() -> None:
+    found = figures(Observation(FULL, waited_s=0))
+    assert (found.cold_start_s, found.p50_ms, found.p99_ms, found.peak_memory_bytes, found.requests) == (None,) * 4 + (
+        0,
+    )
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        {"golden": None},
+        {"golden": Answers()},
+        {"concurrent": None},
+        {"concurrent": Answers(clients=8)},
+        {"concurrent": replace(RIGHT, clients=1)},
+        {"timed": None},
+        {"timed": replace(RIGHT, asked=41)},
+        {"latency": None},
+        {"latency": Latency((), 1)},
+        {"latency": Latency((math.nan,), 1)},
+        {"peak_memory_bytes": None},
+        {"peak_memory_bytes": 0},
+        {"golden_rows": 0},
+        {"ready_after_s": math.nan},
+    ],
+)
+def test_a_missing_figure_is_inconclusive(missing: dict[str, Any]) -> None:
+    verdict, findings = judge(replace(GOOD, **missing), BUDGETS)
+    assert verdict is not Verdict.PASSED
+    assert {finding.code for finding in findings} & {"SMOKE_NO_FIGURE", "SMOKE_SLOW_START", "SMOKE_LATENCY"}
+
+
+def test_slow_is_told_from_never() -> None:
+    assert only(replace(GOOD, ready_after_s=3.01)) == ("SMOKE_SLOW_START", Verdict.FAILED)
+    never = Observation(FULL, waited_s=30.0)
+    assert only(never) == ("SMOKE_NOT_READY", Verdict.FAILED)
+    assert "30.0 s" in message(never)
+
+
+def test_exactly_the_budget_is_allowed() -> None:
+    assert judge(replace(GOOD, ready_after_s=3.0, latency=Latency((50.0,), 1)), BUDGETS)[0] is Verdict.PASSED
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_out_of_memory_is_the_only_finding_whatever_else_broke(phase: Phase) -> None:
+    killed = Exit(code=137, out_of_memory=True, last_line="")
+    seen = replace(GOOD, exit=killed, last_phase=phase, golden=Answers(asked=3, broken=3), latency=None)
+    assert only(seen) == ("SMOKE_OUT_OF_MEMORY", Verdict.FAILED)
+    assert "4096 MiB" in message(seen)
+    assert phase.value in message(seen)
+
+
+def test_out_of_memory_with_less_than_the_type_has_blames_the_host() -> None:
+    seen = replace(GOOD, limits=LESS_MEMORY, exit=Exit(code=137, out_of_memory=True, last_line=""))
+    (finding, capped) = judge(seen, BUDGETS)[1]
+    assert (finding.code, finding.verdict, finding.owner) == (
+        "SMOKE_OUT_OF_MEMORY",
+        Verdict.INCONCLUSIVE,
+        Owner.PLATFORM,
+    )
+    assert capped.code == "SMOKE_MEMORY_CAPPED"
+
+
+def test_exit_137_alone_is_not_out_of_memory() -> None:
+    seen = replace(GOOD, exit=Exit(code=137, out_of_memory=False, last_line=""))
+    assert only(seen) == ("SMOKE_CRASHED", Verdict.FAILED)
+    assert "SIGKILL" in message(seen)
+
+
+@pytest.mark.parametrize(
+    ("code", "name"), [(139, "SIGSEGV"), (134, "SIGABRT"), (136, "SIGFPE"), (1, "exit code 1"), (0, "exit code 0")]
+)
+def test_a_crash_names_its_signal_and_last_line(code: int, name: str) -> None:
+    seen = replace(GOOD, exit=replace(DEAD, code=code), last_phase=Phase.CONCURRENT)
+    assert only(seen) == ("SMOKE_CRASHED", Verdict.FAILED)
+    assert name in message(seen)
+    assert "ValueError: no" in message(seen)
+    assert "several clients" in message(seen)
+
+
+def test_a_signal_that_has_no_name_is_a_crash() -> None:
+    assert only(replace(GOOD, exit=replace(DEAD, code=255))) == ("SMOKE_CRASHED", Verdict.FAILED)
+
+
+def test_an_illegal_instruction_is_told_from_other_signals() -> None:
+    assert only(replace(GOOD, exit=replace(DEAD, code=132))) == ("SMOKE_ILLEGAL_INSTRUCTION", Verdict.FAILED)
+
+
+def test_a_refusal_carries_the_servers_sentence() -> None:
+    refusal = Exit(REFUSED_CONTRACT, out_of_memory=False, last_line="model.onnx: expected sha256:aa, found sha256:bb")
+    seen = Observation(FULL, waited_s=0.3, exit=refusal)
+    assert only(seen) == ("SMOKE_REFUSED_CONTRACT", Verdict.FAILED)
+    assert "found sha256:bb" in message(seen)
+
+
+def test_the_refusals_code_after_the_start_is_a_crash() -> None:
+    seen = replace(GOOD, exit=replace(DEAD, code=REFUSED_CONTRACT))
+    assert only(seen) == ("SMOKE_CRASHED", Verdict.FAILED)
+
+
+def test_wrong_answers_alone_and_at_once_are_told_apart() -> None:
+    wrong = Answers(asked=40, right=39, wrong=1, first_wrong=Wrong(7, "output 'y' differs"), clients=8)
+    assert only(replace(GOOD, concurrent=wrong)) == ("SMOKE_WRONG_ANSWER_CONCURRENT", Verdict.FAILED)
+    assert only(replace(GOOD, golden=wrong)) == ("SMOKE_WRONG_ANSWER", Verdict.FAILED)
+    assert only(replace(GOOD, timed=wrong)) == ("SMOKE_WRONG_ANSWER", Verdict.FAILED)
+    assert only(replace(GOOD, golden=wrong, concurrent=wrong)) == ("SMOKE_WRONG_ANSWER", Verdict.FAILED)
+    assert "batch 7" in message(replace(GOOD, golden=wrong))
+
+
+def test_refused_requests_carry_the_status() -> None:
+    refused = Answers(asked=5, right=4, refused=1, first_refused=Wrong(32, "status 400: too many rows"))
+    assert only(replace(GOOD, golden=refused)) == ("SMOKE_REQUEST_REFUSED", Verdict.FAILED)
+    assert "status 400" in message(replace(GOOD, golden=refused))
+
+
+def test_a_hang_is_told_from_a_lost_connection() -> None:
+    hung = Answers(asked=5, right=3, unanswered=2, first_failure="no answer within 10 s")
+    lost = Answers(asked=5, right=3, broken=2, first_failure="the server closed the connection")
+    assert only(replace(GOOD, golden=hung, concurrent=None)) == ("SMOKE_TIMEOUT", Verdict.FAILED)
+    assert only(replace(GOOD, golden=lost, concurrent=None)) == ("SMOKE_CONNECTION_LOST", Verdict.FAILED)
+
+
+def test_latency_over_its_budget_fails() -> None:
+    slow = replace(GOOD, latency=Latency((1.0,) * 97 + (51.0,) * 3, 1))
+    assert only(slow) == ("SMOKE_LATENCY", Verdict.FAILED)
+    assert "51.0 ms" in message(slow)
+
+
+def test_latency_with_fewer_cpus_than_the_type_is_not_held_against_the_image() -> None:
+    verdict, findings = judge(replace(GOOD, limits=FEWER_CPUS, latency=Latency((51.0,), 1)), BUDGETS)
+    assert verdict is Verdict.INCONCLUSIVE
+    assert [finding.code for finding in findings] == ["SMOKE_LATENCY", "SMOKE_CPUS_CAPPED"]
+
+
+def test_what_passes_with_less_than_the_type_has_passes_with_a_remark() -> None:
+    for limits, code in ((FEWER_CPUS, "SMOKE_CPUS_CAPPED"), (LESS_MEMORY, "SMOKE_MEMORY_CAPPED")):
+        seen = replace(GOOD, limits=limits)
+        assert judge(seen, BUDGETS)[0] is Verdict.PASSED
+        assert only(seen) == (code, Verdict.PASSED)
+
+
+def tried(proof: Proof, ended: Exit | None = None) -> Observation:
+    return replace(GOOD, instruction_sets=(InstructionSet("haswell", proof, exit=ended, reason="no emulator"),))
+
+
+def test_an_instruction_set_that_ran_is_proven() -> None:
+    assert codes(tried(Proof.NATIVE)) == []
+    assert codes(tried(Proof.EMULATED, Exit(0, out_of_memory=False, last_line="ok"))) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "finding"),
+    [
+        (132, ("SMOKE_ILLEGAL_INSTRUCTION", Verdict.FAILED)),
+        (SELFTEST_WRONG, ("SMOKE_WRONG_ANSWER", Verdict.FAILED)),
+        (139, ("SMOKE_INSTRUCTION_SET_UNPROVEN", Verdict.PASSED)),
+        (1, ("SMOKE_INSTRUCTION_SET_UNPROVEN", Verdict.PASSED)),
+    ],
+)
+def test_emulation_tells_illegal_instructions_and_wrong_answers_from_its_own_failures(
+    code: int, finding: tuple[str, Verdict]
+) -> None:
+    assert only(tried(Proof.EMULATED, Exit(code, out_of_memory=False, last_line="why"))) == finding
+
+
+def test_what_was_not_proven_is_said() -> None:
+    for seen in (tried(Proof.UNPROVEN), tried(Proof.EMULATED, None)):
+        assert only(seen) == ("SMOKE_INSTRUCTION_SET_UNPROVEN", Verdict.PASSED)
+        assert "haswell was not proven" in message(seen)
+
+
+def test_the_worst_finding_comes_first() -> None:
+    seen = replace(tried(Proof.UNPROVEN), limits=FEWER_CPUS, ready_after_s=9.0)
+    assert [verdict for _, verdict in codes(seen)] == [Verdict.FAILED, Verdict.PASSED, Verdict.PASSED]
+
+
+@st.composite
+def observations(draw: st.DrawFn) -> Observation:
+    """Anything that could be seen, consistent or not."""
+    count = st.integers(0, 3)
+
+    def answers() -> Answers | None:
+        if draw(st.booleans()):
+            return None
+        kinds = {kind: draw(count) for kind in ("right", "wrong", "refused", "unanswered", "broken")}
+        note = Wrong(1, "x") if draw(st.booleans()) else None
+        return Answers(
+            asked=sum(kinds.values()), clients=draw(st.integers(1, 8)), first_wrong=note, first_refused=note, **kinds
+        )
+
+    figure = st.one_of(st.none(), st.floats(0, 100), st.just(math.nan), st.just(math.inf))
+    times = tuple(value for value in draw(st.lists(figure, max_size=3)) if value is not None)
+    return Observation(
+        limits=draw(st.sampled_from([FULL, FEWER_CPUS, LESS_MEMORY])),
+        waited_s=1.0,
+        ready_after_s=draw(figure),
+        golden=answers(),
+        concurrent=answers(),
+        timed=answers(),
+        latency=draw(st.sampled_from([None, Latency(times, 1)])),
+        golden_rows=draw(count),
+        peak_memory_bytes=draw(st.sampled_from([None, 0, GIB])),
+        exit=draw(st.sampled_from([None, DEAD, Exit(0, out_of_memory=False, last_line="")])),
+        last_phase=draw(st.sampled_from(list(Phase))),
+    )
+
+
+@given(observations())
+def test_nothing_passes_unless_everything_was_seen_and_right(seen: Observation) -> None:
+    verdict, findings = judge(seen, BUDGETS)
+    if verdict is not Verdict.PASSED:
+        assert any(finding.verdict is not Verdict.PASSED for finding in findings)
+        return
+    assert seen.exit is None
+    assert seen.ready_after_s is not None
+    assert seen.ready_after_s <= BUDGETS.cold_start_s
+    for answers in (seen.golden, seen.concurrent):
+        assert answers is not None
+        assert answers.right > 0
+    for answers in seen.phases.values():
+        assert answers.asked == answers.right
+    assert seen.latency is not None
+    p99 = seen.latency.percentile(0.99)
+    assert p99 is not None
+    assert p99 <= BUDGETS.p99_ms
+    assert seen.peak_memory_bytes
+
+
+def test_every_single_flaw_blocks() -> None:
+    flaws: list[dict[str, Any]] = [
+        {"ready_after_s": 4.0},
+        {"golden": replace(RIGHT, wrong=1)},
+        {"concurrent": replace(RIGHT, clients=8, refused=1)},
+        {"timed": replace(RIGHT, broken=1)},
+        {"exit": DEAD},
+        {"latency": Latency((60.0,), 1)},
+    ]
+    for first, second in itertools.product(flaws, flaws):
+        assert judge(replace(GOOD, **{**first, **second}), BUDGETS)[0] is not Verdict.PASSED
