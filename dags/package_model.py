@@ -52,9 +52,9 @@ def package_model() -> None:
     @task_group(group_id="each_format", prefix_group_id=False, tooltip="One cell per format")
     def each_format(format: str) -> None:
         # ALL_DONE, so that a cell says by itself why it has nothing to work on.
-        exported = task(**of_format)(stages.export)(format)
-        compared = task(trigger_rule=TriggerRule.ALL_DONE, **of_format)(stages.parity)(format)
-        built = task(trigger_rule=TriggerRule.ALL_DONE, **of_format)(stages.image)(format)
+        exported = task(**of_format)(stages.export)(format=format)
+        compared = task(trigger_rule=TriggerRule.ALL_DONE, **of_format)(stages.parity)(format=format)
+        built = task(trigger_rule=TriggerRule.ALL_DONE, **of_format)(stages.image)(format=format)
         exported >> compared >> built
 
     smoked = task(

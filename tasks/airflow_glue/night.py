@@ -16,6 +16,7 @@ from airflow.sdk import get_current_context
 
 from tasks.airflow_glue import narrate
 from tasks.airflow_glue.evidence import push, require, task_instance
+from tasks.airflow_glue.plainly import plainly
 from tasks.airflow_glue.project import shown, spec_files
 from tasks.airflow_glue.stages import REGISTER
 from tasks.contracts import Contract, Digest, Package, Verdict
@@ -71,6 +72,7 @@ class Line(Contract):
         return self.outcome == Verdict.PASSED
 
 
+@plainly
 def find_changed() -> list[dict[str, Any]]:
     """Compare every spec's inputs (spec, model, code, evaluation data, Slipway itself) with what was last packaged.
 
@@ -91,6 +93,7 @@ def find_changed() -> list[dict[str, Any]]:
     ]
 
 
+@plainly
 def summary() -> None:
     """Say what came of each model; fail unless every one of them stands as passed, also those that did not change."""
     lines = [_outcome(one) for one in require(Found, FIND).candidates]

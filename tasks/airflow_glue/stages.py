@@ -15,6 +15,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from tasks.airflow_glue import narrate
 from tasks.airflow_glue.evidence import gather, pull, push, require, task_instance
+from tasks.airflow_glue.plainly import plainly
 from tasks.airflow_glue.project import absolute
 from tasks.contracts import (
     Contract,
@@ -62,6 +63,7 @@ class Plan(Contract):
         return tuple((name, kind) for name in self.formats for kind in self.spec.smoke.instance_types)
 
 
+@plainly
 def plan() -> list[dict[str, str]]:
     """Read the spec and decide the cells: one per format, and one per format and instance type.
 
@@ -77,6 +79,7 @@ def plan() -> list[dict[str, str]]:
     return [{"format": name, "instance_type": kind} for name, kind in planned.smoke_cells]
 
 
+@plainly
 def ingest() -> list[str]:
     """Check the trained model, its code and its evaluation data, and store them. Gives the formats to export."""
     planned = require(Plan, PLAN)
@@ -86,6 +89,7 @@ def ingest() -> list[str]:
     return list(planned.formats)
 
 
+@plainly
 def export(format: str) -> None:
     """Write the model in this format, with every named dimension dynamic.
 
@@ -96,6 +100,7 @@ def export(format: str) -> None:
     _leave(run)
 
 
+@plainly
 def parity(format: str) -> None:
     """Compare this format with the source model: shapes, batch sizes, tensors, and the task metrics of the spec.
 
@@ -109,6 +114,7 @@ def parity(format: str) -> None:
     _leave(run)
 
 
+@plainly
 def image(format: str) -> None:
     """Build the serving image of this format: the runtime that all models share, and a thin layer for this one."""
     exported = pull(ExportRun, EXPORT, map_index=_index())
@@ -124,6 +130,7 @@ def image(format: str) -> None:
     _tell(run)
 
 
+@plainly
 def smoke(cell: dict[str, str]) -> None:
     """Start the image with this instance type's vCPUs and memory, and ask it: golden answers, latency, memory.
 
@@ -140,6 +147,7 @@ def smoke(cell: dict[str, str]) -> None:
     _leave(run)
 
 
+@plainly
 def register() -> None:
     """Judge all evidence, publish the package's manifest, and record everything in MLflow.
 
@@ -167,6 +175,7 @@ def register() -> None:
         _log.info("registered as %s version %s", recorded.model_name, recorded.model_version)
 
 
+@plainly
 def gate() -> None:
     """Let the run succeed only if the package passed every gate. Its failure says what was found."""
     package = pull(Package, REGISTER)
