@@ -3,6 +3,7 @@
 #
 #   docker/base/build.sh            nothing to do where the image of this recipe is there already
 #   docker/base/build.sh --fresh    once more, with the Debian packages of today
+#   docker/base/build.sh --check    only says whether it is there: exit code 0 or 1
 #
 #   SLIPWAY_BASE_IMAGE=name@sha256:…   take this image instead (from the engine or a registry)
 #   SLIPWAY_DEBIAN_MIRROR=URL          packages from here, not from this machine's apt sources
@@ -26,6 +27,11 @@ command -v docker >/dev/null || fail "the docker command is missing; install doc
 docker version >/dev/null 2>&1 || fail "no Docker engine answers; start one, or run make setup as root"
 
 if [[ -n ${SLIPWAY_BASE_IMAGE:-} ]]; then
+    if [[ ${1:-} == --check ]]; then
+        docker image inspect "$SLIPWAY_BASE_IMAGE" >/dev/null 2>&1 || exit 1
+        printf '%s\n' "$SLIPWAY_BASE_IMAGE"
+        exit 0
+    fi
     if ! docker image inspect "$SLIPWAY_BASE_IMAGE" >/dev/null 2>&1; then
         [[ $SLIPWAY_BASE_IMAGE == *@sha256:* ]] ||
             fail "SLIPWAY_BASE_IMAGE=$SLIPWAY_BASE_IMAGE is not in the engine, and only a reference by digest (name@sha256:…) is pulled"
@@ -40,6 +46,12 @@ fi
 
 recipe=$(cd "$here" && sha256sum build.sh finish.sh packages | sha256sum | cut -c1-12)
 reference=slipway/base:$recipe
+
+if [[ ${1:-} == --check ]]; then
+    docker image inspect "$reference" >/dev/null 2>&1 || exit 1
+    printf '%s\n' "$reference"
+    exit 0
+fi
 
 # Two callers at once: the second waits, and finds the image.
 exec 9<"$here/packages"

@@ -1,0 +1,46 @@
+# Everything a newcomer types. The work is in scripts/, so that it can be read, tested and run alone.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check up down status train bench lock wheels
+PYTHON := .venv/bin/python
+export SLIPWAY_HOME ?= $(CURDIR)/.slipway
+
+help: ## what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+setup: ## bring what is missing: Debian packages, Docker engine, .venv, base image
+	@scripts/setup.sh
+
+demo: setup train up ## set up, train the examples, package them through Airflow, print what came out
+	@$(PYTHON) scripts/demo.py
+
+test: ## set up, run the whole suite (PYTEST="-k smoke" to narrow it)
+	@scripts/setup.sh --tests
+	@scripts/test.sh $(PYTEST)
+
+check: setup ## ruff, mypy and the fast tests: before every commit
+	@$(PYTHON) -m ruff check
+	@$(PYTHON) -m ruff format --check
+	@$(PYTHON) -m mypy
+	@$(PYTHON) -m pytest tests/unit -q $(PYTEST)
+
+up: setup ## start MLflow and Airflow (ports: SLIPWAY_MLFLOW_PORT, SLIPWAY_AIRFLOW_PORT)
+	@$(PYTHON) -m scripts.services up
+
+down: ## stop them, and whatever a killed start left behind
+	@if [ -x $(PYTHON) ]; then $(PYTHON) -m scripts.services down; else echo "services: no .venv, so none was started"; fi
+
+status: setup ## which of them run, and where they answer
+	@$(PYTHON) -m scripts.services status
+
+train: setup ## train the examples that are not trained yet
+	@scripts/train.sh
+
+bench: setup ## the figures that the README quotes
+	@scripts/bench.sh
+
+lock: setup ## resolve requirements.in into requirements.txt (UPGRADE=1 for the newest versions)
+	@scripts/lock.sh
+
+wheels: setup ## everything that pip would download, into .wheels/: carry it to a machine without network
+	@scripts/wheels.sh
