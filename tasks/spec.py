@@ -1,10 +1,16 @@
 """`model.yaml` → `ModelSpec`: the one file that a user writes, validated completely before anything runs.
 
 Unknown keys are errors that suggest the nearest name; every error names file, line and key; all of them at once.
+docs/model-yaml.md is the reference for users. How a file becomes a spec:
+
+    spec_document.py    YAML → plain values with their lines
+    spec_keys.py        which keys there are and what belongs there → the parts that hold
+    spec_checks.py      what the parts must be to each other, the files beside them, and Slipway's tables
 """
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +19,10 @@ from pydantic import Field
 
 from serving.contract import DimRange, PreprocessStep, Signature, TensorSpec
 from tasks.contracts import Contract, Digest, digest_of
+from tasks.errors import SpecError
+
+#: The most rows in one request where a spec does not say it and its batch dimension allows as many.
+DEFAULT_MAX_BATCH = 32
 
 
 class Framework(StrEnum):
@@ -28,7 +38,7 @@ class Framework(StrEnum):
 class SourceSpec(Contract):
     """Where the trained artifact is: a path relative to the spec, or a URI that ingest knows."""
 
-    uri: str
+    uri: str = Field(min_length=1)
     framework: Framework
     entrypoint: str | None = Field(None, description="module:callable → nn.Module, for PyTorch state dicts")
 
@@ -38,14 +48,14 @@ class MetricSpec(Contract):
 
     name: str
     output: str
-    label: str
-    max_drop: float = Field(ge=0)
+    label: str = Field(min_length=1)
+    max_drop: float = Field(ge=0, allow_inf_nan=False, description="in the metric's own unit")
 
 
 class EvaluationSpec(Contract):
     """The evaluation data (.npz or .parquet) and what is measured on it."""
 
-    data: str
+    data: str = Field(min_length=1)
     metrics: tuple[MetricSpec, ...] = Field(min_length=1)
 
 
@@ -53,9 +63,9 @@ class ServingSpec(Contract):
     """What serving must hold: batch size, 99th percentile of latency, time from container start to ready."""
 
     format: str = "auto"
-    max_batch: int = Field(32, ge=1)
-    p99_ms: float = Field(50, gt=0)
-    cold_start_s: float = Field(3, gt=0)
+    max_batch: int = Field(DEFAULT_MAX_BATCH, ge=1, description="rows; never above the batch's own max")
+    p99_ms: float = Field(50, gt=0, allow_inf_nan=False)
+    cold_start_s: float = Field(3, gt=0, allow_inf_nan=False)
 
 
 class SmokeSpec(Contract):
@@ -68,7 +78,7 @@ class ReleaseSpec(Contract):
     """How a release takes traffic over."""
 
     steps: tuple[Annotated[float, Field(gt=0, le=100)], ...] = (1, 5, 25, 50, 100)
-    bake: str = Field("60s", pattern=r"^[0-9]+(s|m|h)$")
+    bake: str = Field("60s", pattern=r"^[1-9][0-9]*(s|m|h)$")
     min_requests: int = Field(500, ge=1)
     approval: bool = True
 
@@ -78,7 +88,7 @@ class ModelSpec(Contract):
 
     folder: Path
     name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
-    owner: str
+    owner: str = Field(min_length=1)
     source: SourceSpec
     inputs: tuple[TensorSpec, ...] = Field(min_length=1)
     outputs: tuple[TensorSpec, ...] = Field(min_length=1)
@@ -107,6 +117,23 @@ def load_spec(path: Path) -> ModelSpec:
     Raises:
         SpecError: with every problem found, each with its line and key.
     """
-    from ruamel.yaml import YAML
+    from tasks.spec_checks import CHECKS
+    from tasks.spec_document import read_document
+    from tasks.spec_keys import read_keys
 
-    return ModelSpec.model_validate({**YAML(typ="safe").load(path), "folder": path.parent.absolute()})
+    folder = path.parent.absolute()
+    document, problems = read_document(path)
+    if document is None:
+        raise SpecError(str(path), tuple(problems))
+    draft, found = read_keys(document)
+    problems += found
+    for check in CHECKS:
+        problems += [document.problem(key, message) for key, message in check(draft, folder)]
+    if problems:
+        in_order = sorted(dict.fromkeys(problems), key=lambda problem: (problem.line or 0, problem.key))
+        raise SpecError(str(path), tuple(in_order))
+    spec = ModelSpec.model_validate_json(json.dumps({**document.data, "folder": str(folder)}))
+    if draft.written("serving", "max_batch") is None:
+        most = min(DEFAULT_MAX_BATCH, spec.dynamic[spec.signature.batch].max) if spec.signature.batch else 1
+        spec = spec.model_copy(update={"serving": spec.serving.model_copy(update={"max_batch": most})})
+    return spec

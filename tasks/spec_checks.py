@@ -1,0 +1,243 @@
+"""What the parts of a spec must be to each other, to the files beside it, and to Slipway's tables.
+
+In: a `Draft`, the parts that hold on their own. Out: where and what is wrong. `CHECKS` is the table; a check is a
+function of the draft and the spec's folder that yields (key, sentence), and looks only at parts that hold, so that one
+mistake is reported once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import keyword
+import re
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from pathlib import Path
+
+from serving.contract import DType, Signature
+from tasks.spec import Framework
+from tasks.spec_document import KeyPath, dotted
+from tasks.spec_keys import EXPECTED, Draft, Found, nearest
+from tasks.spec_source import entrypoint, evaluation_data, source_uri
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+
+
+# --- tensors and dimensions ---------------------------------------------------------------------------------------
+
+
+def tensor_names(draft: Draft, _folder: Path) -> Found:
+    """Legal, and unique over inputs and outputs together: graphs know one name space."""
+    seen: dict[str, KeyPath] = {}
+    for path, texts in (*draft.texts("inputs"), *draft.texts("outputs")):
+        name = texts.get("name")
+        if name is None:
+            continue
+        if not _legal(name):
+            yield (*path, "name"), f"expected {EXPECTED['inputs.*.name']}; found {name!r}"
+        elif name in seen:
+            yield (*path, "name"), f"{name!r} is already the name of {dotted(seen[name])}; give each its own"
+        seen.setdefault(name, path)
+
+
+def sizes(draft: Draft, _folder: Path) -> Found:
+    """Sizes are at least 1; named dimensions are declared under `dynamic`."""
+    declared = draft.written("dynamic")
+    known = list(declared) if isinstance(declared, dict) else []
+    for path, shape in draft.shapes():
+        for axis, size in enumerate(shape or ()):
+            if isinstance(size, int):
+                if size < 1:
+                    why = "name the dimension if it varies, such as batch"
+                    yield (*path, axis), f"a size is at least 1, found {size}; {why}"
+            elif not _legal(size):
+                yield (*path, axis), f"expected a size, or a name of letters, digits and underscores; found {size!r}"
+            elif size not in known:
+                hint = nearest(size, known) or f"; add `{size}: {{min: 1, max: 64}}` with its own range"
+                yield (*path, axis), f"the dimension {size!r} has no range under `dynamic`{hint}"
+
+
+def ranges(draft: Draft, _folder: Path) -> Found:
+    """`1 <= min < max`, and every declared dimension is somebody's."""
+    shapes = [shape for _, shape in draft.shapes()]
+    used = {size for shape in shapes for size in shape or () if isinstance(size, str)}
+    for name, span in draft.dynamic.items():
+        if span.min < 1:
+            yield ("dynamic", name, "min"), f"a size is at least 1, found {span.min}"
+        if span.min > span.max:
+            yield ("dynamic", name), f"min {span.min} is above max {span.max}"
+        elif span.min == span.max:
+            yield ("dynamic", name), f"has the one size {span.min}; write {span.min} in the shapes instead of {name!r}"
+        if name not in used and shapes and None not in shapes:
+            yield ("dynamic", name), f"no input or output has the dimension {name!r}{nearest(name, used)}"
+
+
+def batch(draft: Draft, _folder: Path) -> Found:
+    """All inputs and outputs begin with one and the same named dimension: requests are joined along it."""
+    leads: dict[str, list[str]] = {}
+    for path, shape in draft.shapes():
+        if shape == ():
+            yield path, "must begin with the batch dimension, such as [batch]; found an empty shape"
+        elif shape and isinstance(shape[0], int):
+            why = "the first dimension must be a named one, such as [batch, …]"
+            yield (*path, 0), f"the batch is frozen at {shape[0]}; {why}"
+        elif shape:
+            leads.setdefault(str(shape[0]), []).append(dotted(path[:-1]))
+    if len(leads) > 1:
+        found = ", ".join(f"{lead} ({', '.join(places)})" for lead, places in leads.items())
+        yield ("inputs",), f"all inputs and outputs must begin with the same dimension, the batch; found {found}"
+
+
+def max_batch(draft: Draft, _folder: Path) -> Found:
+    """Requests of `max_batch` rows must be possible."""
+    span, rows = draft.dynamic.get(draft.batch or ""), draft.max_batch
+    if span is None or rows is None or rows < 1 or span.min > span.max:
+        return
+    if not span.min <= rows <= span.max:
+        yield ("serving", "max_batch"), f"{rows} is outside the range {span.min} to {span.max} of {draft.batch!r}"
+
+
+def strings(draft: Draft, _folder: Path) -> Found:
+    """PyTorch and Keras models have no tensors of strings."""
+    if draft.framework in (Framework.PYTORCH, Framework.KERAS):
+        for path, texts in (*draft.texts("inputs"), *draft.texts("outputs")):
+            if texts.get("dtype") == DType.STRING:
+                yield (*path, "dtype"), f"a {draft.framework} model has no tensors of strings"
+
+
+# --- preprocessing, metrics ---------------------------------------------------------------------------------------
+
+
+def preprocess(draft: Draft, _folder: Path) -> Found:
+    """Known operations with the arguments that they take, on inputs that there are (`serving.preprocess`)."""
+    from serving.preprocess import OPERATIONS, problems
+
+    names = draft.names("inputs")
+    for path, texts in draft.texts("preprocess"):
+        op, tensor = texts.get("op"), texts.get("input")
+        if op is not None and op not in OPERATIONS:
+            there = f"there are {', '.join(OPERATIONS)}{nearest(op, OPERATIONS)}"
+            yield (*path, "op"), f"unknown operation {op!r}; {there}"
+        if tensor is not None and tensor not in names:
+            there = f"there are {', '.join(names)}{nearest(tensor, names)}"
+            yield (*path, "input"), f"there is no input {tensor!r}; {there}"
+    sound = {tensor.name for tensor in draft.inputs.values()}
+    steps = {index: step for index, step in draft.preprocess.items() if step.op in OPERATIONS and step.input in sound}
+    signature = Signature(inputs=tuple(draft.inputs.values()), outputs=(), dynamic=draft.dynamic)
+    for problem in problems(signature, tuple(steps.values())):
+        yield ("preprocess", list(steps)[problem.step], problem.key), problem.message
+
+
+def metrics(draft: Draft, _folder: Path) -> Found:
+    """Known metrics of outputs that there are, and that they can be measured on."""
+    from tasks.parity.metrics import METRICS
+
+    names = draft.names("outputs")
+    outputs = {tensor.name: tensor for tensor in draft.outputs.values()}
+    seen: dict[tuple[str, ...], KeyPath] = {}
+    for path, texts in draft.texts("evaluation", "metrics"):
+        name, output = texts.get("name"), texts.get("output")
+        if name is not None and name not in METRICS:
+            there = f"there are {', '.join(METRICS)}{nearest(name, METRICS)}"
+            yield (*path, "name"), f"unknown metric {name!r}; {there}"
+        if output is not None and output not in names:
+            there = f"there are {', '.join(names)}{nearest(output, names)}"
+            yield (*path, "output"), f"there is no output {output!r}; {there}"
+        if name in METRICS and output in outputs:
+            problem = METRICS[name].problem(outputs[output])
+            yield from [((*path, "output"), f"{name} {problem}")] if problem else []
+        what = tuple(texts.get(key, "") for key in ("name", "output", "label"))
+        if all(what) and what in seen:
+            yield path, f"measures the same as {dotted(seen[what])}; remove one"
+        seen.setdefault(what, path)
+
+
+# --- formats, serving, instance types, release --------------------------------------------------------------------
+
+
+def formats(draft: Draft, _folder: Path) -> Found:
+    """Known formats that the framework can give, each once."""
+    from tasks.export.formats import FORMATS, formats_of
+
+    framework = draft.framework
+    for index, name in draft.formats.items():
+        if name not in FORMATS:
+            yield ("formats", index), f"unknown format {name!r}; there are {', '.join(FORMATS)}{nearest(name, FORMATS)}"
+        elif framework is not None and name not in formats_of(framework):
+            gives = ", ".join(formats_of(framework)) or "none"
+            yield ("formats", index), f"a {framework} model cannot be written as {name}; {framework} gives {gives}"
+    for index, first in _repeated(draft.formats):
+        yield ("formats", index), f"{draft.formats[index]!r} is already formats.{first}; remove one"
+
+
+def serving_format(draft: Draft, _folder: Path) -> Found:
+    """`auto`, or one of the formats that are made."""
+    chosen, made = draft.serving_format, list(dict.fromkeys(draft.formats.values()))
+    if chosen is not None and chosen not in ("auto", *made):
+        hint = nearest(chosen, ["auto", *made])
+        yield ("serving", "format"), f"expected auto or one of formats ({', '.join(made)}); found {chosen!r}{hint}"
+
+
+def instance_types(draft: Draft, _folder: Path) -> Found:
+    """Instance types of the catalogue, each once."""
+    from tasks.smoke.catalogue import OWN_FILE_VARIABLE, load_catalogue
+
+    known, own = load_catalogue(), f"your own types go into the file that {OWN_FILE_VARIABLE} names"
+    for index, name in draft.instance_types.items():
+        if name not in known:
+            hint = nearest(name, known) or f"; there are {', '.join(sorted(known))}"
+            yield ("smoke", "instance_types", index), f"unknown instance type {name!r}{hint}; {own}"
+    for index, first in _repeated(draft.instance_types):
+        name = draft.instance_types[index]
+        yield ("smoke", "instance_types", index), f"{name!r} is already instance_types.{first}; remove one"
+
+
+def release_steps(draft: Draft, _folder: Path) -> Found:
+    """Each step above the one before it, the last one everything."""
+    if draft.written("release", "steps") == []:
+        yield ("release", "steps"), "expected at least the step 100; found an empty list"
+    steps = list(draft.steps.values())
+    if len(steps) != len(draft.written("release", "steps") or ()):
+        return
+    for index, (before, step) in enumerate(itertools.pairwise(steps), start=1):
+        if step <= before:
+            yield ("release", "steps", index), f"each step must be above the one before it; {step:g} follows {before:g}"
+    if steps and steps[-1] != 100:
+        yield ("release", "steps"), f"the last step must be 100, all traffic; found {steps[-1]:g}"
+
+
+#: Every check. Each looks at what holds; the order does not matter, problems are sorted by line.
+CHECKS: tuple[Callable[[Draft, Path], Found], ...] = (
+    tensor_names,
+    sizes,
+    ranges,
+    batch,
+    max_batch,
+    strings,
+    preprocess,
+    metrics,
+    formats,
+    serving_format,
+    instance_types,
+    release_steps,
+    source_uri,
+    entrypoint,
+    evaluation_data,
+)
+
+
+# --- parts of checks ----------------------------------------------------------------------------------------------
+
+
+def _legal(name: str) -> bool:
+    """A name that every framework takes: SavedModel signatures and traced functions make it a Python argument."""
+    return _NAME.fullmatch(name) is not None and not keyword.iskeyword(name)
+
+
+def _repeated(values: Mapping[int, Hashable]) -> Iterator[tuple[int, int]]:
+    """Positions of values that were there before, with the first position of each."""
+    first: dict[Hashable, int] = {}
+    for index, value in values.items():
+        if value in first:
+            yield index, first[value]
+        else:
+            first[value] = index
