@@ -13,13 +13,14 @@ second waits, and takes the first one's result. Scratch folders go when the stag
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
@@ -38,14 +39,12 @@ from tasks.contracts import (
     ParityReport,
     ParityRun,
     Report,
-    Result,
     SmokeReport,
     SmokeRun,
-    StageRun,
     Verdict,
     digest_of,
 )
-from tasks.errors import GateBlocked
+from tasks.errors import GateBlocked, PlatformError
 from tasks.manifest import assemble, package_inputs
 from tasks.settings import Settings
 from tasks.spec import ModelSpec
@@ -55,6 +54,7 @@ from tasks.workspace import locked, scratch, sweep
 if TYPE_CHECKING:
     from tasks.image import Engine
 
+AnyRun: TypeAlias = IngestRun | ExportRun | ParityRun | ImageRun | SmokeRun
 Run = TypeVar("Run", IngestRun, ExportRun, ParityRun, ImageRun, SmokeRun)
 
 
@@ -77,6 +77,31 @@ class Event:
     label: str
     verdict: Verdict | None = None
     duration_s: float | None = None
+
+
+@dataclass(slots=True)
+class Runs:
+    """What `Pipeline.run` did, in order; `errors` are what the platform could not do."""
+
+    ingest: IngestRun
+    exports: list[ExportRun] = field(default_factory=list)
+    parity: list[ParityRun] = field(default_factory=list)
+    images: list[ImageRun] = field(default_factory=list)
+    smoke: list[SmokeRun] = field(default_factory=list)
+    errors: list[PlatformError] = field(default_factory=list)
+
+    @property
+    def all(self) -> tuple[AnyRun, ...]:
+        return (self.ingest, *self.exports, *self.parity, *self.images, *self.smoke)
+
+    @contextlib.contextmanager
+    def noting_errors(self) -> Iterator[None]:
+        """Note a platform's error, once however often it comes, and go on."""
+        try:
+            yield
+        except PlatformError as error:
+            if str(error) not in map(str, self.errors):
+                self.errors.append(error)
 
 
 class Pipeline:
@@ -216,10 +241,31 @@ class Pipeline:
         Raises:
             TrackingUnavailable: MLflow does not answer. The manifest is published by then; nothing is lost.
         """
-        from tasks.lineage import record
+        package = self.publish(spec, artifact, exports, parity, images, smoke)
+        return package, self.record(package, spec)
 
+    def publish(
+        self,
+        spec: ModelSpec,
+        artifact: Artifact,
+        exports: Sequence[ExportReport],
+        parity: Sequence[ParityReport],
+        images: Sequence[Image],
+        smoke: Sequence[SmokeReport],
+    ) -> Package:
+        """The first half of `register`: judge everything, and publish the manifest in the store."""
         package = assemble(spec, artifact, exports, parity, images, smoke)
         self.store.put_result("package", package.digest, package.model_dump_json())
+        return package
+
+    def record(self, package: Package, spec: ModelSpec) -> LineageRecord:
+        """The second half of `register`: a published package into MLflow.
+
+        Raises:
+            TrackingUnavailable: MLflow does not answer.
+        """
+        from tasks.lineage import record
+
         started = time.monotonic()
         self._tell(Event(Moment.STARTED, "register", spec.name))
         try:
@@ -228,7 +274,7 @@ class Pipeline:
             self._tell(Event(Moment.STOPPED, "register", spec.name, duration_s=time.monotonic() - started))
             raise
         self._tell(Event(Moment.FINISHED, "register", spec.name, package.verdict, time.monotonic() - started))
-        return package, recorded
+        return recorded
 
     def packaged(self, spec: ModelSpec) -> Package | None:
         """The package of exactly this spec and these inputs, if it was made before; nothing is run.
@@ -250,6 +296,35 @@ class Pipeline:
         if package is None or package.verdict is Verdict.INCONCLUSIVE or not reuse.is_whole(package, self.store):
             return None
         return package
+
+    def run(self, spec: ModelSpec) -> Runs:
+        """Every stage up to smoke, in one process. What stops one format stops no other.
+
+        Raises:
+            BadInput: the spec's inputs cannot be used.
+            PlatformError: ingest could not be carried out; of later stages it is in `Runs.errors` instead.
+        """
+        runs = Runs(self.ingest(spec))
+        for name in spec.formats:
+            with runs.noting_errors():
+                self._run_format(spec, name, runs)
+        proven = {run.result.format: run.result for run in runs.parity}
+        for built in runs.images:  # all images first: figures hold only on a quiet machine
+            for kind in spec.smoke.instance_types:
+                with runs.noting_errors():
+                    runs.smoke.append(self.smoke(spec, built.result, proven[built.result.format], kind))
+        return runs
+
+    def _run_format(self, spec: ModelSpec, name: str, runs: Runs) -> None:
+        artifact = runs.ingest.result
+        exported = self.export(spec, artifact, name)
+        runs.exports.append(exported)
+        if exported.result.export is None:
+            return
+        compared = self.parity(spec, artifact, exported.result.export)
+        runs.parity.append(compared)
+        if compared.result.verdict is Verdict.PASSED:
+            runs.images.append(self.image(spec, artifact, exported.result.export, compared.result))
 
     # --- running one, or not --------------------------------------------------------------------------------------
 
@@ -295,9 +370,11 @@ class Pipeline:
         run = None if text is None else _parsed(kind, text)
         if run is None or not reuse.is_whole(run, self.store):
             return None
-        if isinstance(run.result, Image) and self.engine.image_id(run.result.reference) != run.result.digest:
-            return None
-        return run
+        return None if isinstance(run.result, Image) and not self._is_in_engine(run.result) else run
+
+    def _is_in_engine(self, image: Image) -> bool:
+        found = self.engine.find_image(image.reference)
+        return found is not None and found.id == image.digest
 
 
 _Model = TypeVar("_Model", Package, IngestRun, ExportRun, ParityRun, ImageRun, SmokeRun)
@@ -315,4 +392,4 @@ def _verdict(result: Any) -> Verdict | None:
     return result.verdict if isinstance(result, Report) else None
 
 
-__all__ = ["Event", "Moment", "Pipeline", "Result", "StageRun"]
+__all__ = ["Event", "Moment", "Pipeline", "Runs"]

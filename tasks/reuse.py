@@ -32,7 +32,7 @@ CODE: Mapping[str, tuple[str, ...]] = {
     "export": (*_CONTRACTS, "tasks/ingest", "tasks/export"),
     "parity": (*_CONTRACTS, "tasks/ingest", "tasks/parity", "docker/serving"),
     "image": (*_CONTRACTS, "tasks/image", "docker/serving", "docker/runtimes", "docker/base"),
-    "smoke": (*_CONTRACTS, "tasks/smoke", "docker/serving"),
+    "smoke": (*_CONTRACTS, "tasks/smoke", "tasks/image/engine.py", "tasks/image/docker_engine.py"),
 }
 
 _LOADING = ("keras", "numpy", "onnx", "onnxruntime", "scikit-learn", "skops", "tensorflow-cpu", "torch")
