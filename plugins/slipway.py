@@ -1,0 +1,66 @@
+"""Puts Slipway's page into Airflow's navigation. Thin: the page is made in `tasks.overview`.
+
+Airflow serves a plugin's routes to everybody unless they ask for more, so the whole application asks: who may read
+runs of `package_model` may see what they made.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from airflow.api_fastapi.core_api.security import requires_access_dag
+from airflow.plugins_manager import AirflowPlugin
+from fastapi import Depends, FastAPI
+from fastapi.responses import HTMLResponse
+
+from tasks.errors import SlipwayError
+from tasks.lineage import packages
+from tasks.overview import render_page, view_of
+from tasks.settings import Settings
+from tasks.store import open_store
+
+_DAG = "package_model"
+
+app = FastAPI(
+    title="Slipway",
+    # The interactive documentation and the schema would be routes of their own, open to everybody.
+    docs_url=None,
+    redoc_url=None,
+    openapi_url=None,
+    dependencies=[
+        Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.RUN, param_dag_id=_DAG)),
+    ],
+)
+
+
+@app.get("/packages")
+def show_packages() -> HTMLResponse:
+    """Every package that the store knows, by model."""
+    try:
+        views = [
+            view_of(one.package, one.record) for one in packages(open_store(Settings.from_environment().store_uri))
+        ]
+        page = render_page(views, dag_url=f"/dags/{_DAG}")
+    except SlipwayError as error:
+        page = render_page([], dag_url=f"/dags/{_DAG}", problem=str(error))
+    return HTMLResponse(page, headers={"Cache-Control": "no-store"})
+
+
+class SlipwayPlugin(AirflowPlugin):
+    """Slipway's page."""
+
+    name = "slipway"
+    # Airflow declares these for instances and reads them from the class.
+    fastapi_apps: list[Any] = [  # noqa: RUF012
+        {"app": app, "url_prefix": "/slipway", "name": "Slipway"}
+    ]
+    external_views: list[Any] = [  # noqa: RUF012
+        {
+            "name": "Packages",
+            "href": "/slipway/packages",
+            "url_route": "packages",
+            "destination": "nav",
+            "nav_top_level": True,
+        }
+    ]

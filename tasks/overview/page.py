@@ -1,0 +1,59 @@
+"""Packages → one HTML page. Everything from outside is escaped; no script from elsewhere, light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tasks.overview.view import PackageView
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One model: its newest package, and the ones before it."""
+
+    newest: PackageView
+    earlier: tuple[PackageView, ...]
+
+
+def render_page(packages: Sequence[PackageView], *, dag_url: str, problem: str | None = None) -> str:
+    """The page over all packages, newest first. `dag_url` is where packaging runs are seen and started."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"size": _size, "figure": _figure, "short": _short, "link": _link}
+    template = environment.get_template("packages.html")
+    return template.render(models=by_model(packages), dag_url=_link(dag_url), problem=problem)
+
+
+def by_model(packages: Iterable[PackageView]) -> list[Model]:
+    """Packages, newest first, by model; the model with the newest package comes first."""
+    found: dict[str, list[PackageView]] = {}
+    for package in packages:
+        found.setdefault(package.name, []).append(package)
+    return [Model(newest=group[0], earlier=tuple(group[1:])) for group in found.values()]
+
+
+def _size(count: int | None) -> str:
+    return "–" if count is None else f"{count / 1e6:.1f} MB"
+
+
+def _figure(value: float | None, unit: str = "") -> str:
+    return "–" if value is None else f"{value:.3g}\u202f{unit}".rstrip("\u202f")
+
+
+def _short(digest: str | None) -> str:
+    return digest.removeprefix("sha256:")[:12] if digest else "–"
+
+
+def _link(url: str | None) -> str | None:
+    """Only what a browser may follow: escaping alone lets `javascript:` through."""
+    return url if url and (url.startswith("/") or urlsplit(url).scheme in {"http", "https"}) else None
