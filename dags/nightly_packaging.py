@@ -5,10 +5,10 @@ Wiring only; what each task does is in `tasks/airflow_glue/night.py`.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
-from airflow.sdk import TriggerRule, dag, task
+from airflow.sdk import CronTriggerTimetable, TriggerRule, dag, task
 
 from tasks.airflow_glue import night
 from tasks.airflow_glue.form import nightly_params
@@ -32,8 +32,9 @@ or the examples). A model changed when its spec, its files, its evaluation data 
     description="Package every model whose inputs changed",
     doc_md=DOCS,
     tags=["slipway", "packaging"],
-    schedule="0 2 * * *",
-    start_date=datetime(2026, 1, 1),
+    # The first run is the next night's: with a start date, or within hours after 02:00, a fresh Airflow would package
+    # everything at once, in the way of whoever has just started it.
+    schedule=CronTriggerTimetable("0 2 * * *", timezone="UTC", run_immediately=timedelta(0)),
     catchup=False,
     is_paused_upon_creation=False,
     max_active_runs=1,
