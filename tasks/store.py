@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
-import shutil
+import re
+import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from serving.contract import PackagedFile
 from tasks.contracts import Digest, FileTree
@@ -28,10 +31,15 @@ from tasks.errors import CorruptObject, StoreUnavailable
 
 _CHUNK = 1 << 20
 _STALE_AFTER_S = 24 * 3600
+_MODIFIED = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
 
 
 class Store(Protocol):
     """Content-addressed bytes, and results by key. Implementations are safe to use from many processes at once."""
+
+    @property
+    def uri(self) -> str:
+        """What `open_store` takes to open this very store in another process."""
 
     def put_stream(self, stream: IO[bytes]) -> tuple[Digest, int]:
         """Store what `stream` yields; its digest and size in bytes. Storing the same bytes again is free of effect."""
@@ -51,27 +59,23 @@ class Store(Protocol):
 
 
 class LocalStore:
-    """A store in a folder on a local disk."""
+    """A store in a folder on a local disk. The folder is made when something is first stored."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        try:
-            for name in ("objects", "results", "tmp"):
-                (root / name).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreUnavailable(
-                f"the store {root} cannot be written ({error.strerror}): "
-                "set SLIPWAY_HOME or SLIPWAY_STORE to a folder that can"
-            ) from error
         self._sweep()
+
+    @property
+    def uri(self) -> str:
+        return str(self.root.absolute())
 
     def put_stream(self, stream: IO[bytes]) -> tuple[Digest, int]:
         sha, size = hashlib.sha256(), 0
         with self._aside() as (path, out):
-            while chunk := stream.read(_CHUNK):
+            while chunk := stream.read(_CHUNK):  # the source's errors are the caller's: they are not the store's
                 sha.update(chunk)
                 size += len(chunk)
-                out.write(chunk)
+                self._write(out, chunk)
             digest = f"sha256:{sha.hexdigest()}"
             self._publish(out, path, self._object(digest))
         return digest, size
@@ -79,11 +83,10 @@ class LocalStore:
     @contextlib.contextmanager
     def open(self, digest: Digest) -> Iterator[IO[bytes]]:
         try:
-            stream = self._object(digest).open("rb")
+            with self._answering():
+                stream = self._object(digest).open("rb")
         except FileNotFoundError as error:
-            raise CorruptObject(
-                f"the store {self.root} has no object {digest}: run the stage that made it again with --fresh"
-            ) from error
+            raise CorruptObject(_missing(self.root, digest)) from error
         with stream:
             yield stream
 
@@ -92,21 +95,24 @@ class LocalStore:
 
     def put_result(self, stage: str, key: Digest, text: str) -> None:
         with self._aside() as (path, out):
-            out.write(text.encode())
+            self._write(out, text.encode())
             self._publish(out, path, self._result(stage, key))
 
     def get_result(self, stage: str, key: Digest) -> str | None:
         try:
-            return self._result(stage, key).read_text()
+            with self._answering():
+                return self._result(stage, key).read_bytes().decode(errors="replace")
         except FileNotFoundError:
             return None
 
     def results(self, stage: str) -> Iterator[str]:
-        folder = self.root / "results" / stage
-        paths = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-        for path in paths:
+        paths = []
+        for path in (self.root / "results" / stage).glob("*.json"):
             with contextlib.suppress(FileNotFoundError):  # another process may replace it meanwhile
-                yield path.read_text()
+                paths.append((path.stat().st_mtime_ns, path))
+        for _, path in sorted(paths, reverse=True):
+            with contextlib.suppress(FileNotFoundError), self._answering():
+                yield path.read_bytes().decode(errors="replace")
 
     def _object(self, digest: Digest) -> Path:
         hexadecimal = digest.removeprefix("sha256:")
@@ -115,37 +121,62 @@ class LocalStore:
     def _result(self, stage: str, key: Digest) -> Path:
         return self.root / "results" / stage / f"{key.removeprefix('sha256:')}.json"
 
+    def _write(self, out: io.FileIO, content: bytes) -> None:
+        rest = memoryview(content)
+        with self._answering():
+            while rest:  # a full disk takes a part of it before it complains
+                rest = rest[out.write(rest) :]
+
     @contextlib.contextmanager
-    def _aside(self) -> Iterator[tuple[Path, IO[bytes]]]:
+    def _aside(self) -> Iterator[tuple[Path, io.FileIO]]:
+        """A file that nobody finds, unbuffered: nothing is left to be written when it is closed."""
         path = self.root / "tmp" / uuid.uuid4().hex
+        with self._answering():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            out = path.open("xb", buffering=0)
         try:
-            with path.open("xb") as out:
+            with out:
                 yield path, out
-        except OSError as error:
-            raise StoreUnavailable(f"the store {self.root} cannot be written: {error}") from error
         finally:
             path.unlink(missing_ok=True)
 
-    def _publish(self, out: IO[bytes], aside: Path, final: Path) -> None:
-        out.flush()
-        os.fsync(out.fileno())
-        final.parent.mkdir(parents=True, exist_ok=True)
-        aside.replace(final)
-        folder = os.open(final.parent, os.O_RDONLY)
+    def _publish(self, out: io.FileIO, aside: Path, final: Path) -> None:
+        with self._answering():
+            os.fsync(out.fileno())
+            final.parent.mkdir(parents=True, exist_ok=True)
+            aside.replace(final)
+            folder = os.open(final.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Name the store in what the disk complains about; that something is not there is an answer, no complaint."""
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StoreUnavailable(
+                f"the store {self.root} does not answer ({error.strerror}): "
+                "make room or give access, or set SLIPWAY_HOME or SLIPWAY_STORE to a folder that can be written"
+            ) from error
 
     def _sweep(self) -> None:
-        for path in (self.root / "tmp").iterdir():
-            with contextlib.suppress(FileNotFoundError):
+        for path in (self.root / "tmp").glob("*"):
+            with contextlib.suppress(FileNotFoundError, PermissionError):
                 if time.time() - path.stat().st_mtime > _STALE_AFTER_S:
                     path.unlink()
 
 
 class RemoteStore:
-    """A store behind any fsspec filesystem (s3, gs, abfs, memory, …), whose single-object writes are atomic."""
+    """A store behind any fsspec filesystem (s3, gs, abfs, memory, …).
+
+    Objects are sent whole from a local copy. Where a filesystem can publish half of one, its size gives it away: it is
+    sent again by the next writer, and refused by readers, who verify.
+    """
 
     def __init__(self, uri: str) -> None:
         import fsspec
@@ -157,63 +188,80 @@ class RemoteStore:
             raise StoreUnavailable(f"the store {uri} cannot be opened: {error}") from error
 
     def put_stream(self, stream: IO[bytes]) -> tuple[Digest, int]:
-        import tempfile
-
-        with tempfile.TemporaryFile() as spool:
+        with tempfile.NamedTemporaryFile() as copy:
             sha, size = hashlib.sha256(), 0
             while chunk := stream.read(_CHUNK):
                 sha.update(chunk)
                 size += len(chunk)
-                spool.write(chunk)
+                copy.write(chunk)
+            copy.flush()
             digest = f"sha256:{sha.hexdigest()}"
-            if not self.has(digest):
-                spool.seek(0)
-                with self._open(self._object(digest), "wb") as out:
-                    shutil.copyfileobj(spool, out, _CHUNK)
+            if self._size(self._object(digest)) != size:
+                self._send(Path(copy.name), self._object(digest))
         return digest, size
 
     @contextlib.contextmanager
     def open(self, digest: Digest) -> Iterator[IO[bytes]]:
         try:
-            with self._open(self._object(digest), "rb") as stream:
-                yield stream
+            with self._answering():
+                stream = self._fs.open(self._object(digest), "rb")
         except FileNotFoundError as error:
-            raise CorruptObject(
-                f"the store {self.uri} has no object {digest}: run the stage that made it again with --fresh"
-            ) from error
+            raise CorruptObject(_missing(self.uri, digest)) from error
+        with stream:
+            yield stream
 
     def has(self, digest: Digest) -> bool:
-        return bool(self._fs.exists(self._object(digest)))
+        return self._size(self._object(digest)) is not None
 
     def put_result(self, stage: str, key: Digest, text: str) -> None:
-        with self._open(self._result(stage, key), "wb") as out:
-            out.write(text.encode())
+        path = self._result(stage, key)
+        with self._answering():
+            self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self._fs.pipe_file(path, text.encode())
 
     def get_result(self, stage: str, key: Digest) -> str | None:
+        return self._read(self._result(stage, key))
+
+    def results(self, stage: str) -> Iterator[str]:
         try:
-            with self._open(self._result(stage, key), "rb") as stream:
-                return stream.read().decode()
+            with self._answering():
+                listing = self._fs.ls(f"{self._root}/results/{stage}", detail=True, refresh=True)
+        except FileNotFoundError:
+            return
+        for entry in sorted(listing, key=_modified, reverse=True):
+            text = self._read(entry["name"]) if entry["name"].endswith(".json") else None
+            if text is not None:
+                yield text
+
+    def _read(self, path: str) -> str | None:
+        try:
+            with self._answering():
+                return bytes(self._fs.cat_file(path)).decode(errors="replace")
         except FileNotFoundError:
             return None
 
-    def results(self, stage: str) -> Iterator[str]:
-        folder = f"{self._root}/results/{stage}"
-        if not self._fs.exists(folder):
-            return
-        listing = self._fs.ls(folder, detail=True, refresh=True)
-        for entry in sorted(
-            listing, key=lambda entry: str(entry.get("LastModified") or entry.get("created")), reverse=True
-        ):
-            with self._open(entry["name"], "rb") as stream:
-                yield stream.read().decode()
+    def _size(self, path: str) -> int | None:
+        try:
+            with self._answering():
+                return int(self._fs.info(path)["size"])
+        except FileNotFoundError:
+            return None
+
+    def _send(self, local: Path, path: str) -> None:
+        with self._answering():
+            self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+            try:
+                self._fs.put_file(str(local), path)
+            except BaseException:
+                # fsspec closes what it was writing, and that publishes the part that was written.
+                with contextlib.suppress(Exception):
+                    self._fs.rm_file(path)
+                raise
 
     @contextlib.contextmanager
-    def _open(self, path: str, mode: str) -> Iterator[IO[bytes]]:
+    def _answering(self) -> Iterator[None]:
         try:
-            if "w" in mode:
-                self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-            with self._fs.open(path, mode) as stream:
-                yield stream
+            yield
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -227,10 +275,21 @@ class RemoteStore:
         return f"{self._root}/results/{stage}/{key.removeprefix('sha256:')}.json"
 
 
+def _missing(store: object, digest: Digest) -> str:
+    return f"the store {store} has no object {digest}: run the stage that made it again with --fresh"
+
+
+def _modified(entry: Mapping[str, Any]) -> float:
+    """When a listed file was last written, in seconds; filesystems call it by different names and types."""
+    found = next((entry[name] for name in _MODIFIED if entry.get(name) is not None), 0.0)
+    if isinstance(found, str):
+        found = datetime.fromisoformat(found)
+    return found.timestamp() if isinstance(found, datetime) else float(found)
+
+
 def open_store(uri: str) -> Store:
     """The store at a path or an fsspec URI (`s3://bucket/prefix`, `memory://x`, `file:///path`)."""
-    if uri.startswith("file://"):
-        uri = uri.removeprefix("file://")
+    uri = re.sub(r"^(file|local)://", "", uri)
     return RemoteStore(uri) if "://" in uri else LocalStore(Path(uri).absolute())
 
 
