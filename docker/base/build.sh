@@ -8,14 +8,11 @@
 #   SLIPWAY_BASE_IMAGE=name@sha256:…   take this image instead (from the engine or a registry)
 #   SLIPWAY_DEBIAN_MIRROR=URL          packages from here, not from this machine's apt sources
 #
-# The recipe is this folder: Debian 12's Python and the libraries in `packages`, and nothing else: no shell, no
-# package manager, user 65532. The tag is the recipe's digest; the image's digest follows from the packages' bytes
+# The recipe (bootstrap.sh, finish.sh, packages) is Debian 12's Python and its libraries, and nothing else: no shell,
+# no package manager, user 65532. The tag is the recipe's digest; the image's digest follows from the packages' bytes
 # alone, so two machines with the same packages get the same image.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-suite=bookworm
-# 2026-01-01: no file in the image is younger, and the image says it was created then.
-export SOURCE_DATE_EPOCH=1767225600
 
 say() { printf '%s\n' "$*" >&2; }
 fail() {
@@ -44,7 +41,7 @@ if [[ -n ${SLIPWAY_BASE_IMAGE:-} ]]; then
     exit 0
 fi
 
-recipe=$(cd "$here" && sha256sum build.sh finish.sh packages | sha256sum | cut -c1-12)
+recipe=$(cd "$here" && sha256sum bootstrap.sh finish.sh packages | sha256sum | cut -c1-12)
 reference=slipway/base:$recipe
 
 if [[ ${1:-} == --check ]]; then
@@ -67,46 +64,14 @@ for command in mmdebstrap dpkg-deb apt-get; do
         fail "$command is missing; install Debian's mmdebstrap, or set SLIPWAY_BASE_IMAGE to an image with Python 3.11"
 done
 
-# This machine's own Debian sources for the suite, whatever file format they are written in; other origins do not
-# enter the image. Without any, mmdebstrap knows Debian's public mirrors.
-sources() {
-    if [[ -n ${SLIPWAY_DEBIAN_MIRROR:-} ]]; then
-        printf 'deb %s %s main\n' "$SLIPWAY_DEBIAN_MIRROR" "$suite"
-        return
-    fi
-    # shellcheck disable=SC2016  # the $(…) are apt's placeholders
-    apt-get indextargets --format '$(ORIGIN)|$(CODENAME)|$(COMPONENT)|$(REPO_URI)|$(RELEASE)' \
-        'Created-By: Packages' 2>/dev/null |
-        awk -F'|' -v suite="$suite" '$1 == "Debian" && $2 ~ "^" suite && $3 == "main" {
-            print "deb", $4, $5, "main" }' | sort -u
-}
-
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-say "base image: bootstrapping Debian $suite with Python 3.11 (about 15 s)"
+say "base image: bootstrapping Debian 12 with Python 3.11 (about 15 s)"
 started=$SECONDS
-sources >"$work/sources.list"
-mirror=()
-[[ -s $work/sources.list ]] && mirror=("$work/sources.list")
-included=$(sed '/^#/d' "$here/packages" | paste -sd,)
-if ! PACKAGES=$here/packages mmdebstrap --variant=extract --format=tar --skip=cleanup/apt --include="$included" \
-    --extract-hook="$here/finish.sh" "$suite" - "${mirror[@]}" 2>"$work/log" |
-    mmtarfilter --path-exclude='/etc/apt*' --path-exclude='/var/lib/apt*' --path-exclude='/var/cache*' \
-        --path-exclude='/sbin*' --path-exclude='/dev/*' >"$work/layer.tar"; then
+if ! "$here/bootstrap.sh" "$work" "$reference" >"$work/log" 2>&1; then
     tail -n 15 "$work/log" >&2
-    fail "mmdebstrap failed; its last lines are above"
+    fail "it could not be made; the last lines of mmdebstrap are above. Without a Debian mirror in reach, carry the image here with docker save and docker load"
 fi
-
-# `docker import` would stamp the image with the time of day; a configuration written here does not.
-layer=$(sha256sum "$work/layer.tar" | cut -d' ' -f1)
-created=$(date --utc --date="@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)
-architecture=$(dpkg --print-architecture)
-printf '%s' '{"architecture":"'"$architecture"'","os":"linux","created":"'"$created"'","config":{"User":"65532:65532",' \
-    '"WorkingDir":"/home/nonroot","Env":["PATH=/usr/local/bin:/usr/bin:/bin","LANG=C.UTF-8","HOME=/home/nonroot"],' \
-    '"Cmd":["python3.11"],"Labels":{"org.opencontainers.image.title":"slipway base","io.slipway.recipe":"'"$recipe"'"}},' \
-    '"rootfs":{"type":"layers","diff_ids":["sha256:'"$layer"'"]},' \
-    '"history":[{"created":"'"$created"'","created_by":"docker/base/build.sh '"$recipe"'"}]}' >"$work/config.json"
-printf '[{"Config":"config.json","RepoTags":["%s"],"Layers":["layer.tar"]}]' "$reference" >"$work/manifest.json"
 tar --create --file - --directory "$work" manifest.json config.json layer.tar | docker load --quiet >&2
 say "base image: $reference, $(($(stat --format=%s "$work/layer.tar") / 1000000)) MB, after $((SECONDS - started)) s"
 printf '%s\n' "$reference"

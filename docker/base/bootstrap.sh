@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# bootstrap.sh FOLDER REFERENCE: writes the base image into FOLDER, in the form that `docker load` takes (manifest.json,
+# config.json, layer.tar), to be named REFERENCE. Part of the recipe: a change here is another base image.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+work=$1
+reference=$2
+suite=bookworm
+# 2026-01-01: no file in the image is younger, and the image says it was created then.
+export SOURCE_DATE_EPOCH=1767225600
+
+# This machine's own Debian sources for the suite, whatever file format they are written in; other origins do not
+# enter the image. Without any, mmdebstrap knows Debian's public mirrors.
+sources() {
+    if [[ -n ${SLIPWAY_DEBIAN_MIRROR:-} ]]; then
+        printf 'deb %s %s main\n' "$SLIPWAY_DEBIAN_MIRROR" "$suite"
+        return
+    fi
+    # shellcheck disable=SC2016  # the $(…) are apt's placeholders
+    apt-get indextargets --format '$(ORIGIN)|$(CODENAME)|$(COMPONENT)|$(REPO_URI)|$(RELEASE)' \
+        'Created-By: Packages' 2>/dev/null |
+        awk -F'|' -v suite="$suite" '$1 == "Debian" && $2 ~ "^" suite && $3 == "main" {
+            print "deb", $4, $5, "main" }' | sort -u
+}
+sources >"$work/sources.list"
+mirror=()
+[[ -s $work/sources.list ]] && mirror=("$work/sources.list")
+
+included=$(sed '/^#/d' "$here/packages" | paste -sd,)
+PACKAGES=$here/packages mmdebstrap --variant=extract --format=tar --skip=cleanup/apt --include="$included" \
+    --extract-hook="$here/finish.sh" "$suite" - "${mirror[@]}" |
+    mmtarfilter --path-exclude='/etc/apt*' --path-exclude='/var/lib/apt*' --path-exclude='/var/cache*' \
+        --path-exclude='/sbin*' --path-exclude='/dev/*' >"$work/layer.tar"
+
+# `docker import` would stamp the image with the time of day; a configuration written here does not.
+layer=$(sha256sum "$work/layer.tar" | cut -d' ' -f1)
+created=$(date --utc --date="@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)
+architecture=$(dpkg --print-architecture)
+printf '%s' '{"architecture":"'"$architecture"'","os":"linux","created":"'"$created"'","config":{"User":"65532:65532",' \
+    '"WorkingDir":"/home/nonroot","Env":["PATH=/usr/local/bin:/usr/bin:/bin","LANG=C.UTF-8","HOME=/home/nonroot"],' \
+    '"Cmd":["python3.11"],"Labels":{"org.opencontainers.image.title":"slipway base"}},' \
+    '"rootfs":{"type":"layers","diff_ids":["sha256:'"$layer"'"]},' \
+    '"history":[{"created":"'"$created"'","created_by":"docker/base/bootstrap.sh"}]}' >"$work/config.json"
+printf '[{"Config":"config.json","RepoTags":["%s"],"Layers":["layer.tar"]}]' "$reference" >"$work/manifest.json"
