@@ -21,6 +21,7 @@ from tasks.contracts import (
     StageRun,
     Verdict,
 )
+from tasks.figures import figure, size
 
 
 def story(run: StageRun[Any]) -> list[str]:
@@ -53,20 +54,6 @@ def reason(report: Report, what: str) -> str:
     return "\n".join([f"{what}: {report.verdict}", *(line for finding in blocking for line in finding_lines(finding))])
 
 
-def size(count: float) -> str:
-    """Bytes for people, in powers of ten as registries and disks count."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
-
-
-def short(digest: str | None) -> str:
-    """A digest for people: enough of it to find it by."""
-    return digest.removeprefix("sha256:")[:12] if digest else "–"
-
-
 def _artifact(artifact: Artifact) -> Iterable[str]:
     yield f"{artifact.source_uri}: {artifact.framework} by {artifact.loader}, {size(artifact.files.size_bytes)}"
     yield f"evaluation data: {artifact.evaluation.rows} rows of {', '.join(artifact.evaluation.columns)}"
@@ -88,13 +75,13 @@ def _parity(report: ParityReport) -> Iterable[str]:
     yield f"batch sizes {', '.join(map(str, report.batch_sizes))}"
     for output in report.outputs:
         yield (
-            f"{output.name}: largest difference {_figure(output.max_abs_diff)} over {output.compared_values} values, "
-            f"{_figure(output.worst_margin)} of what is allowed"
+            f"{output.name}: largest difference {figure(output.max_abs_diff)} over {output.compared_values} values, "
+            f"{figure(output.worst_margin)} of what is allowed"
         )
     for metric in report.metrics:
         yield (
-            f"{metric.name}: source {_figure(metric.source)}, export {_figure(metric.export)}, "
-            f"drop {_figure(metric.drop)} of at most {metric.max_drop:g}, on {metric.rows} rows"
+            f"{metric.name}: source {figure(metric.source)}, export {figure(metric.export)}, "
+            f"drop {figure(metric.drop)} of at most {metric.max_drop:g}, on {metric.rows} rows"
         )
 
 
@@ -108,8 +95,8 @@ def _smoke(report: SmokeReport) -> Iterable[str]:
     memory = "unknown" if measured.peak_memory_bytes is None else size(measured.peak_memory_bytes)
     yield f"under {report.vcpus:g} vCPUs and {size(report.memory_bytes)}"
     yield (
-        f"cold start {_figure(measured.cold_start_s)} s, p50 {_figure(measured.p50_ms)} ms, "
-        f"p99 {_figure(measured.p99_ms)} ms over {measured.requests} requests, peak memory {memory}"
+        f"cold start {figure(measured.cold_start_s)} s, p50 {figure(measured.p50_ms)} ms, "
+        f"p99 {figure(measured.p99_ms)} ms over {measured.requests} requests, peak memory {memory}"
     )
     yield f"{measured.golden_rows} golden rows, {measured.concurrency} requests at once"
 
@@ -127,7 +114,3 @@ _FIGURES: Mapping[type[Contract], Callable[[Any], Iterable[str]]] = {
     SmokeReport: _smoke,
     Package: _package,
 }
-
-
-def _figure(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.3g}"

@@ -14,13 +14,13 @@ from typing import Any
 
 from airflow.sdk import get_current_context
 
-from tasks.airflow_glue import narrate
 from tasks.airflow_glue.evidence import push, require, task_instance
 from tasks.airflow_glue.plainly import plainly
 from tasks.airflow_glue.project import shown, spec_files
 from tasks.airflow_glue.stages import REGISTER
 from tasks.contracts import Contract, Digest, Package, Verdict
 from tasks.errors import BadInput, GateBlocked
+from tasks.figures import short
 from tasks.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ def _outcome(one: Candidate) -> Line:
 def _markdown(lines: Sequence[Line]) -> str:
     head = ["| model | inputs | verdict | package | |", "|---|---|---|---|---|"]
     rows = [
-        f"| {line.name} | {line.standing} | {line.outcome} | {narrate.short(line.package)} | {_cell(line.remark)} |"
+        f"| {line.name} | {line.standing} | {line.outcome} | {short(line.package)} | {_cell(line.remark)} |"
         for line in lines
     ]
     return "\n".join([*head, *rows])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from tasks.figures import NOTHING, figure, short, size
 from tasks.overview.view import PackageView
 
 
@@ -29,7 +30,7 @@ def render_page(packages: Sequence[PackageView], *, dag_url: str, problem: str |
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"size": _size, "figure": _figure, "short": _short, "link": _link}
+    environment.filters |= {"size": _size, "figure": _figure, "short": short, "link": _link}
     template = environment.get_template("packages.html")
     return template.render(models=by_model(packages), dag_url=_link(dag_url), problem=problem)
 
@@ -43,15 +44,11 @@ def by_model(packages: Iterable[PackageView]) -> list[Model]:
 
 
 def _size(count: int | None) -> str:
-    return "–" if count is None else f"{count / 1e6:.1f} MB"
+    return NOTHING if count is None else size(count)
 
 
 def _figure(value: float | None, unit: str = "") -> str:
-    return "–" if value is None else f"{value:.3g}\u202f{unit}".rstrip("\u202f")
-
-
-def _short(digest: str | None) -> str:
-    return digest.removeprefix("sha256:")[:12] if digest else "–"
+    return NOTHING if value is None else f"{figure(value)}\u202f{unit}".rstrip("\u202f")
 
 
 def _link(url: str | None) -> str | None:

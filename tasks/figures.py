@@ -1,0 +1,24 @@
+"""Figures for people: sizes, measurements, digests. The one place that decides how they are written."""
+
+from __future__ import annotations
+
+NOTHING = "–"
+
+
+def size(count: float) -> str:
+    """Bytes, in powers of ten as registries and disks count."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def short(digest: str | None) -> str:
+    """Enough of a digest to find it by."""
+    return digest.removeprefix("sha256:")[:12] if digest else NOTHING
+
+
+def figure(value: float | None) -> str:
+    """Three significant digits."""
+    return "unknown" if value is None else f"{value:.3g}"
