@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from tasks.image import Engine
 
 AnyRun: TypeAlias = IngestRun | ExportRun | ParityRun | ImageRun | SmokeRun
+Evidence: TypeAlias = tuple[Artifact, list[ExportReport], list[ParityReport], list[Image], list[SmokeReport]]
 Run = TypeVar("Run", IngestRun, ExportRun, ParityRun, ImageRun, SmokeRun)
 
 
@@ -93,6 +94,16 @@ class Runs:
     @property
     def all(self) -> tuple[AnyRun, ...]:
         return (self.ingest, *self.exports, *self.parity, *self.images, *self.smoke)
+
+    def results(self) -> Evidence:
+        """What `Pipeline.register` takes after the spec."""
+        return (
+            self.ingest.result,
+            [run.result for run in self.exports],
+            [run.result for run in self.parity],
+            [run.result for run in self.images],
+            [run.result for run in self.smoke],
+        )
 
     @contextlib.contextmanager
     def noting_errors(self) -> Iterator[None]:

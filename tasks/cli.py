@@ -1,0 +1,316 @@
+"""`slipway …`: the pipeline on a laptop, and questions to what it left behind.
+
+Exit codes: 0 passed, 1 a gate said failed or inconclusive, 2 bad input, 3 the platform failed, 130 after Ctrl-C, 143
+after SIGTERM. Results go to standard output, progress and errors to standard error; with `--json`, standard output
+holds exactly one JSON document, also when something fails.
+
+Heavy imports are inside the commands: `slipway --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tasks.errors import BadInput, SlipwayError, SpecError
+from tasks.terminal import Interruption, Stopped, own_streams, width_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tasks.contracts import LineageRecord, Package
+    from tasks.pipeline import Runs
+
+#: The base of all errors that Typer makes of wrong arguments; it keeps the class itself to itself.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+_JSON = "--json"
+_DEBUG = "--debug"
+
+app = typer.Typer(
+    name="slipway",
+    help="Takes a trained model to production: exported, proven equal, packed into an image, tried where it will run.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+AsJson = Annotated[bool, typer.Option(_JSON, help="One JSON document on standard output.")]
+Debug = Annotated[bool, typer.Option(_DEBUG, help="Tracebacks, and what the frameworks print, on standard error.")]
+
+
+@dataclass(frozen=True)
+class Session:
+    """One command's way of talking: `result` to people or `document` to programs, whichever was asked for."""
+
+    as_json: bool
+    out: Console
+    err: Console
+
+    def result(self, *renderables: Any) -> None:
+        """Print for people."""
+        if not self.as_json:
+            self.out.print(*renderables, sep="\n")
+
+    def document(self, value: Any) -> None:
+        """Print for programs: one JSON document."""
+        if self.as_json:
+            self.out.file.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+            self.out.file.flush()
+
+
+@app.command()
+def package(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="The model.yaml.")],
+    formats: Annotated[
+        list[str] | None, typer.Option(help="Only these formats, by comma or repeated; else those of the spec.")
+    ] = None,
+    instance_types: Annotated[
+        list[str] | None, typer.Option(help="Only these instance types, by comma or repeated; else those of the spec.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run every stage, also where nothing changed.")] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Take a trained model through every stage: ingest, export, parity, image, smoke, register.
+
+    What did not change since the last time is not run again.
+    """
+    from tasks.console import Progress
+    from tasks.contracts import Verdict
+    from tasks.narrowing import narrowed
+    from tasks.pipeline import Pipeline
+    from tasks.settings import Settings
+    from tasks.spec import load_spec
+
+    asked = narrowed(load_spec(_existing(spec)), _split(formats), _split(instance_types))
+    with _session(as_json, debug) as (session, interruption), Progress(session.err, interruption.check) as progress:
+        pipeline = Pipeline(Settings.from_environment(), fresh=fresh, on_event=progress)
+        runs = pipeline.run(asked)
+        made = pipeline.publish(asked, *runs.results())
+        recorded, errors = None, list[SlipwayError](runs.errors)
+        try:
+            recorded = pipeline.record(made, asked)
+        except SlipwayError as error:
+            errors.append(error)
+        _show_package(session, made, recorded, runs, errors)
+    if errors:
+        return max(error.exit_code for error in errors)
+    return 0 if made.verdict is Verdict.PASSED else 1
+
+
+@app.command()
+def status(
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Only this model.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Show the newest package of each model: its verdict, figures, image and place in MLflow."""
+    from tasks.lineage import packages
+    from tasks.settings import Settings
+    from tasks.store import open_store
+
+    with _session(as_json, debug) as (session, _):
+        newest: dict[str, Any] = {}
+        for item in packages(open_store(Settings.from_environment().store_uri)):
+            newest.setdefault(item.package.name, item)
+        if model is not None and model not in newest:
+            raise BadInput(_unknown_model(model, list(newest)))
+        shown = [newest[name] for name in sorted(newest) if model in {None, name}]
+        session.document({"packages": [_package_document(item.package, item.record) for item in shown]})
+        if not shown:
+            session.result("Nothing is packaged yet: `slipway package SPEC` does it.")
+        elif not as_json:
+            from tasks.console import finding_lines, status_table
+
+            session.result(status_table(shown))
+            if model is not None:
+                session.result(*finding_lines(shown[0].package.findings))
+    return 0
+
+
+@app.command()
+def lineage(
+    digest: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIGEST",
+            help="Digest of an image, package, export, artifact or data file (or its first digits), "
+            "an image reference, or the id of an MLflow run.",
+        ),
+    ],
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Walk from a digest back to the training run, and from a training run to its packages."""
+    from tasks.lineage import trace
+    from tasks.settings import Settings
+    from tasks.store import open_store
+
+    settings = Settings.from_environment()
+    with _session(as_json, debug) as (session, _):
+        found = trace(digest, settings, open_store(settings.store_uri))
+        session.document(found.model_dump(mode="json"))
+        if not as_json:
+            from tasks.console import trace_tree
+
+            session.result(trace_tree(found))
+    return 0
+
+
+@app.callback(invoke_without_command=True)
+def _slipway(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"slipway {installed('slipway')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+# --- ends ---------------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """The entry point of the program `slipway`."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; its exit code. No traceback reaches the user unless asked for."""
+    try:
+        return int(app(arguments, standalone_mode=False) or 0)
+    except BrokenPipeError:  # whoever read our output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
+    except (Exception, KeyboardInterrupt, Stopped) as error:  # noqa: BLE001  here a traceback becomes a sentence
+        if _DEBUG in arguments:
+            traceback.print_exc()
+        kind, message, exit_code = _explained(error)
+        if _JSON in arguments:
+            said = {"kind": kind, "message": message, "exit_code": exit_code, "problems": _problems(error)}
+            print(json.dumps({"error": said}, indent=2, ensure_ascii=False))
+        else:
+            print(f"slipway: {message}", file=sys.stderr)
+        return exit_code
+
+
+def _explained(error: BaseException) -> tuple[str, str, int]:
+    """What an error is called, what to say about it, and the exit code."""
+    if isinstance(error, SlipwayError):
+        return type(error).__name__, str(error), error.exit_code
+    if isinstance(error, Stopped):
+        return "Stopped", "stopped; nothing was left half-done", error.exit_code
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return "Stopped", "stopped", 128 + signal.SIGINT
+    if isinstance(error, _UsageError):
+        said = getattr(error, "format_message", error.__str__)()
+        return "UsageError", f"{said} Try `slipway --help`.", 2
+    what = f"Slipway itself failed ({type(error).__name__}: {error})"
+    return "InternalError", f"{what}: run it again with {_DEBUG}, and report what it says", 3
+
+
+def _problems(error: BaseException) -> list[dict[str, Any]]:
+    if not isinstance(error, SpecError):
+        return []
+    return [{"line": item.line, "key": item.key, "message": item.message} for item in error.problems]
+
+
+@contextlib.contextmanager
+def _session(as_json: bool, debug: bool) -> Iterator[tuple[Session, Interruption]]:
+    from rich.console import Console
+
+    interruption = Interruption()
+    with interruption.handled(), own_streams(debug=debug) as streams:
+        consoles = [
+            Console(file=stream, width=width_of(stream), markup=False, highlight=False, emoji=False)
+            for stream in (streams.out, streams.err)
+        ]
+        yield Session(as_json, *consoles), interruption
+
+
+# --- arguments and results ----------------------------------------------------------------------------------------
+
+
+def _existing(path: Path) -> Path:
+    """The spec's path; a folder stands for the model.yaml in it."""
+    spec = path / "model.yaml" if path.is_dir() else path
+    if not spec.is_file():
+        raise BadInput(f"{path}: there is no such file: give the path of a model.yaml")
+    return spec
+
+
+def _split(values: list[str] | None) -> list[str]:
+    return [part.strip() for value in values or () for part in value.split(",") if part.strip()]
+
+
+def _unknown_model(name: str, known: list[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known)) or 'none yet'}"
+    return f"no package of a model {name!r} is known: {hint}"
+
+
+def _show_package(
+    session: Session, made: Package, recorded: LineageRecord | None, runs: Runs, errors: list[SlipwayError]
+) -> None:
+    from rich.text import Text
+
+    from tasks.console import finding_lines, package_lines, package_table
+    from tasks.contracts import Report
+
+    session.document(
+        {
+            **_package_document(made, recorded),
+            "stages": [
+                {
+                    "stage": item.stage,
+                    "label": item.label,
+                    "verdict": item.result.verdict if isinstance(item.result, Report) else None,
+                    "reused": item.reused,
+                    "duration_s": round(item.duration_s, 3),
+                    "key": item.key,
+                }
+                for item in runs.all
+            ],
+            "errors": [{"kind": type(error).__name__, "message": str(error)} for error in errors],
+        }
+    )
+    reused = sum(item.reused for item in runs.all)
+    ran = ", ".join(f"{item.stage} {item.label}" for item in runs.all if not item.reused)
+    session.result("", package_table([made]), "", *package_lines(made, recorded))
+    session.result(Text(f"reused {reused} of {len(runs.all)} stages" + (f"; ran {ran}" if ran and reused else "")))
+    if made.findings:
+        session.result("", *finding_lines(made.findings))
+    for error in errors:
+        session.err.print(Text(f"slipway: {error}"))
+
+
+def _package_document(made: Package, recorded: LineageRecord | None) -> dict[str, Any]:
+    return {
+        "name": made.name,
+        "package": made.digest,
+        "verdict": made.verdict,
+        "serving_format": made.serving_format,
+        "manifest": made.model_dump(mode="json"),
+        "mlflow": None if recorded is None else recorded.model_dump(mode="json"),
+    }
+
+
+if __name__ == "__main__":
+    main()

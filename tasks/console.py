@@ -1,0 +1,233 @@
+"""How packages, stages and chains look in a terminal. In: contracts. Out: Rich renderables, and progress as it happens.
+
+Nothing here decides anything. Text is never taken as Rich markup: shapes are written in brackets too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from tasks.contracts import Finding, LineageRecord, Package, ParityReport, SmokeReport, Verdict
+from tasks.figures import short, size
+from tasks.pipeline import Event, Moment
+
+if TYPE_CHECKING:
+    from tasks.lineage import Recorded, Trace
+    from tasks.lineage.chain import TracedPackage, TrainingRun
+
+_STYLES = {Verdict.PASSED: "green", Verdict.FAILED: "bold red", Verdict.INCONCLUSIVE: "bold yellow"}
+_MARKS = {Verdict.PASSED: "✓", Verdict.FAILED: "✗", Verdict.INCONCLUSIVE: "?"}
+_NOTHING = "–"
+
+
+class Progress:
+    """Shows stages as they go: one line each when it is over, and on a terminal what is running now."""
+
+    def __init__(self, console: Console, check: Callable[[], None]) -> None:
+        """`check` is called at every event; what it raises ends the work between two stages."""
+        self._console, self._check = console, check
+        self._status = console.status("", spinner="dots") if console.is_terminal else None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def __call__(self, event: Event) -> None:
+        what = f"{event.stage:<8} {event.label}"
+        if event.moment in {Moment.STARTED, Moment.WAITING}:
+            waiting = " (another process works on it, waiting)" if event.moment is Moment.WAITING else ""
+            if self._status is not None:
+                self._status.update(Text(f"{what}{waiting}"))
+                self._status.start()
+            elif waiting:
+                self._console.print(Text(f"… {what}{waiting}"))
+            self._check()
+            return
+        if self._status is not None:
+            self._status.stop()
+        self._console.print(_line(event))
+        if event.moment is not Moment.STOPPED:
+            self._check()
+
+
+def _line(event: Event) -> Text:
+    mark = "!" if event.moment is Moment.STOPPED else _MARKS[event.verdict or Verdict.PASSED]
+    outcome = "stopped" if event.moment is Moment.STOPPED else (event.verdict or "done")
+    style = "bold red" if event.moment is Moment.STOPPED else _STYLES[event.verdict or Verdict.PASSED]
+    how = "reused" if event.moment is Moment.REUSED else f"{event.duration_s or 0:.1f} s"
+    return Text.assemble((f"{mark} ", style), f"{event.stage:<8} {event.label:<32} ", (f"{outcome:<13}", style), how)
+
+
+# --- packages -----------------------------------------------------------------------------------------------------
+
+
+def package_table(packages: Sequence[Package]) -> Table:
+    """One line per model and format: what it is worth, and where it was proven."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in ("model", "format", "parity", "image", "model adds", "cold start", "p99", "proven on", "digest"):
+        table.add_column(column, overflow="fold")
+    for package in packages:
+        for name in package.inputs.formats:
+            table.add_row(*_cells(package, name))
+    return table
+
+
+def _cells(package: Package, name: str) -> Iterable[RenderableType]:
+    exported = next((report for report in package.exports if report.format == name), None)
+    compared = next((report for report in package.parity if report.format == name), None)
+    image = next((image for image in package.images if image.format == name), None)
+    smoked = [report for report in package.smoke if report.format == name]
+    yield Text(package.name)
+    yield Text(f"{name} (serves)" if package.serving_format == name else name)
+    if exported is None or exported.export is None:
+        yield _verdict(exported.verdict if exported else Verdict.INCONCLUSIVE, "no export")
+    else:
+        yield _parity(compared)
+    yield Text(size(image.size_bytes) if image else _NOTHING)
+    yield Text(size(image.model_bytes) if image else _NOTHING)
+    yield Text(_worst([report.figures.cold_start_s for report in smoked], "s", 2))
+    yield Text(_worst([report.figures.p99_ms for report in smoked], "ms", 1))
+    yield Text(" ").join([_type(report) for report in smoked]) if smoked else Text(_NOTHING)
+    yield Text(short(image.digest) if image else _NOTHING)
+
+
+def _parity(report: ParityReport | None) -> Text:
+    if report is None:
+        return _verdict(Verdict.INCONCLUSIVE, "not compared")
+    figures = ", ".join(
+        f"{metric.name} {_NOTHING if metric.export is None else f'{metric.export:.4g}'}"
+        + ("" if not metric.drop else f" ({-metric.drop:+.2g})")
+        for metric in report.metrics
+    )
+    return _verdict(report.verdict, figures)
+
+
+def _type(report: SmokeReport) -> Text:
+    return Text(f"{_MARKS[report.verdict]} {report.instance_type}", style=_STYLES[report.verdict])
+
+
+def _verdict(verdict: Verdict, more: str = "") -> Text:
+    return Text(f"{_MARKS[verdict]} {more or verdict}", style=_STYLES[verdict])
+
+
+def _worst(values: Iterable[float | None], unit: str, digits: int) -> str:
+    measured = [value for value in values if value is not None]
+    return f"{max(measured):.{digits}f} {unit}" if measured else _NOTHING
+
+
+def package_lines(package: Package, record: LineageRecord | None) -> Iterable[Text]:
+    """What the table does not say: the verdict, the identity, what serves, and where the history is."""
+    yield Text.assemble(
+        f"{package.name} ", (str(package.verdict), _STYLES[package.verdict]), f"  package {package.digest}"
+    )
+    if package.serving_format:
+        yield Text(f"serves as {package.serving_format}: {_reference(package, package.serving_format)}")
+    yield Text(f"MLflow: {mlflow_line(record)}")
+
+
+def _reference(package: Package, name: str) -> str:
+    return next(f"{image.reference} ({image.digest})" for image in package.images if image.format == name)
+
+
+def mlflow_line(record: LineageRecord | None) -> str:
+    """Where MLflow has it, for people."""
+    if record is None:
+        return "not recorded"
+    version = f", {record.model_name} version {record.model_version}" if record.model_version else ""
+    return f"{record.run_url or f'run {record.run_id} in {record.tracking_uri}'}{version}"
+
+
+def finding_lines(findings: Sequence[Finding]) -> Iterable[Text]:
+    """Each finding: where, what, whose it is, and what to do. The same words about several places come once."""
+    places: dict[tuple[str, str, str], list[str]] = {}
+    by_words: dict[tuple[str, str, str], Finding] = {}
+    for finding in findings:
+        words = (finding.code, finding.message, finding.advice)
+        by_words.setdefault(words, finding)
+        places.setdefault(words, []).append(_place(finding))
+    for words, finding in by_words.items():
+        where = "; ".join(place for place in dict.fromkeys(places[words]) if place)
+        yield Text.assemble(
+            (f"{_MARKS[finding.verdict]} {finding.code}", _STYLES[finding.verdict]),
+            f"  {where}  (for the {finding.owner} team)" if where else f"  (for the {finding.owner} team)",
+        )
+        yield Text(f"    {finding.message}")
+        yield Text(f"    → {finding.advice}")
+
+
+def _place(finding: Finding) -> str:
+    name, kind = finding.evidence.get("format"), finding.evidence.get("instance_type")
+    return " on ".join(str(part) for part in (name, kind) if part is not None)
+
+
+def status_table(known: Sequence[Recorded]) -> Group:
+    """The newest package of each model, as after packaging it."""
+    lines: list[RenderableType] = [package_table([item.package for item in known]), Text()]
+    for item in known:
+        lines.extend(package_lines(item.package, item.record))
+    return Group(*lines)
+
+
+# --- chains -------------------------------------------------------------------------------------------------------
+
+
+def trace_tree(trace: Trace) -> Group:
+    """Each package as a tree: what it is made of above, where it came from below."""
+    parts: list[RenderableType] = [Text(f"{trace.found}  {trace.digest}", style="bold")]
+    for package in trace.packages:
+        parts.append(_package_tree(package))
+    parts.extend(Text(f"note: {note}", style="yellow") for note in trace.notes)
+    return Group(*parts)
+
+
+def _package_tree(package: TracedPackage) -> Tree:
+    head = Text.assemble(f"package {package.package}  {package.name} ", _verdict(package.verdict, str(package.verdict)))
+    tree = Tree(head)
+    tree.add(Text(f"owner {package.owner}"))
+    tree.add(Text(f"MLflow: {mlflow_line(package.record)}"))
+    formats = tree.add(Text("formats"))
+    for cell in package.cells:
+        serves = ", serves" if cell.format == package.serving_format else ""
+        branch = formats.add(Text(f"{cell.format}{serves}"))
+        if cell.image is not None:
+            branch.add(Text(f"image  {cell.image}  {cell.reference}"))
+        for kind, verdict in cell.smoke.items():
+            branch.add(Text.assemble("smoke  ", _verdict(verdict, f"{kind} {verdict}")))
+        if cell.parity is not None:
+            branch.add(Text.assemble("parity ", _verdict(cell.parity, str(cell.parity))))
+        branch.add(
+            Text.assemble("export ", _verdict(cell.exported, str(cell.exported)), f"  {cell.export}")
+            if cell.export
+            else Text.assemble("export ", _verdict(cell.exported, str(cell.exported)))
+        )
+    artifact = tree.add(Text(f"artifact {package.artifact}  {package.source_uri}"))
+    for file in package.files:
+        artifact.add(Text(f"{file.path}  {size(file.size_bytes)}  {file.digest}"))
+    data = package.evaluation
+    tree.add(Text(f"evaluation data {data.path}  {package.evaluation_rows} rows  {data.digest}"))
+    if package.training is not None:
+        _add_training(tree, package.training)
+    else:
+        tree.add(Text(f"training run {package.source_run or 'not known'}"))
+    return tree
+
+
+def _add_training(tree: Tree, run: TrainingRun) -> None:
+    when = "" if run.started_at is None else f" on {run.started_at:%Y-%m-%d %H:%M} UTC"
+    name = "" if run.name is None else f"  {run.name}"
+    branch = tree.add(Text(f"training run {run.run_id}{name}  by {run.user or 'nobody named'}{when}"))
+    if run.url is not None:
+        branch.add(Text(run.url))
+    if run.params:
+        branch.add(Text("params  " + ", ".join(f"{key} {value}" for key, value in sorted(run.params.items()))))
+    if run.metrics:
+        branch.add(Text("metrics " + ", ".join(f"{key} {value:.6g}" for key, value in sorted(run.metrics.items()))))
