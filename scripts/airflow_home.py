@@ -24,20 +24,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from scripts.processes import last_lines, launch
+from serving.telemetry import NO_TELEMETRY
 from tasks.errors import PlatformError
 from tasks.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _BINARIES = Path(sys.executable).parent
 _CONNECTION = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
-
-# Nothing that runs here reports its use to anybody.
-NO_TELEMETRY = {
-    "DO_NOT_TRACK": "true",
-    "GX_ANALYTICS_ENABLED": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "ORT_DISABLE_TELEMETRY": "1",
-}
 
 
 @dataclass(frozen=True)

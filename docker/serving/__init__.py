@@ -3,3 +3,7 @@
 The lower floor of Slipway. It imports nothing from `tasks/`, so that training-side evaluation, the parity gate and
 production run one implementation.
 """
+
+from serving.telemetry import switch_off
+
+switch_off()
