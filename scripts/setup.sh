@@ -45,7 +45,7 @@ step() {
         sleep 0.2
         if ((SECONDS - said >= 10)); then
             said=$SECONDS
-            say "  $(elapsed "$since"): $(tail -n 1 "$log" | tr '\r' '\n' | tail -n 1 | cut -c1-100)"
+            say "  $(elapsed "$since"): $(tail -n 5 "$log" | tr '\r' '\n' | sed '/^ *$/d' | tail -n 1 | cut -c1-100)"
         fi
     done
     if ! wait "$child"; then
