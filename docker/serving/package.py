@@ -1,0 +1,211 @@
+"""The package folder inside an image: opened only when it is what its contract says.
+
+In: a folder with `contract.json`. Out: a `Served` model that answered a golden sample. Anything that does not hold is a
+`Refused` with one sentence and an exit code of its own (`Refusal`), before any request is taken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from numpy.typing import NDArray
+
+from serving.contract import CONTRACT_FILE, ServingContract, Signature
+from serving.golden import Golden, differences, read_golden
+from serving.preprocess import apply, raw_signature
+from serving.runners import Runner, RunnerError, load
+
+
+class Refusal(IntEnum):
+    """Why a server did not start: the process's exit code."""
+
+    CONTRACT = 64  # contract.json is missing, unreadable, or does not make sense
+    FILES = 65  # a file is missing or not the one that the contract names
+    VERSIONS = 66  # a runtime library is not the version that the package was proven with
+    MODEL = 67  # the runtime cannot load or run the model
+    ANSWERS = 68  # the model's answers are not the golden ones
+    ADDRESS = 69  # the port cannot be listened on
+
+
+class Refused(Exception):
+    """The package is not served."""
+
+    def __init__(self, refusal: Refusal, message: str) -> None:
+        self.refusal = refusal
+        super().__init__(message)
+
+
+class WrongAnswer(Exception):
+    """The model gave something that its signature does not allow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model that is ready: raw inputs in, outputs out, as the contract has them."""
+
+    contract: ServingContract
+    raw: Signature
+    golden: Golden
+    runner: Runner
+
+    def predict(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Answer raw inputs that fit `raw`.
+
+        Raises:
+            RunnerError: the runtime failed.
+            WrongAnswer: outputs that are not the signature's.
+        """
+        answers = self.runner.run(apply(self.contract.preprocess, inputs, self.contract.signature))
+        self._check(inputs, answers)
+        return answers
+
+    def _check(self, inputs: Mapping[str, NDArray[Any]], answers: Mapping[str, NDArray[Any]]) -> None:
+        sizes: dict[str, int] = {}
+        for spec in self.raw.inputs:
+            sizes |= {
+                size: found
+                for size, found in zip(spec.shape, inputs[spec.name].shape, strict=True)
+                if isinstance(size, str)
+            }
+        for spec in self.contract.signature.outputs:
+            answer = answers[spec.name]
+            expected = tuple(sizes.get(size) if isinstance(size, str) else size for size in spec.shape)
+            fits = len(expected) == answer.ndim and all(
+                size in (None, found) for size, found in zip(expected, answer.shape, strict=False)
+            )
+            if answer.dtype != spec.dtype.numpy or not fits:
+                shape = [size if found is None else found for size, found in zip(spec.shape, expected, strict=True)]
+                raise WrongAnswer(
+                    f"the model gave {answer.dtype} of shape {list(answer.shape)} for output {spec.name!r}, "
+                    f"its contract says {spec.dtype.value} of shape {shape}"
+                )
+
+
+def read_contract(folder: Path) -> ServingContract:
+    """Decode `contract.json`.
+
+    Raises:
+        Refused: CONTRACT.
+    """
+    path = folder / CONTRACT_FILE
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ServingContract)
+    except OSError as error:
+        raise Refused(Refusal.CONTRACT, f"{path} cannot be read: {error.strerror}") from error
+    except (msgspec.DecodeError, ValueError) as error:
+        raise Refused(Refusal.CONTRACT, f"{path} is not a contract: {error}") from error
+
+
+def open_package(folder: Path, threads: int) -> Served:
+    """Verify everything that the contract names, load the model, and let it answer one golden sample.
+
+    Raises:
+        Refused
+    """
+    contract = read_contract(folder)
+    try:
+        raw = raw_signature(contract.signature, contract.preprocess)
+    except ValueError as error:
+        raise Refused(Refusal.CONTRACT, f"the contract's preprocessing does not fit its signature: {error}") from error
+    verify_files(folder, contract)
+    verify_versions(contract.runtime_versions)
+    try:
+        golden = read_golden(folder / contract.golden)
+    except (OSError, ValueError) as error:
+        raise Refused(Refusal.FILES, f"{contract.golden} cannot be read: {error}") from error
+    try:
+        runner = load(contract.runtime, folder / contract.model, contract.signature, threads)
+    except RunnerError as error:
+        raise Refused(Refusal.MODEL, str(error)) from error
+    served = Served(contract, raw, golden, runner)
+    replay(served, next(golden.batches(raw, 1)))
+    return served
+
+
+def replay(served: Served, golden: Golden) -> None:
+    """Let the model answer golden samples.
+
+    Raises:
+        Refused: MODEL when it cannot, ANSWERS when the answer is not the golden one.
+    """
+    try:
+        answers = served.predict(golden.inputs)
+    except (RunnerError, WrongAnswer, KeyError, ValueError) as error:
+        raise Refused(Refusal.MODEL, f"the model cannot answer a golden sample: {error}") from error
+    if found := differences(answers, golden.outputs, served.contract.tolerances):
+        raise Refused(Refusal.ANSWERS, "the model's answers are not the golden ones: " + "; ".join(found))
+
+
+def verify_files(folder: Path, contract: ServingContract) -> None:
+    """Size and sha256 of every file that the contract names; the model and the golden samples must be among them.
+
+    Raises:
+        Refused: FILES, or CONTRACT when it does not name what it needs.
+    """
+    names = [file.path for file in contract.files]
+    for needed in (contract.model, contract.golden):
+        if not any(name == needed or name.startswith(f"{needed}/") for name in names):
+            raise Refused(Refusal.CONTRACT, f"the contract does not name the digest of {needed}")
+    for file in contract.files:
+        try:
+            with (folder / file.path).open("rb") as stream:
+                size = os.fstat(stream.fileno()).st_size
+                digest = f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+        except OSError as error:
+            raise Refused(Refusal.FILES, f"{file.path} cannot be read: {error.strerror}") from error
+        if (size, digest) != (file.size_bytes, file.digest):
+            raise Refused(
+                Refusal.FILES,
+                f"{file.path} is not the file of the contract: expected {file.size_bytes} bytes with {file.digest}, "
+                f"found {size} bytes with {digest}",
+            )
+
+
+def verify_versions(expected: Mapping[str, str]) -> None:
+    """The installed distributions against the versions that the package was proven with.
+
+    Raises:
+        Refused: VERSIONS.
+    """
+    installed = installed_versions(sys.path)
+    wrong = [
+        f"{name} {installed.get(_normal(name), 'is missing')} instead of {version}"
+        for name, version in expected.items()
+        if installed.get(_normal(name)) != version
+    ]
+    if wrong:
+        raise Refused(
+            Refusal.VERSIONS,
+            f"the package was proven with other versions than this image has: {', '.join(wrong)}; build it again",
+        )
+
+
+def installed_versions(folders: Iterable[str]) -> dict[str, str]:
+    """Distribution → version, from the names of the `.dist-info` folders; the first folder on the path counts.
+
+    `importlib.metadata` says the same, and its import costs as much as the rest of this module.
+    """
+    versions: dict[str, str] = {}
+    for folder in folders:
+        try:
+            entries = os.listdir(folder)  # noqa: PTH208  pathlib is slower, and this is every start
+        except OSError:
+            continue
+        for entry in entries:
+            if entry.endswith(".dist-info"):
+                name, _, version = entry.removesuffix(".dist-info").partition("-")
+                versions.setdefault(_normal(name), version)
+    return versions
+
+
+def _normal(name: str) -> str:
+    """PEP 503's normal form, near enough for names that a lock wrote."""
+    return name.lower().replace("_", "-").replace(".", "-")

@@ -1,0 +1,220 @@
+"""Tensors as requests carry them → arrays that fit the signature, or the sentence that says why they do not.
+
+In: one input of a request (name, datatype, shape, and data as JSON values or as bytes). Out: a NumPy array of exactly
+the declared dtype and an allowed shape, every value in the dtype's range, every float finite. Nothing is coerced: an
+integer is no boolean, 1.0 is no integer. (An integer is a float, because JSON does not tell 1 from 1.0.)
+"""
+
+from __future__ import annotations
+
+import reprlib
+import struct
+from collections.abc import Sequence
+from itertools import chain
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.contract import PROTOCOL_DTYPES, DimRange, DType, Signature, TensorSpec
+
+#: The protocol's name for the types of JSON values.
+_JSON_NAMES = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null", dict: "object"}
+_ACCEPTED: dict[str, set[type]] = {"bool": {bool}, "int": {int}, "float": {int, float}, "string": {str}}
+
+
+class BadRequest(Exception):
+    """The request does not fit the contract; the message says what was expected and what was found."""
+
+
+def check_header(spec: TensorSpec, datatype: object, shape: object) -> tuple[int, ...]:
+    """The shape of an input whose datatype and shape fit its `spec`; ranges of dynamic dimensions come later.
+
+    Raises:
+        BadRequest
+    """
+    expected = spec.dtype.protocol_name
+    if datatype != expected:
+        known = "" if isinstance(datatype, str) and datatype in PROTOCOL_DTYPES else " (not a datatype of the protocol)"
+        raise BadRequest(f"input {spec.name!r}: expected datatype {expected}, found {_show(datatype)}{known}")
+    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+        raise BadRequest(f"input {spec.name!r}: shape must be a list of sizes, found {_show(shape)}")
+    if len(shape) != len(spec.shape):
+        raise BadRequest(
+            f"input {spec.name!r}: expected {len(spec.shape)} dimensions {_shape(spec)}, found {len(shape)}: {shape}"
+        )
+    for axis, (declared, size) in enumerate(zip(spec.shape, shape, strict=True)):
+        if isinstance(declared, int) and size != declared:
+            raise BadRequest(
+                f"input {spec.name!r}: dimension {axis} of {_shape(spec)} must be {declared}, found {size}"
+            )
+    return tuple(shape)
+
+
+def check_dynamic(signature: Signature, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Every named dimension in its range, and the same wherever its name stands.
+
+    Raises:
+        BadRequest
+    """
+    seen: dict[str, tuple[int, str]] = {}
+    for spec in signature.inputs:
+        for declared, size in zip(spec.shape, shapes[spec.name], strict=True):
+            if isinstance(declared, int):
+                continue
+            allowed = signature.dynamic.get(declared, DimRange(0, 2**31 - 1))
+            if not allowed.min <= size <= allowed.max:
+                raise BadRequest(
+                    f"input {spec.name!r}: dimension {declared!r} must lie between {allowed.min} and {allowed.max}, "
+                    f"found {size}"
+                )
+            before, elsewhere = seen.setdefault(declared, (size, spec.name))
+            if before != size:
+                raise BadRequest(
+                    f"dimension {declared!r} is {before} in input {elsewhere!r} and {size} in input {spec.name!r}; "
+                    "it must be the same"
+                )
+
+
+def from_json(spec: TensorSpec, shape: tuple[int, ...], data: object) -> NDArray[Any]:
+    """The array of JSON values `data`, flat or nested as `shape` has it, in row-major order.
+
+    Raises:
+        BadRequest
+    """
+    flat = _flatten(spec, shape, data)
+    kind = _kind(spec.dtype)
+    surplus = set(map(type, flat)) - _ACCEPTED[kind]
+    if surplus:
+        index = next(index for index, value in enumerate(flat) if type(value) in surplus)
+        raise BadRequest(
+            f"input {spec.name!r}: expected {spec.dtype.protocol_name} values, found "
+            f"{_JSON_NAMES.get(type(flat[index]), 'list')} {_show(flat[index])} at position {index}"
+        )
+    if kind == "float":
+        return _floats(spec, flat).reshape(shape)
+    if kind == "int":
+        return _integers(spec, flat).reshape(shape)
+    array: NDArray[Any] = np.array(flat, dtype=spec.dtype.numpy)
+    return array.reshape(shape)
+
+
+def from_bytes(spec: TensorSpec, shape: tuple[int, ...], data: memoryview) -> NDArray[Any]:
+    """The array of the binary tensor extension: little-endian, row-major; strings each after their length in 4 bytes.
+
+    Raises:
+        BadRequest
+    """
+    if spec.dtype is DType.STRING:
+        return _strings(spec, prod(shape), data).reshape(shape)
+    expected = prod(shape) * spec.dtype.numpy.itemsize
+    if len(data) != expected:
+        raise BadRequest(
+            f"input {spec.name!r}: {spec.dtype.protocol_name} of shape {list(shape)} is {expected} bytes, "
+            f"found {len(data)}"
+        )
+    if spec.dtype is DType.BOOL and any(np.frombuffer(data, np.uint8) > 1):
+        raise BadRequest(f"input {spec.name!r}: BOOL values must be bytes 0 or 1")
+    array = np.frombuffer(data, spec.dtype.numpy.newbyteorder("<")).astype(spec.dtype.numpy, copy=False)
+    if spec.dtype.is_float:
+        _check_finite(spec, array)
+    return array.reshape(shape)
+
+
+def to_bytes(array: NDArray[Any]) -> bytes:
+    """The binary tensor extension's form of an array; see `from_bytes`."""
+    if array.dtype == object:
+        encoded = (item if isinstance(item, bytes) else str(item).encode() for item in array.ravel())
+        return b"".join(struct.pack("<I", len(item)) + item for item in encoded)
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+
+
+def _flatten(spec: TensorSpec, shape: tuple[int, ...], data: object) -> Sequence[Any]:
+    if not isinstance(data, list):
+        raise BadRequest(f"input {spec.name!r}: data must be a list, found {_show(data)}")
+    flat: Sequence[Any] = data
+    if flat and isinstance(flat[0], list) and len(shape) > 1:
+        for depth, size in enumerate(shape):
+            if depth:
+                if not all(isinstance(part, list) for part in flat):
+                    raise BadRequest(f"input {spec.name!r}: data must be nested {len(shape)} deep or flat throughout")
+                if any(len(part) != size for part in flat):
+                    raise BadRequest(f"input {spec.name!r}: nested data does not have the shape {list(shape)}")
+                flat = list(chain.from_iterable(flat))
+            elif len(flat) != size:
+                raise BadRequest(f"input {spec.name!r}: data has {len(flat)} parts, the shape {list(shape)} has {size}")
+    if len(flat) != prod(shape):
+        raise BadRequest(f"input {spec.name!r}: shape {list(shape)} holds {prod(shape)} values, data has {len(flat)}")
+    return flat
+
+
+def _floats(spec: TensorSpec, flat: Sequence[Any]) -> NDArray[Any]:
+    try:
+        wide: NDArray[Any] = np.array(flat, dtype=np.float64)
+    except OverflowError as error:
+        raise BadRequest(f"input {spec.name!r}: a value is beyond {spec.dtype.protocol_name}'s range") from error
+    with np.errstate(over="ignore"):
+        array = wide.astype(spec.dtype.numpy)
+    _check_finite(spec, array, wide)
+    return array
+
+
+def _integers(spec: TensorSpec, flat: Sequence[int]) -> NDArray[Any]:
+    limits = np.iinfo(spec.dtype.numpy)
+    if flat and (min(flat) < limits.min or max(flat) > limits.max):
+        index, value = next(item for item in enumerate(flat) if not limits.min <= item[1] <= limits.max)
+        raise BadRequest(
+            f"input {spec.name!r}: {spec.dtype.protocol_name} lies between {limits.min} and {limits.max}, "
+            f"found {_show(value)} at position {index}"
+        )
+    return np.array(flat, dtype=spec.dtype.numpy)
+
+
+def _strings(spec: TensorSpec, count: int, data: memoryview) -> NDArray[Any]:
+    items: list[str] = []
+    position = 0
+    while position < len(data):
+        if len(items) == count or position + 4 > len(data):
+            break
+        (length,) = struct.unpack_from("<I", data, position)
+        position += 4
+        if position + length > len(data):
+            break
+        try:
+            items.append(str(data[position : position + length], "utf-8"))
+        except UnicodeDecodeError as error:
+            raise BadRequest(f"input {spec.name!r}: string {len(items)} is not UTF-8") from error
+        position += length
+    if len(items) != count or position != len(data):
+        raise BadRequest(
+            f"input {spec.name!r}: expected exactly {count} strings, each after its length in 4 bytes, "
+            f"in the {len(data)} bytes"
+        )
+    return np.array(items, dtype=object)
+
+
+def _check_finite(spec: TensorSpec, array: NDArray[Any], given: NDArray[Any] | None = None) -> None:
+    finite = np.isfinite(array)
+    if finite.all():
+        return
+    index = int(np.argmin(finite.ravel()))
+    value = float((array if given is None else given).ravel()[index])
+    raise BadRequest(
+        f"input {spec.name!r}: expected finite {spec.dtype.protocol_name} values, found {value!r} at position {index}"
+    )
+
+
+def _kind(dtype: DType) -> str:
+    if dtype in (DType.BOOL, DType.STRING):
+        return dtype.value
+    return "float" if dtype.is_float else "int"
+
+
+def _shape(spec: TensorSpec) -> str:
+    return "[" + ", ".join(str(size) for size in spec.shape) + "]"
+
+
+def _show(value: object) -> str:
+    """What was found, as a person reads it, cut short however large it is."""
+    return reprlib.repr(value)
