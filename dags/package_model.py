@@ -62,6 +62,7 @@ def package_model() -> None:
         map_index_template="{{ task.op_kwargs['cell']['format'] }} × {{ task.op_kwargs['cell']['instance_type'] }}",
         # Rather than a pool, which somebody would have to create: one measurement at a time, over all runs.
         max_active_tis_per_dag=1,
+        doc_md=stages.smoke.__doc__,  # Airflow takes it by itself only where a task is not mapped
     )(stages.smoke).expand(cell=cells)
 
     registered = task(trigger_rule=TriggerRule.ALL_DONE)(stages.register)()
