@@ -86,6 +86,9 @@ def airflow_environment(
         # A run of short tasks on one machine: look for the next one more often, and miss a dead one for a minute only.
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.25",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+        # A task's supervisor that misses the end of its task by a hair sleeps this long (s) before it looks again, and
+        # keeps a worker, and the news of a failure or a skip, as long. Five seconds otherwise.
+        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
     }
     ours = {
         "AIRFLOW_HOME": str(home),
