@@ -21,10 +21,11 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A complete answer."""
+    """A complete answer. `json_bytes` is the part of a binary inference response that is JSON; None where all is."""
 
     status: int
     body: bytes
+    json_bytes: int | None = None
 
 
 class Unanswered(Exception):
@@ -109,7 +110,10 @@ class Connection:
             received += self._more(connection)
         if headers.get(b"connection", b"").lower() == b"close":
             self.close()
-        return Reply(int(status_line.split(b" ", 2)[1]), bytes(received))
+        json_bytes = headers.get(b"inference-header-content-length")
+        return Reply(
+            int(status_line.split(b" ", 2)[1]), bytes(received), None if json_bytes is None else int(json_bytes)
+        )
 
     def _more(self, connection: socket.socket) -> bytes:
         if piece := connection.recv(1 << 18):

@@ -9,15 +9,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from serving.package import Refusal
 from tasks.contracts import Finding, Owner, Verdict
 from tasks.smoke.load import Answers, Wrong
 from tasks.smoke.observation import Exit, InstructionSet, Observation, Phase, Proof
 
-#: A server that ends with this code refused its own package (`serving.__main__`); its last line says why.
-REFUSED_CONTRACT = 3
-
-#: A self-test that ends with this code ran through and found answers that are not the source model's.
-SELFTEST_WRONG = 4
+Evidence = dict[str, str | int | float | bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +35,8 @@ def death(seen: Observation) -> Finding | None:
         return _out_of_memory(seen)
     ended, when = seen.exit, seen.last_phase.value
     evidence = _exit_evidence(ended)
-    if ended.code == REFUSED_CONTRACT and seen.last_phase is Phase.START:
-        return Finding(
-            code="SMOKE_REFUSED_CONTRACT",
-            owner=Owner.PLATFORM,
-            message=f"the server refused its own package: {ended.last_line or 'it did not say why'}",
-            advice="build the image again from the stored export; if it refuses again, its files were changed after "
-            "the contract was written, or its runtime is not the version that the contract names",
-            evidence=evidence,
-        )
+    if seen.last_phase is Phase.START and ended.code in set(Refusal):
+        return _refusal(Refusal(ended.code), ended, evidence)
     if ended.signal_name == "SIGILL":
         return Finding(
             code="SMOKE_ILLEGAL_INSTRUCTION",
@@ -67,9 +57,25 @@ def death(seen: Observation) -> Finding | None:
     )
 
 
+def _refusal(refusal: Refusal, ended: Exit, evidence: Evidence) -> Finding:
+    """The server's own word, by its exit code (`serving.package.Refusal`) and its last line."""
+    wrong = refusal is Refusal.ANSWERS
+    return Finding(
+        code="SMOKE_WRONG_ANSWER" if wrong else "SMOKE_REFUSED_CONTRACT",
+        owner=Owner.PLATFORM,
+        message=f"the server refused its own package: {ended.last_line or 'it did not say why'}",
+        advice="the export passed parity, so it is the image or this processor that answers differently: compare its "
+        "runtime's versions with the contract's, or serve another format here"
+        if wrong
+        else "build the image again from the stored export; if it refuses again, its files were changed after the "
+        "contract was written, or its runtime is not the version that the contract names",
+        evidence=evidence | {"refusal": refusal.name.lower()},
+    )
+
+
 def _out_of_memory(seen: Observation) -> Finding:
     given = f"{_mib(seen.limits.memory_bytes)} MiB"
-    evidence: dict[str, str | int | float | bool] = {"limit_bytes": seen.limits.memory_bytes}
+    evidence: Evidence = {"limit_bytes": seen.limits.memory_bytes}
     if seen.peak_memory_bytes is not None:
         evidence["peak_memory_bytes"] = seen.peak_memory_bytes
     if seen.limits.less_memory:
@@ -222,7 +228,7 @@ def latency(seen: Observation, budgets: Budgets) -> list[Finding]:
 
 
 def instruction_set(tried: InstructionSet) -> list[Finding]:
-    evidence: dict[str, str | int | float | bool] = {"cpu": tried.cpu, "proof": tried.proof.value}
+    evidence: Evidence = {"cpu": tried.cpu, "proof": tried.proof.value}
     if tried.missing:
         evidence["missing_here"] = " ".join(tried.missing)
     if tried.surplus:
@@ -236,7 +242,7 @@ def instruction_set(tried: InstructionSet) -> list[Finding]:
     return [_emulated(tried.cpu, tried.exit, evidence | _exit_evidence(tried.exit))]
 
 
-def _emulated(cpu: str, ended: Exit, evidence: dict[str, str | int | float | bool]) -> Finding:
+def _emulated(cpu: str, ended: Exit, evidence: Evidence) -> Finding:
     if ended.signal_name == "SIGILL":
         return Finding(
             code="SMOKE_ILLEGAL_INSTRUCTION",
@@ -246,7 +252,7 @@ def _emulated(cpu: str, ended: Exit, evidence: dict[str, str | int | float | boo
             "level, another format, or take this instance type out of smoke.instance_types",
             evidence=evidence,
         )
-    if ended.code == SELFTEST_WRONG:
+    if ended.code == Refusal.ANSWERS:
         return Finding(
             code="SMOKE_WRONG_ANSWER",
             owner=Owner.PLATFORM,
@@ -261,7 +267,7 @@ def _emulated(cpu: str, ended: Exit, evidence: dict[str, str | int | float | boo
     return _unproven(cpu, f"its self-test ended with {how} under emulation: {ended.last_line}", evidence)
 
 
-def _unproven(cpu: str, reason: str, evidence: dict[str, str | int | float | bool]) -> Finding:
+def _unproven(cpu: str, reason: str, evidence: Evidence) -> Finding:
     """A remark: it blocks nothing yet, and nothing may be concluded from this report about that processor."""
     return Finding(
         code="SMOKE_INSTRUCTION_SET_UNPROVEN",
@@ -306,12 +312,12 @@ def capped(seen: Observation) -> list[Finding]:
     return findings
 
 
-def _exit_evidence(ended: Exit) -> dict[str, str | int | float | bool]:
-    evidence: dict[str, str | int | float | bool] = {"exit_code": ended.code, "last_line": ended.last_line}
+def _exit_evidence(ended: Exit) -> Evidence:
+    evidence: Evidence = {"exit_code": ended.code, "last_line": ended.last_line}
     return evidence | ({"signal": ended.signal_name} if ended.signal_name else {})
 
 
-def _counts(answers: Answers) -> dict[str, str | int | float | bool]:
+def _counts(answers: Answers) -> Evidence:
     return {
         "asked": answers.asked,
         "wrong": answers.wrong,

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from tasks.smoke.client import Address, Broken, Connection, Unanswered, post
-from tasks.smoke.golden import Golden, Sample
+from tasks.smoke.golden import GoldenSamples, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ _KINDS = ("right", "wrong", "refused", "unanswered", "broken")
 class _Tally:
     """Counts answers; one for each client, merged at the end."""
 
-    golden: Golden
+    golden: GoldenSamples
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_KINDS, 0))
     batches: set[int] = field(default_factory=set)
     first: dict[str, Wrong] = field(default_factory=dict)
@@ -97,7 +97,7 @@ class _Tally:
         if reply.status != 200:
             text = reply.body[:300].decode(errors="replace")
             self._note("refused", sample, f"status {reply.status}: {text}")
-        elif complaint := self.golden.complaint(reply.body, sample.expected):
+        elif complaint := self.golden.complaint(reply, sample.expected):
             self._note("wrong", sample, complaint)
         else:
             self.counts["right"] += 1
@@ -111,7 +111,7 @@ class _Tally:
 def ask(
     address: Address,
     path: str,
-    golden: Golden,
+    golden: GoldenSamples,
     samples: Iterable[Sample],
     *,
     timeout_s: float,
@@ -136,7 +136,7 @@ def ask(
 def measure(
     address: Address,
     path: str,
-    golden: Golden,
+    golden: GoldenSamples,
     batch: int,
     *,
     warmup: int,
@@ -166,7 +166,7 @@ def measure(
 def ask_at_once(
     address: Address,
     path: str,
-    golden: Golden,
+    golden: GoldenSamples,
     batches: Sequence[int],
     *,
     clients: int,

@@ -1,13 +1,14 @@
-"""The client's side of the Open Inference Protocol v2 in JSON: arrays → request, response → arrays.
+"""The client's side of the Open Inference Protocol v2: arrays → request, response → arrays.
 
-Written apart from the server's codec on purpose: what one side gets wrong, the other does not repeat.
-Specification: https://github.com/kserve/open-inference-protocol, "Inference".
+Written apart from the server's codec on purpose: what one side gets wrong, the other does not repeat. Requests and
+responses are JSON; an output that must hold NaN or infinity, for which JSON has no form, is asked for as raw bytes.
+Specification: https://github.com/kserve/open-inference-protocol, "Inference" and "Binary Tensor Data Extension".
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,58 +22,63 @@ class NotTheProtocol(Exception):
     """A response is not what the protocol and the signature promise; the message is one clause about what is not."""
 
 
-def encode_request(inputs: Mapping[str, NDArray[Any]], signature: Signature) -> bytes:
-    """The body of an inference request. `signature` is the raw one, whose inputs are what clients send."""
-    tensors = [
-        {
-            "name": tensor.name,
-            "shape": list(inputs[tensor.name].shape),
-            "datatype": tensor.dtype.protocol_name,
-            "data": _flat(inputs[tensor.name], tensor),
-        }
-        for tensor in signature.inputs
-    ]
-    return orjson.dumps({"inputs": tensors}, option=orjson.OPT_SERIALIZE_NUMPY)
+def encode_request(inputs: Mapping[str, NDArray[Any]], signature: Signature, as_bytes: Sequence[str] = ()) -> bytes:
+    """The body of an inference request. `signature` is the raw one; the outputs in `as_bytes` are to come as bytes."""
+    content: dict[str, Any] = {
+        "inputs": [
+            {
+                "name": tensor.name,
+                "shape": list(inputs[tensor.name].shape),
+                "datatype": tensor.dtype.protocol_name,
+                "data": _flat(inputs[tensor.name], tensor),
+            }
+            for tensor in signature.inputs
+        ]
+    }
+    if as_bytes:
+        content["outputs"] = [
+            {"name": tensor.name, "parameters": {"binary_data": tensor.name in as_bytes}}
+            for tensor in signature.outputs
+        ]
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def decode_response(body: bytes, signature: Signature) -> dict[str, NDArray[Any]]:
+def decode_response(body: bytes, signature: Signature, json_bytes: int | None = None) -> dict[str, NDArray[Any]]:
     """The outputs by name, in the signature's dtypes and in the shapes that the response states.
+
+    `json_bytes` is how much of the body is JSON (`Inference-Header-Content-Length`); all of it unless given.
 
     Raises:
         NotTheProtocol: not JSON, an output missing, unknown or twice, another datatype, or data of another length.
     """
+    end = len(body) if json_bytes is None else json_bytes
     try:
-        content = orjson.loads(body)
+        content = orjson.loads(body[:end])
     except orjson.JSONDecodeError as error:
         raise NotTheProtocol(f"the body is not JSON ({error})") from error
     outputs = content.get("outputs") if isinstance(content, dict) else None
     if not isinstance(outputs, list) or not all(isinstance(output, dict) for output in outputs):
         raise NotTheProtocol("the body has no list of outputs")
     names = [output.get("name") for output in outputs]
-    expected = [tensor.name for tensor in signature.outputs]
-    if sorted(map(str, names)) != sorted(expected):
-        raise NotTheProtocol(f"it has the outputs {names}, the contract {expected}")
-    by_name = {output["name"]: output for output in outputs}
-    return {tensor.name: _decode(by_name[tensor.name], tensor) for tensor in signature.outputs}
+    tensors = {tensor.name: tensor for tensor in signature.outputs}
+    if sorted(map(str, names)) != sorted(tensors):
+        raise NotTheProtocol(f"it has the outputs {names}, the contract {list(tensors)}")
+    arrays, rest = {}, body[end:]
+    for output in outputs:
+        arrays[output["name"]], rest = _decode(output, tensors[output["name"]], rest)
+    if rest:
+        raise NotTheProtocol(f"{len(rest)} bytes belong to no output")
+    return arrays
 
 
 def _flat(array: NDArray[Any], tensor: TensorSpec) -> Any:
     if tensor.dtype is DType.STRING:
         return [str(value) for value in array.ravel()]
-    flat = np.ascontiguousarray(array, dtype=tensor.dtype.numpy).ravel()
-    # JSON has no NaN and no infinity; the server reads these words in their place.
-    if tensor.dtype.is_float and not np.isfinite(flat).all():
-        return [value if math.isfinite(value) else _word(value) for value in flat.tolist()]
-    return flat
+    return np.ascontiguousarray(array, dtype=tensor.dtype.numpy).ravel()
 
 
-def _word(value: float) -> str:
-    if math.isnan(value):
-        return "NaN"
-    return "Infinity" if value > 0 else "-Infinity"
-
-
-def _decode(output: Mapping[str, Any], tensor: TensorSpec) -> NDArray[Any]:
+def _decode(output: Mapping[str, Any], tensor: TensorSpec, raw: bytes) -> tuple[NDArray[Any], bytes]:
+    """One output, and what is left of the binary part."""
     name, shape, data = tensor.name, output.get("shape"), output.get("data")
     if output.get("datatype") != tensor.dtype.protocol_name:
         raise NotTheProtocol(
@@ -80,24 +86,38 @@ def _decode(output: Mapping[str, Any], tensor: TensorSpec) -> NDArray[Any]:
         )
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise NotTheProtocol(f"{name!r} has the shape {shape!r}")
-    if not isinstance(data, list):
+    parameters = output.get("parameters")
+    length = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+    if isinstance(length, int):
+        flat, raw = _from_bytes(raw[:length], tensor), raw[length:]
+    elif isinstance(data, list):
+        flat = _from_json(data, tensor)
+    else:
         raise NotTheProtocol(f"{name!r} has no list of data")
-    flat = _values(data, tensor)
-    if flat.ndim != 1:
-        flat = flat.reshape(-1)  # nested data is allowed: "row-major order, flattened or nested"
     if flat.size != math.prod(shape):
         raise NotTheProtocol(f"{name!r} has {flat.size} values for the shape {shape}")
-    return flat.reshape(shape)
+    return flat.reshape(shape), raw
 
 
-def _values(data: list[Any], tensor: TensorSpec) -> NDArray[Any]:
+def _from_json(data: list[Any], tensor: TensorSpec) -> NDArray[Any]:
+    """The values of a list, flat or nested. Nothing is coerced but a number without a fraction to a float."""
+    kinds = "b" if tensor.dtype is DType.BOOL else "iuf" if tensor.dtype.is_float else "iu"
     try:
         if tensor.dtype is DType.STRING:
-            return np.asarray(data, dtype=object)
-        if tensor.dtype.is_float:
-            return np.asarray(data, dtype=np.float64).astype(tensor.dtype.numpy)
-        if data and np.asarray(data).dtype.kind not in ("b" if tensor.dtype is DType.BOOL else "iu"):
+            return np.asarray(data, dtype=object).reshape(-1)
+        if data and np.asarray(data).dtype.kind not in kinds:
             raise NotTheProtocol(f"{tensor.name!r} has values that are not {tensor.dtype.value}")
-        return np.asarray(data, dtype=tensor.dtype.numpy)  # from Python's integers, so that none wraps round
+        # From Python's own numbers, so that none wraps round; float32 by way of float64, as JSON's readers do.
+        return (
+            np.asarray(data, dtype=np.float64 if tensor.dtype.is_float else tensor.dtype.numpy)
+            .reshape(-1)
+            .astype(tensor.dtype.numpy)
+        )
     except (ValueError, TypeError, OverflowError) as error:
         raise NotTheProtocol(f"{tensor.name!r} has values that are not {tensor.dtype.value} ({error})") from error
+
+
+def _from_bytes(raw: bytes, tensor: TensorSpec) -> NDArray[Any]:
+    if tensor.dtype is DType.STRING or len(raw) % tensor.dtype.numpy.itemsize:
+        raise NotTheProtocol(f"{tensor.name!r} has bytes that are not {tensor.dtype.value}")
+    return np.frombuffer(raw, tensor.dtype.numpy.newbyteorder("<")).astype(tensor.dtype.numpy)

@@ -7,6 +7,7 @@ clients at once, then its latency is measured. The first phase in which it ends,
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from tasks.errors import PlatformError
 from tasks.image.engine import ContainerSpec, ContainerState, Engine, run, running
 from tasks.smoke.catalogue import InstanceType
 from tasks.smoke.client import Address, Broken, Connection, Unanswered, get
-from tasks.smoke.golden import Golden, Sample
+from tasks.smoke.golden import GoldenSamples, Sample
 from tasks.smoke.instruction_set import Host, plan
 from tasks.smoke.load import Answers, ask, ask_at_once, measure
 from tasks.smoke.observation import Exit, InstructionSet, Limits, Observation, Phase, Proof
@@ -27,7 +28,7 @@ from tasks.spec import ServingSpec
 COMPONENT = "smoke"
 
 #: Where the server in an image listens.
-SERVER_PORT = 8080
+SERVER_PORT = 8000
 
 #: The interpreter inside an image: an emulator takes a path, not a name to look up.
 PYTHON_IN_IMAGE = "/usr/bin/python3.11"
@@ -38,6 +39,14 @@ _LOOK_S = 0.25  # asking the engine costs more than asking the server
 _ROWS = 32
 _LINE = 300
 _EMULATOR_IN_IMAGE = "/slipway-emulator"
+
+#: Process 1 of a container, while the emulator is its child: a process 1 that the kernel does not let die of its own
+#: signal (pid_namespaces(7)) would wait for ever after an illegal instruction. 128 + n is what Docker says of signals.
+_PARENT = """
+import subprocess, sys
+code = subprocess.run(sys.argv[1:]).returncode
+sys.exit(code if code >= 0 else 128 - code)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +79,7 @@ class Subject:
 
     image: Image
     kind: InstanceType
-    golden: Golden
+    golden: GoldenSamples
     batches: tuple[int, ...]
     infer_path: str
 
@@ -199,7 +208,7 @@ def _address(engine: Engine, container: str) -> Address | None:
         return None
 
 
-def _singles(golden: Golden, batches: Sequence[int]) -> Iterator[Sample]:
+def _singles(golden: GoldenSamples, batches: Sequence[int]) -> Iterator[Sample]:
     """Each golden row by itself (at most `_ROWS`), then every other batch size twice, from different rows."""
     smallest, *larger = batches
     for row in range(0, min(golden.rows, _ROWS), smallest):
@@ -218,8 +227,8 @@ def _under(planned: InstructionSet, subject: Subject, host: Host, effort: Effort
         image=subject.image.digest,
         name=f"{_name(subject)}-{planned.cpu}",
         component=COMPONENT,
-        entrypoint=(_EMULATOR_IN_IMAGE, "-cpu", emulation, PYTHON_IN_IMAGE),
-        command=("-m", "serving", "selftest"),
+        entrypoint=(PYTHON_IN_IMAGE, "-c", _PARENT),
+        command=(_EMULATOR_IN_IMAGE, "-cpu", emulation, PYTHON_IN_IMAGE, "-m", "serving", "selftest"),
         mounts={host.emulator: _EMULATOR_IN_IMAGE},
     )
     completed = run(engine, spec, effort.emulation_within_s)
@@ -238,9 +247,14 @@ def _exit(engine: Engine, ended: ContainerState) -> Exit:
 
 
 def _as_exit(ended: ContainerState, logs: str) -> Exit:
+    """The server logs JSON; what it says of an error is its sentence. Anything else is taken as it is."""
     lines = [line.strip() for line in logs.splitlines() if line.strip()]
-    code = -1 if ended.exit_code is None else ended.exit_code
-    return Exit(code, ended.oom_killed, lines[-1][:_LINE] if lines else "")
+    last = lines[-1] if lines else ""
+    with suppress(ValueError):
+        content = json.loads(last)
+        if isinstance(content, dict) and "error" in content:
+            last = str(content["error"])
+    return Exit(-1 if ended.exit_code is None else ended.exit_code, ended.oom_killed, last[:_LINE])
 
 
 def _name(subject: Subject) -> str:

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving.package import Refusal
 from tasks.contracts import Owner, Verdict
-from tasks.smoke.findings import REFUSED_CONTRACT, SELFTEST_WRONG, Budgets
+from tasks.smoke.findings import Budgets
 from tasks.smoke.judge import figures, judge
 from tasks.smoke.load import Answers, Latency, Wrong
 from tasks.smoke.observation import Exit, InstructionSet, Limits, Observation, Phase, Proof
@@ -149,15 +150,17 @@ def test_an_illegal_instruction_is_told_from_other_signals() -> None:
     assert only(replace(GOOD, exit=replace(DEAD, code=132))) == ("SMOKE_ILLEGAL_INSTRUCTION", Verdict.FAILED)
 
 
-def test_a_refusal_carries_the_servers_sentence() -> None:
-    refusal = Exit(REFUSED_CONTRACT, out_of_memory=False, last_line="model.onnx: expected sha256:aa, found sha256:bb")
-    seen = Observation(FULL, waited_s=0.3, exit=refusal)
-    assert only(seen) == ("SMOKE_REFUSED_CONTRACT", Verdict.FAILED)
+@pytest.mark.parametrize("refusal", list(Refusal))
+def test_a_refusal_carries_the_servers_sentence(refusal: Refusal) -> None:
+    ended = Exit(int(refusal), out_of_memory=False, last_line="model.onnx: expected sha256:aa, found sha256:bb")
+    seen = Observation(FULL, waited_s=0.3, exit=ended)
+    code = "SMOKE_WRONG_ANSWER" if refusal is Refusal.ANSWERS else "SMOKE_REFUSED_CONTRACT"
+    assert only(seen) == (code, Verdict.FAILED)
     assert "found sha256:bb" in message(seen)
 
 
 def test_the_refusals_code_after_the_start_is_a_crash() -> None:
-    seen = replace(GOOD, exit=replace(DEAD, code=REFUSED_CONTRACT))
+    seen = replace(GOOD, exit=replace(DEAD, code=int(Refusal.FILES)))
     assert only(seen) == ("SMOKE_CRASHED", Verdict.FAILED)
 
 
@@ -215,7 +218,7 @@ def test_an_instruction_set_that_ran_is_proven() -> None:
     ("code", "finding"),
     [
         (132, ("SMOKE_ILLEGAL_INSTRUCTION", Verdict.FAILED)),
-        (SELFTEST_WRONG, ("SMOKE_WRONG_ANSWER", Verdict.FAILED)),
+        (Refusal.ANSWERS, ("SMOKE_WRONG_ANSWER", Verdict.FAILED)),
         (139, ("SMOKE_INSTRUCTION_SET_UNPROVEN", Verdict.PASSED)),
         (1, ("SMOKE_INSTRUCTION_SET_UNPROVEN", Verdict.PASSED)),
     ],

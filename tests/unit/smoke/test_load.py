@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from serving.contract import DimRange, DType, Signature, TensorSpec, Tolerance
 from tasks.smoke.client import Address, Broken, Connection, Unanswered, get
-from tasks.smoke.golden import Golden
+from tasks.smoke.golden import GoldenSamples
 from tasks.smoke.load import Latency, ask, ask_at_once, measure
 
 SIGNATURE = Signature(
@@ -26,7 +26,7 @@ SIGNATURE = Signature(
     dynamic={"batch": DimRange(1, 64)},
 )
 ROWS = np.arange(16, dtype=np.float64)
-GOLDEN = Golden({"x": ROWS}, {"y": 2 * ROWS}, {"y": Tolerance(0, 0)}, SIGNATURE)
+GOLDEN = GoldenSamples({"x": ROWS}, {"y": 2 * ROWS}, {"y": Tolerance(0, 0)}, SIGNATURE)
 PATH = "/v2/models/m/infer"
 
 
