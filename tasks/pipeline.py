@@ -190,15 +190,16 @@ class Pipeline:
             GateBlocked: parity did not pass.
             PlatformError: no Docker engine, or it could not build.
         """
-        from tasks.image import build
-
         if parity.verdict is not Verdict.PASSED:
             raise GateBlocked(f"the parity of {parity.format} is {parity.verdict}: no image is built from it")
+        from tasks.image import build
+
         key = reuse.stage_key(
             "image",
             {
                 "spec": spec.model_dump(mode="json", include={"name", "owner", "preprocess", "serving"}),
                 "artifact": reuse.artifact_digest(artifact),
+                "source_run": artifact.source_run,
                 "export": export,
                 "parity": parity,
             },

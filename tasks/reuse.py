@@ -26,13 +26,17 @@ _ROOT = Path(__file__).parents[1]
 
 _CONTRACTS = ("tasks/contracts.py", "tasks/spec.py", "docker/serving/contract.py", "docker/serving/preprocess.py")
 
+_SOURCES = ("tasks/ingest", "tasks/lineage/origin.py")
+_LOCKS = ("tasks/image/runtimes.py", "docker/runtimes")
+_ENGINE = ("tasks/image/engine.py", "tasks/image/docker_engine.py")
+
 #: Stage → the code that decides its results.
 CODE: Mapping[str, tuple[str, ...]] = {
-    "ingest": (*_CONTRACTS, "tasks/ingest"),
-    "export": (*_CONTRACTS, "tasks/ingest", "tasks/export"),
-    "parity": (*_CONTRACTS, "tasks/ingest", "tasks/parity", "docker/serving"),
+    "ingest": (*_CONTRACTS, *_SOURCES),
+    "export": (*_CONTRACTS, *_SOURCES, "tasks/export", "docker/serving/runners", *_LOCKS),
+    "parity": (*_CONTRACTS, *_SOURCES, "tasks/parity", "docker/serving"),
     "image": (*_CONTRACTS, "tasks/image", "docker/serving", "docker/runtimes", "docker/base"),
-    "smoke": (*_CONTRACTS, "tasks/smoke", "tasks/image/engine.py", "tasks/image/docker_engine.py"),
+    "smoke": (*_CONTRACTS, "tasks/smoke", *_ENGINE, "docker/serving"),
 }
 
 _LOADING = ("keras", "numpy", "onnx", "onnxruntime", "scikit-learn", "skops", "tensorflow-cpu", "torch")
@@ -107,7 +111,7 @@ def ingest_inputs(spec: ModelSpec, fingerprint: Digest) -> dict[str, Any]:
 def export_inputs(spec: ModelSpec, artifact: Artifact, format: str) -> dict[str, Any]:
     """The model and its signature. Neither the evaluation data nor how the model will be served."""
     return {
-        "model": model_digest(artifact),
+        "artifact": artifact_digest(artifact),
         "format": format,
         "signature": _plain(spec, "inputs", "outputs", "dynamic", "preprocess"),
     }
@@ -116,7 +120,7 @@ def export_inputs(spec: ModelSpec, artifact: Artifact, format: str) -> dict[str,
 def parity_inputs(spec: ModelSpec, artifact: Artifact, export: Export) -> dict[str, Any]:
     """Both models, what they are compared on, and what counts as equal."""
     return {
-        "model": model_digest(artifact),
+        "artifact": artifact_digest(artifact),
         "export": export,
         "evaluation": [artifact.evaluation.file.digest, list(artifact.evaluation.columns)],
         "metrics": [metric.model_dump(mode="json") for metric in spec.evaluation.metrics],
@@ -125,14 +129,13 @@ def parity_inputs(spec: ModelSpec, artifact: Artifact, export: Export) -> dict[s
     }
 
 
-def model_digest(artifact: Artifact) -> Digest:
-    """Identity of the trained model itself: its bytes and how to open them, not where it came from or is tested on."""
-    return digest_of(artifact.model_dump(mode="json", exclude={"evaluation", "source_uri", "source_run"}))
-
-
 def artifact_digest(artifact: Artifact) -> Digest:
-    """Identity of the model together with its origin. The URI is left out: a clone elsewhere is the same model."""
-    return digest_of(artifact.model_dump(mode="json", exclude={"evaluation", "source_uri"}))
+    """Identity of the trained model: its bytes, its signature, and how to open them.
+
+    Not what it is tested on, nor where it came from: a clone elsewhere is the same model, and so it is whether or not
+    MLflow could be asked for the training run.
+    """
+    return digest_of(artifact.model_dump(mode="json", exclude={"evaluation", "source_uri", "source_run"}))
 
 
 def _plain(spec: ModelSpec, *keys: str) -> dict[str, Any]:

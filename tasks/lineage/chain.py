@@ -20,7 +20,7 @@ from tasks.errors import BadInput, TrackingUnavailable
 from tasks.lineage.history import Recorded, packages
 from tasks.lineage.origin import ARTIFACT_TAG, training_run_of
 from tasks.lineage.tracking import public_uri, run_url, tracking
-from tasks.reuse import artifact_digest, model_digest
+from tasks.reuse import artifact_digest
 from tasks.settings import Settings
 from tasks.store import Store
 
@@ -156,7 +156,6 @@ def _identifiers(recorded: Recorded) -> Iterator[tuple[str, str]]:
         yield image.contract_digest, f"contract of image {image.format}"
     yield artifact_digest(artifact), "artifact"
     yield artifact.files.digest, "artifact"
-    yield model_digest(artifact), "model"
     for report in package.exports:
         if report.export is not None:
             yield digest_of(report.export), f"export {report.format}"

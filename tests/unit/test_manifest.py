@@ -1,0 +1,245 @@
+"""The package's verdict: only complete, fitting and passed evidence passes; everything else is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from tasks.contracts import Package, SmokeFigures, SmokeReport, Verdict, digest_of
+from tasks.manifest import assemble
+from tasks.spec import ServingSpec, SmokeSpec
+from tasks.store import LocalStore
+from tests import samples
+from tests.samples import FORMATS, TYPES
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path)
+
+
+def codes(package: Package) -> list[str]:
+    return [finding.code for finding in package.findings]
+
+
+def smoked(*, without: tuple[str, str] | None = None, **changes: object) -> list[SmokeReport]:
+    """Every cell's report, without one, or with one of them changed (`cell`)."""
+    cell = changes.pop("cell", None)
+    return [
+        samples.smoke_report(name, kind, **(changes if (name, kind) == cell else {}))
+        for name in FORMATS
+        for kind in TYPES
+        if (name, kind) != without
+    ]
+
+
+def test_complete_evidence_that_passed_is_a_package_that_passed(store: LocalStore) -> None:
+    package = samples.package(store)
+    assert package.verdict is Verdict.PASSED
+    assert package.findings == ()
+    assert len(package.smoke) == len(FORMATS) * len(TYPES)
+
+
+# --- the identity -------------------------------------------------------------------------------------------------
+
+
+@given(
+    formats=st.permutations(FORMATS),
+    types=st.permutations(TYPES),
+    repeats=st.integers(min_value=1, max_value=2),
+)
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_the_order_of_formats_and_types_does_not_matter(
+    store: LocalStore, formats: list[str], types: list[str], repeats: int
+) -> None:
+    spec = samples.spec(formats=tuple(formats), smoke=SmokeSpec(instance_types=tuple(types * repeats)))
+    shuffled = assemble(
+        spec,
+        samples.artifact(store),
+        [samples.export_report(store, name) for name in formats],
+        [samples.parity_report(store, name) for name in formats],
+        [samples.image(name) for name in formats],
+        [samples.smoke_report(name, kind) for kind in types for name in formats],
+    )
+    assert shuffled == samples.package(store)
+
+
+def test_the_identity_follows_from_the_inputs_whatever_came_out(store: LocalStore) -> None:
+    failed = samples.package(
+        store,
+        exports=[samples.failed_export(name) for name in FORMATS],
+        parity=[],
+        images=[],
+        smoke=[],
+    )
+    assert failed.verdict is Verdict.FAILED
+    assert failed.digest == samples.package(store).digest
+
+
+def test_other_instance_types_are_another_package(store: LocalStore) -> None:
+    fewer = samples.package(store, samples.spec(smoke=SmokeSpec(instance_types=TYPES[:1])))
+    assert fewer.digest != samples.package(store).digest
+
+
+# --- the verdict --------------------------------------------------------------------------------------------------
+
+
+def test_one_format_that_cannot_be_exported_fails_the_package_and_not_the_other(store: LocalStore) -> None:
+    package = samples.package(
+        store,
+        exports=[samples.failed_export("onnx"), samples.export_report(store, "savedmodel")],
+        parity=[samples.parity_report(store, "savedmodel")],
+        images=[samples.image("savedmodel")],
+        smoke=[samples.smoke_report("savedmodel", kind) for kind in TYPES],
+    )
+    assert package.verdict is Verdict.FAILED
+    assert codes(package) == ["EXPORT_UNSUPPORTED_OPERATOR"]
+    assert package.findings[0].evidence == {"stage": "export", "format": "onnx"}
+    assert package.serving_format == "savedmodel"
+
+
+@pytest.mark.parametrize("verdict", [Verdict.FAILED, Verdict.INCONCLUSIVE])
+def test_parity_that_did_not_pass_blocks_the_package(store: LocalStore, verdict: Verdict) -> None:
+    found = samples.finding("PARITY_DIFFERS", verdict=verdict)
+    package = samples.package(
+        store,
+        parity=[
+            samples.parity_report(store, "onnx", verdict=verdict, findings=(found,)),
+            samples.parity_report(store, "savedmodel"),
+        ],
+        images=[samples.image("savedmodel")],
+        smoke=[samples.smoke_report("savedmodel", kind) for kind in TYPES],
+    )
+    assert package.verdict is verdict
+    assert codes(package) == ["PARITY_DIFFERS"]
+
+
+@pytest.mark.parametrize("verdict", [Verdict.FAILED, Verdict.INCONCLUSIVE])
+def test_one_instance_type_that_did_not_pass_blocks_the_package(store: LocalStore, verdict: Verdict) -> None:
+    found = (samples.finding("SMOKE_OUT_OF_MEMORY", verdict=verdict),)
+    package = samples.package(store, smoke=smoked(cell=("onnx", "c4.large"), verdict=verdict, findings=found))
+    assert package.verdict is verdict
+    assert package.serving_format == "savedmodel"
+    assert package.findings[0].evidence == {"stage": "smoke", "format": "onnx", "instance_type": "c4.large"}
+
+
+def test_a_verdict_without_a_finding_blocks_all_the_same(store: LocalStore) -> None:
+    package = samples.package(store, smoke=smoked(cell=("onnx", "c4.large"), verdict=Verdict.FAILED))
+    assert package.verdict is Verdict.FAILED
+
+
+@pytest.mark.parametrize(
+    ("missing", "code"),
+    [
+        ("exports", "PACKAGE_EXPORT_MISSING"),
+        ("parity", "PACKAGE_PARITY_MISSING"),
+        ("images", "PACKAGE_IMAGE_MISSING"),
+        ("smoke", "PACKAGE_SMOKE_MISSING"),
+    ],
+)
+def test_evidence_that_is_missing_is_never_a_pass(store: LocalStore, missing: str, code: str) -> None:
+    package = samples.package(store, **{missing: []})
+    assert package.verdict is Verdict.INCONCLUSIVE
+    assert set(codes(package)) == {code}
+    assert package.serving_format is None
+
+
+def test_one_missing_cell_is_named(store: LocalStore) -> None:
+    package = samples.package(store, smoke=smoked(without=("savedmodel", "c4.large")))
+    assert package.verdict is Verdict.INCONCLUSIVE
+    assert package.findings[0].message == "there is no smoke result for savedmodel on c4.large"
+
+
+def test_parity_of_another_export_is_no_evidence(store: LocalStore) -> None:
+    foreign = samples.parity_report(store, "onnx", export_digest=digest_of("another"))
+    package = samples.package(store, parity=[foreign, samples.parity_report(store, "savedmodel")])
+    assert package.verdict is Verdict.INCONCLUSIVE
+    assert codes(package) == ["PACKAGE_PARITY_FOREIGN"]
+
+
+def test_smoke_of_another_image_is_no_evidence(store: LocalStore) -> None:
+    package = samples.package(store, smoke=smoked(cell=("onnx", "c6i.large"), image_digest=digest_of("another")))
+    assert package.verdict is Verdict.INCONCLUSIVE
+    assert codes(package) == ["PACKAGE_SMOKE_FOREIGN"]
+
+
+def test_a_remark_does_not_block(store: LocalStore) -> None:
+    remark = (samples.finding("SMOKE_EMULATED", verdict=Verdict.PASSED),)
+    package = samples.package(store, smoke=smoked(cell=("onnx", "c6i.large"), findings=remark))
+    assert package.verdict is Verdict.PASSED
+    assert codes(package) == ["SMOKE_EMULATED"]
+
+
+@given(dropped=st.sets(st.sampled_from(["exports", "parity", "images", "smoke"]), min_size=1), index=st.integers(0, 1))
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_no_gap_whatsoever_passes(store: LocalStore, dropped: set[str], index: int) -> None:
+    whole = samples.package(store)
+    evidence = {name: [*getattr(whole, name)] for name in ("exports", "parity", "images", "smoke")}
+    for name in dropped:
+        del evidence[name][index]
+    assert samples.package(store, **evidence).verdict is not Verdict.PASSED
+
+
+def test_two_answers_for_one_cell_are_a_mistake(store: LocalStore) -> None:
+    with pytest.raises(ValueError, match="two reports answer for onnx"):
+        samples.package(store, images=[samples.image("onnx"), samples.image("onnx")])
+
+
+def test_an_answer_that_nobody_asked_for_is_a_mistake(store: LocalStore) -> None:
+    with pytest.raises(ValueError, match="not asked for"):
+        samples.package(store, smoke=[*smoked(), samples.smoke_report("onnx", "m5.large")])
+
+
+# --- what serves --------------------------------------------------------------------------------------------------
+
+
+def with_p99(**by_format: float | None) -> list[SmokeReport]:
+    return [
+        samples.smoke_report(name, kind, figures=SmokeFigures(p99_ms=by_format[name]))
+        for name in FORMATS
+        for kind in TYPES
+    ]
+
+
+def test_the_fastest_format_serves(store: LocalStore) -> None:
+    assert samples.package(store, smoke=with_p99(onnx=3.0, savedmodel=2.0)).serving_format == "savedmodel"
+
+
+def test_a_format_is_as_fast_as_on_its_slowest_type(store: LocalStore) -> None:
+    smoke = [
+        samples.smoke_report("onnx", TYPES[0], figures=SmokeFigures(p99_ms=1.0)),
+        samples.smoke_report("onnx", TYPES[1], figures=SmokeFigures(p99_ms=9.0)),
+        *(samples.smoke_report("savedmodel", kind, figures=SmokeFigures(p99_ms=5.0)) for kind in TYPES),
+    ]
+    assert samples.package(store, smoke=smoke).serving_format == "savedmodel"
+
+
+def test_of_equally_fast_formats_the_smaller_image_serves(store: LocalStore) -> None:
+    images = [samples.image("onnx", size_bytes=200), samples.image("savedmodel", size_bytes=100)]
+    assert samples.package(store, images=images).serving_format == "savedmodel"
+
+
+def test_a_format_whose_latency_is_unknown_comes_last(store: LocalStore) -> None:
+    assert samples.package(store, smoke=with_p99(onnx=None, savedmodel=40.0)).serving_format == "savedmodel"
+
+
+def test_the_format_that_the_spec_asks_for_serves_though_it_is_slower(store: LocalStore) -> None:
+    spec = samples.spec(serving=ServingSpec(format="onnx"))
+    assert samples.package(store, spec, smoke=with_p99(onnx=9.0, savedmodel=1.0)).serving_format == "onnx"
+
+
+def test_a_format_that_is_asked_for_and_did_not_pass_leaves_nothing_to_serve(store: LocalStore) -> None:
+    spec = samples.spec(serving=ServingSpec(format="onnx"))
+    package = samples.package(store, spec, smoke=smoked(cell=("onnx", "c4.large"), verdict=Verdict.FAILED))
+    assert package.serving_format is None
+
+
+def test_a_format_that_is_asked_for_and_not_built_is_said(store: LocalStore) -> None:
+    spec = samples.spec(serving=ServingSpec(format="torch-export"))
+    package = samples.package(store, spec)
+    assert package.verdict is Verdict.FAILED
+    assert codes(package) == ["PACKAGE_SERVING_FORMAT_NOT_BUILT"]
