@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+from tasks.image.build import build, contract_bytes
 from tasks.image.docker_engine import connect
 from tasks.image.engine import Completed, ContainerSpec, ContainerState, Engine, ImageInfo, run, running
+from tasks.image.runtimes import RUNTIMES, Runtime, ensure_runtime
 
-__all__ = ["Completed", "ContainerSpec", "ContainerState", "Engine", "ImageInfo", "connect", "run", "running"]
+__all__ = [
+    "RUNTIMES",
+    "Completed",
+    "ContainerSpec",
+    "ContainerState",
+    "Engine",
+    "ImageInfo",
+    "Runtime",
+    "build",
+    "connect",
+    "contract_bytes",
+    "ensure_runtime",
+    "run",
+    "running",
+]

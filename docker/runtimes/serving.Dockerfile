@@ -1,0 +1,8 @@
+# The server on a runtime's libraries: a layer of its own, so that a change of it installs nothing again.
+ARG LIBRARIES
+FROM ${LIBRARIES}
+LABEL io.slipway.component=image
+COPY serving /opt/serving/serving
+ENTRYPOINT ["python3.11", "-m", "serving"]
+CMD ["serve"]
+EXPOSE 8000

@@ -1,0 +1,128 @@
+"""A runtime's locked libraries → a folder that is copied into its image: installed, trimmed, compiled.
+
+All of it happens outside the image, because the base has no installer, no shell and no network. Wheels come from uv's
+cache, a folder (`SLIPWAY_WHEELS`, air-gapped) or the package index; each is held against the lock's hash.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from tasks.errors import BuildFailed
+
+#: Shared objects below this size are not worth rewriting.
+_STRIP_FROM_BYTES = 1 << 20
+
+
+def locked_versions(lock: Path) -> dict[str, str]:
+    """Distribution → version, from a hashed requirements.txt."""
+    pins = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", lock.read_text(), flags=re.MULTILINE)
+    return dict(pins)
+
+
+def install(lock: Path, target: Path) -> None:
+    """Install exactly what the lock names into `target`.
+
+    Raises:
+        BuildFailed: with the installer's last lines.
+    """
+    uv = _uv()
+    environment = os.environ | {"UV_PYTHON": sys.executable, "UV_NO_PROGRESS": "1"}
+    # pip's settings for people behind a mirror hold for uv as well; uv separates links by commas.
+    if links := os.environ.get("PIP_FIND_LINKS"):
+        environment.setdefault("UV_FIND_LINKS", ",".join(links.split()))
+    if index := os.environ.get("PIP_INDEX_URL"):
+        environment.setdefault("UV_DEFAULT_INDEX", index)
+    command = [str(uv), "pip", "install", "--target", str(target), "--no-deps", "--require-hashes"]
+    if wheels := os.environ.get("SLIPWAY_WHEELS"):
+        command += ["--no-index", "--find-links", wheels]
+    elif not _has_cpu_torch(environment.get("UV_FIND_LINKS", "")):
+        # PyPI has no CPU build of torch; PyTorch's own index does.
+        command += ["--torch-backend", "cpu"]
+    done = subprocess.run(
+        [*command, "--requirement", str(lock)], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        last = "\n".join(done.stderr.strip().splitlines()[-15:])
+        raise BuildFailed(
+            f"the libraries of {lock.parent.name} could not be installed from its lock; uv says:\n{last}\n"
+            "without network, name a folder of wheels (`make wheels`) in SLIPWAY_WHEELS"
+        )
+
+
+def trim(folder: Path, patterns: list[Path]) -> None:
+    """Remove what the pattern files remove (their last matching line decides), empty folders and symbol tables."""
+    rules = [line for path in patterns if path.is_file() for line in path.read_text().splitlines()]
+    rules = [line for line in rules if line and not line.startswith("#")]
+    for path in [path for path in folder.rglob("*") if not path.is_dir()]:
+        name = path.relative_to(folder).as_posix()
+        decisive = next((rule for rule in reversed(rules) if fnmatchcase(name, rule.removeprefix("!"))), "!")
+        if not decisive.startswith("!"):
+            path.unlink()
+        elif ".so" in path.suffixes and path.stat().st_size >= _STRIP_FROM_BYTES:
+            strip_symbols(path)
+    for path in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
+        if not any(path.iterdir()):
+            path.rmdir()
+
+
+def strip_symbols(path: Path) -> None:
+    """Cut off what follows an ELF file's loaded segments: symbol tables for debuggers and the section headers.
+
+    What the loader maps (program headers, System V ABI chapter 5) is left as it is, byte by byte. The file is replaced,
+    not written to: it may share its bytes with a package cache.
+    """
+    with path.open("rb") as stream:
+        header = stream.read(64)
+        if header[:6] != b"\x7fELF\x02\x01":  # 64 bit, little-endian
+            return
+        programs, sections = struct.unpack_from("<QQ", header, 32)
+        size, count = struct.unpack_from("<HH", header, 54)
+        stream.seek(programs)
+        table = stream.read(size * count)
+        # p_offset and p_filesz of each program header
+        spans = [struct.unpack_from("<Q16xQ", table, index * size + 8) for index in range(count)]
+        end = max([programs + size * count, *(offset + length for offset, length in spans)])
+        if sections < end:
+            return
+        aside = path.with_name(f"{path.name}.stripped")
+        with aside.open("wb") as out:
+            # e_shoff, e_shentsize, e_shnum and e_shstrndx: no section headers
+            out.write(header[:40] + bytes(8) + header[48:58] + bytes(6))
+            stream.seek(64)
+            remaining = end - 64
+            while piece := stream.read(min(1 << 20, remaining)):
+                out.write(piece)
+                remaining -= len(piece)
+    shutil.copymode(path, aside)
+    aside.replace(path)
+
+
+def compile_bytecode(folder: Path, installed_at: str) -> None:
+    """Compile every module for the same Python (3.11), named as it will be in the image.
+
+    Unchecked, because an image's sources do not change: nothing is compared at start, and no time enters the files.
+    """
+    command = [sys.executable, "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash"]
+    # Some wheels carry templates that are no valid Python; they are no modules either.
+    subprocess.run([*command, "-s", str(folder), "-p", installed_at, str(folder)], capture_output=True, check=False)
+
+
+def _uv() -> Path:
+    beside = Path(sys.executable).with_name("uv")
+    found = beside if beside.is_file() else shutil.which("uv")
+    if found is None:
+        raise BuildFailed("uv is missing, which installs the runtimes' libraries: run `make setup`")
+    return Path(found)
+
+
+def _has_cpu_torch(links: str) -> bool:
+    folders = (Path(link.removeprefix("file://")) for link in links.split(",") if link)
+    return any(any(folder.glob("torch-*+cpu-cp311-*.whl")) for folder in folders)
