@@ -198,6 +198,9 @@ class OutputComparison(Contract):
     max_abs_diff: float | None
     max_rel_diff: float | None
     worst_margin: float | None = Field(description="largest |difference| / allowed; above 1 fails")
+    noise: float | None = Field(
+        None, description="largest difference of the source from itself where only rounding changes; for floats"
+    )
     tolerance: Tolerance
 
 

@@ -1,0 +1,180 @@
+"""The parity report for people: one HTML file that needs nothing else, readable on a phone, light and dark.
+
+In: the report and the evidence behind it. Out: the text of the page. Figures are prepared here; how they look is in
+`report.html.j2`, which escapes everything that it is given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.contracts import Artifact, Export, MetricComparison, OutputComparison, ParityReport, Verdict
+from tasks.figures import short, size
+from tasks.parity.inputs import Pool
+from tasks.parity.judge import Outcome
+from tasks.parity.reference import Reference
+from tasks.spec import ModelSpec
+
+_SAID = {
+    Verdict.PASSED: "answers as the source model does",
+    Verdict.FAILED: "does not answer as the source model does",
+    Verdict.INCONCLUSIVE: "could not be compared with its source model",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything that the page shows beside the report itself; empty where the gate stopped before."""
+
+    spec: ModelSpec
+    artifact: Artifact
+    export: Export
+    asked: tuple[Pool, ...]
+    references: tuple[Reference, ...]
+    outcomes: tuple[Outcome, ...] = ()
+    metrics: tuple[MetricComparison, ...] = ()
+    outputs: tuple[OutputComparison, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One output on one pool: figures, and their places on a logarithmic axis in per cent (None: nothing to show)."""
+
+    pool: str
+    rows: int
+    compared: int
+    exact: bool
+    noise: float | None
+    difference: float | None
+    margin: float | None
+    allowed: float | None
+    wrong: bool
+    noise_at: float | None = None
+    difference_at: float | None = None
+    allowed_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """All pools of one output on one axis; `ticks` are decades: place in per cent, exponent."""
+
+    output: str
+    dtype: str
+    method: str
+    bars: tuple[Bar, ...]
+    ticks: tuple[tuple[float, int], ...]
+    noise: tuple[tuple[str, str, float], ...]
+
+
+def render(report: ParityReport, evidence: Evidence) -> str:
+    """The page."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("tasks.parity", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"figure": _figure, "short": short, "size": size}
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        said=_SAID[report.verdict],
+        spec=evidence.spec,
+        artifact=evidence.artifact,
+        export=evidence.export,
+        charts=[_chart(tensor.name, evidence) for tensor in evidence.spec.outputs] if evidence.outcomes else [],
+        batches=_batches(evidence.outcomes, evidence.asked),
+        metrics=evidence.metrics,
+        blocking=[finding for finding in report.findings if finding.verdict is not Verdict.PASSED],
+        remarks=[finding for finding in report.findings if finding.verdict is Verdict.PASSED],
+    )
+
+
+def _chart(name: str, evidence: Evidence) -> Chart:
+    tensor = next(tensor for tensor in evidence.spec.outputs if tensor.name == name)
+    bars = [
+        _bar(name, pool, evidence.references[number], [o for o in evidence.outcomes if o.batch.pool == number])
+        for number, pool in enumerate(evidence.asked)
+    ]
+    shown = [
+        value for bar in bars for value in (bar.noise, bar.difference, bar.allowed) if value and math.isfinite(value)
+    ]
+    noise = tuple(
+        (pool.name, condition, value)
+        for pool, found in zip(evidence.asked, evidence.references, strict=True)
+        for condition, value in found.noise[name].largest.items()
+    )
+    if not shown or bars[0].exact:
+        return Chart(name, tensor.dtype.value, "compared exactly", tuple(bars), (), noise)
+    low, high = math.floor(math.log10(min(shown))), math.ceil(math.log10(max(shown)))
+    high = max(high, low + 1)
+
+    def at(value: float | None) -> float | None:
+        if value is None or not math.isfinite(value):
+            return None
+        return 0.0 if value <= 0 else round(100 * (math.log10(value) - low) / (high - low), 2)
+
+    placed = tuple(
+        Bar(
+            **{field: getattr(bar, field) for field in Bar.__slots__ if not field.endswith("_at")},
+            noise_at=at(bar.noise),
+            difference_at=at(bar.difference),
+            allowed_at=at(bar.allowed),
+        )
+        for bar in bars
+    )
+    step = max(1, (high - low) // 4)
+    ticks = tuple((round(100 * (power - low) / (high - low), 2), power) for power in range(low, high + 1, step))
+    twin = evidence.references[0].noise[name].twin
+    method = "noise against the source in float64" if twin else "noise from moved inputs, and the rounding bound"
+    return Chart(name, tensor.dtype.value, method, placed, ticks, noise)
+
+
+def _bar(name: str, pool: Pool, source: Reference, outcomes: Sequence[Outcome]) -> Bar:
+    found = [outcome.against_source[name] for outcome in outcomes if outcome.error is None]
+    worst = max(found, key=lambda item: item.worst_margin or -1.0, default=None)
+    noise = source.noise[name]
+    exact = not noise.largest and noise.allowance.rtol == 0
+    return Bar(
+        pool=pool.name,
+        rows=pool.rows,
+        compared=sum(item.compared for item in found),
+        exact=exact,
+        noise=None if exact else noise.level,
+        difference=max((item.max_abs_diff for item in found if item.max_abs_diff is not None), default=None),
+        margin=worst.worst_margin if worst else None,
+        allowed=worst.worst.allowed if worst and worst.worst and not exact else None,
+        wrong=any(item.mismatch is not None for item in found) or len(found) < len(outcomes),
+    )
+
+
+def _batches(outcomes: Sequence[Outcome], pools: Sequence[Pool]) -> Sequence[Mapping[str, Any]]:
+    """Per pool: every size that was asked for, and whether all its batches were answered right."""
+    table = []
+    for number, pool in enumerate(pools):
+        mine = [outcome for outcome in outcomes if outcome.batch.pool == number]
+        sizes = {
+            asked: all(
+                outcome.error is None
+                and all(
+                    found.mismatch is None
+                    for found in (*outcome.against_source.values(), *outcome.against_itself.values())
+                )
+                for outcome in mine
+                if outcome.batch.size == asked
+            )
+            for asked in sorted({outcome.batch.size for outcome in mine})
+        }
+        if sizes:
+            table.append({"pool": pool.name, "rows": pool.rows, "sizes": sizes})
+    return table
+
+
+def _figure(value: float | None, digits: int = 3) -> str:
+    """A measurement; `–` where there is none."""
+    return "–" if value is None else f"{value:.{digits}g}"
