@@ -1,0 +1,234 @@
+"""`slipway` as users run it: exit codes, output for people and for programs, errors in a sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.contracts import Package
+from tasks.store import LocalStore
+from tests import samples
+
+ROOT = Path(__file__).parents[2]
+SLIPWAY = Path(sys.executable).with_name("slipway")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+def slipway(home: Path, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLIPWAY_", "MLFLOW_"))}
+    return subprocess.run(
+        [SLIPWAY, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**environment, "SLIPWAY_HOME": str(home), **(env or {})},
+        cwd=home.parent,
+    )
+
+
+def published(home: Path, name: str = "digits", **evidence: Any) -> Package:
+    store = LocalStore(home / "store")
+    package = samples.package(store, samples.spec(name=name), artifact=samples.artifact(store, name=name), **evidence)
+    store.put_result("package", package.digest, package.model_dump_json())
+    return package
+
+
+# --- starting up --------------------------------------------------------------------------------------------------
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from tasks.cli import run; run(['--help']); run(['package', '--help']);"
+        "heavy = {'torch', 'tensorflow', 'jax', 'mlflow', 'numpy', 'docker', 'sklearn', 'onnx', 'pandas'};"
+        "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["package", "--help"], ["lineage", "--help"]])
+def test_help_goes_to_standard_output(home: Path, arguments: list[str]) -> None:
+    done = slipway(home, *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage: slipway" in done.stdout
+
+
+def test_the_version_is_shown(home: Path) -> None:
+    assert slipway(home, "--version").stdout.startswith("slipway 0.")
+
+
+# --- bad input ----------------------------------------------------------------------------------------------------
+
+
+def spec_file(folder: Path, **changes: object) -> Path:
+    """An example's spec in another folder, without its artifacts unless they are linked."""
+    from ruamel.yaml import YAML
+
+    example = ROOT / "examples" / "breast-cancer-classifier"
+    yaml = YAML(typ="safe", pure=True)
+    content = {**yaml.load(example / "model.yaml"), **changes}
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "model.yaml").open("w") as out:
+        yaml.dump(content, out)
+    return folder / "model.yaml"
+
+
+BAD = {
+    "no file": ["package", "nowhere/model.yaml"],
+    "unknown command": ["pakcage"],
+    "missing argument": ["package"],
+    "unknown option": ["status", "--nope"],
+    "unknown model": ["status", "nobody"],
+    "unknown digest": ["lineage", "0123456789abcdef"],
+    "no digest at all": ["lineage", "what?"],
+}
+
+
+@pytest.mark.parametrize("arguments", BAD.values(), ids=BAD)
+def test_bad_input_is_one_sentence_and_exit_code_2(home: Path, arguments: list[str]) -> None:
+    done = slipway(home, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("slipway: ")
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", BAD.values(), ids=BAD)
+def test_with_json_errors_are_json_too(home: Path, arguments: list[str]) -> None:
+    done = slipway(home, *arguments, "--json")
+    error = json.loads(done.stdout)["error"]
+    assert (done.returncode, error["exit_code"], done.stderr) == (2, 2, "")
+    assert error["message"]
+
+
+def test_every_problem_of_a_spec_is_told_with_its_line(home: Path, tmp_path: Path) -> None:
+    path = spec_file(tmp_path / "model", nmae="typo", formats=["onxx"])
+    done = slipway(home, "package", str(path))
+    assert done.returncode == 2
+    assert "did you mean" in done.stderr
+    problems = json.loads(slipway(home, "package", str(path), "--json").stdout)["error"]["problems"]
+    assert len(problems) >= 3  # both typos and the missing files
+    assert {problem["key"] for problem in problems} >= {"nmae"}
+    assert any(problem["line"] is not None for problem in problems)
+
+
+@pytest.fixture
+def valid(tmp_path: Path) -> Path:
+    """A spec whose files are there."""
+    artifacts = ROOT / "examples" / "breast-cancer-classifier" / "artifacts"
+    if not artifacts.is_dir():
+        pytest.skip("the example is not trained")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "artifacts").symlink_to(artifacts)
+    return spec_file(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "nearest"),
+    [("--formats", "onxn", "onnx"), ("--instance-types", "c6i.larg", "c6i.large"), ("--formats", "savedmodel", "onnx")],
+)
+def test_an_unknown_format_or_type_suggests_the_nearest(
+    home: Path, valid: Path, option: str, value: str, nearest: str
+) -> None:
+    done = slipway(home, "package", str(valid), option, value)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert nearest in done.stderr
+
+
+def test_a_traceback_is_shown_only_where_it_is_asked_for(home: Path) -> None:
+    assert "Traceback" in slipway(home, "package", "nowhere.yaml", "--debug").stderr
+
+
+# --- the platform -------------------------------------------------------------------------------------------------
+
+
+def test_a_store_that_cannot_be_used_is_the_platforms_fault(home: Path, tmp_path: Path) -> None:
+    done = slipway(home, "status", env={"SLIPWAY_STORE": "nowhere://bucket"})
+    assert done.returncode == 3
+    assert "nowhere://bucket" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# --- questions ----------------------------------------------------------------------------------------------------
+
+
+def test_asking_leaves_nothing_behind(home: Path) -> None:
+    done = slipway(home, "status")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "slipway package" in done.stdout
+    assert not home.exists()
+
+
+def test_status_shows_each_models_newest_package(home: Path) -> None:
+    first, second = published(home, "digits"), published(home, "wine")
+    done = slipway(home, "status")
+    assert done.returncode == 0
+    for package in (first, second):
+        assert package.digest in done.stdout
+    assert "onnx (serves)" in done.stdout
+    assert "accuracy 0.9" in done.stdout
+    assert "✓ c6i.large" in done.stdout
+
+
+def test_status_of_one_model_shows_its_findings(home: Path) -> None:
+    published(home, "wine")
+    published(home, "digits", smoke=[])
+    done = slipway(home, "status", "digits")
+    assert "PACKAGE_SMOKE_MISSING" in done.stdout
+    assert "wine" not in done.stdout
+
+
+def test_a_model_that_is_nearly_known_is_suggested(home: Path) -> None:
+    published(home, "digits")
+    assert "did you mean digits?" in slipway(home, "status", "digts").stderr
+
+
+def test_status_as_json_is_the_manifest(home: Path) -> None:
+    package = published(home)
+    done = slipway(home, "status", "--json")
+    (found,) = json.loads(done.stdout)["packages"]
+    assert found["package"] == package.digest
+    assert Package.model_validate(found["manifest"]) == package
+
+
+def test_lineage_walks_from_an_image_to_the_training_run_and_the_data(home: Path) -> None:
+    package = published(home)
+    done = slipway(home, "lineage", package.images[0].digest)
+    assert done.returncode == 0
+    for expected in (package.digest, str(package.artifact.source_run), "digits.keras", "eval.npz", "note: "):
+        assert expected in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_lineage_as_json_is_one_document(home: Path) -> None:
+    package = published(home)
+    done = slipway(home, "lineage", package.digest.removeprefix("sha256:")[:10], "--json")
+    found = json.loads(done.stdout)
+    assert found["found"] == "package"
+    assert found["packages"][0]["package"] == package.digest
+    assert found["notes"]
+
+
+def test_a_reader_that_has_had_enough_gets_no_complaint(home: Path) -> None:
+    for index in range(30):
+        published(home, f"model-{index}")
+    command = f"{SLIPWAY} status --json | head -c 10"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "SLIPWAY_HOME": str(home)},
+    )
+    assert done.stderr == ""
