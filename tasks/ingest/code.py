@@ -1,6 +1,8 @@
 """The entrypoint of a PyTorch state dict: the user's own module, handed over beside model.yaml.
 
-Only the module and what it imports from its own folder are stored. Libraries are not: they are Slipway's.
+This is code that runs here by design: the state dict beside it holds only tensors, and something must build the
+module that they belong to. Only the module and what it imports from its own folder are stored; libraries are
+Slipway's own.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import ast
 import importlib
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +19,33 @@ from tasks.contracts import FileTree
 from tasks.errors import SourceError
 from tasks.store import Store, put_file
 
-_import_lock = threading.Lock()
+_importing = threading.Lock()
 
 
 def module_files(folder: Path, entrypoint: str) -> tuple[Path, ...]:
-    """The entrypoint's module and its local imports, as sorted paths relative to `folder`."""
+    """The entrypoint's module and its local imports, as sorted paths relative to `folder`.
+
+    Imports are followed wherever they stand in the code. What is imported by a computed name is not found.
+
+    Raises:
+        SourceError: the module is not there, or one of the files is not Python.
+    """
+    module = entrypoint.partition(":")[0]
     found: set[Path] = set()
-    waiting = [entrypoint.partition(":")[0]]
+    waiting = [module]
     while waiting:
         for path in _files_of(folder, waiting.pop()):
             if path not in found:
                 found.add(path)
                 waiting += _imports(folder, path)
+    if not found:
+        raise SourceError(f"source.entrypoint: there is no module {module} in the folder of the spec")
     return tuple(sorted(found))
 
 
 def store_code(folder: Path, entrypoint: str, store: Store) -> FileTree:
     """Store the entrypoint's module and its local imports."""
-    paths = module_files(folder, entrypoint)
-    if not paths:
-        raise SourceError(f"source.entrypoint: there is no {entrypoint.partition(':')[0]}.py in {folder}")
-    files = [put_file(store, folder / path, path.as_posix()) for path in paths]
+    files = [put_file(store, folder / path, path.as_posix()) for path in module_files(folder, entrypoint)]
     return FileTree(files=tuple(sorted(files, key=lambda file: file.path)))
 
 
@@ -44,7 +53,11 @@ def call_entrypoint(code: Path, entrypoint: str) -> Any:
     """Import the module from the folder `code` and call its callable without arguments.
 
     The folder's modules are imported under their own names but not left in `sys.modules`, so that two models in one
-    process may both call theirs `model`.
+    process may both call theirs `model`. So a module's local imports belong at its top, not inside functions that run
+    later.
+
+    Raises:
+        SourceError: the module cannot be imported, has no such callable, or the callable raised.
     """
     module_name, _, attribute = entrypoint.partition(":")
     names = {path.relative_to(code).parts[0].removesuffix(".py") for path in code.rglob("*.py")}
@@ -52,17 +65,31 @@ def call_entrypoint(code: Path, entrypoint: str) -> Any:
     def ours(name: str) -> bool:
         return name.partition(".")[0] in names
 
-    with _import_lock:
+    with _importing:
         stashed = {name: sys.modules.pop(name) for name in list(sys.modules) if ours(name)}
         sys.path.insert(0, str(code))
         importlib.invalidate_caches()
         try:
-            return getattr(importlib.import_module(module_name), attribute)()
+            build = getattr(importlib.import_module(module_name), attribute)
+            return build()
+        except ModuleNotFoundError as error:
+            raise SourceError(
+                f"{entrypoint} imports {error.name}, which is neither in the spec's folder nor installed; "
+                "put the module beside model.yaml, or install the library where Slipway runs"
+            ) from error
+        except Exception as error:  # the user's own code may raise anything
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{Path(where.filename).name}:{where.lineno}"
+            raise SourceError(f"{entrypoint} raised {type(error).__name__} at {place}: {_first_line(error)}") from error
         finally:
             sys.path.remove(str(code))
             for name in [name for name in sys.modules if ours(name)]:
                 del sys.modules[name]
             sys.modules.update(stashed)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0]
 
 
 def _files_of(folder: Path, module: str) -> list[Path]:
@@ -79,10 +106,12 @@ def _files_of(folder: Path, module: str) -> list[Path]:
 
 
 def _imports(folder: Path, path: Path) -> list[str]:
+    """Every module that the file may import; names imported from a package may be its modules, or not."""
     try:
         tree = ast.parse((folder / path).read_bytes())
-    except SyntaxError as error:
-        raise SourceError(f"{path}:{error.lineno}: not Python: {error.msg}") from error
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None) or 1
+        raise SourceError(f"{path}:{line} is not Python: {getattr(error, 'msg', error)}") from error
     package = list(path.parent.parts)
     names = []
     for node in ast.walk(tree):
