@@ -1,7 +1,7 @@
 # Everything a newcomer types. The work is in scripts/, so that it can be read, tested and run alone.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check up down status train bench lock wheels
+.PHONY: help setup demo test check up down status bench lock wheels
 PYTHON := .venv/bin/python
 export SLIPWAY_HOME ?= $(CURDIR)/.slipway
 
@@ -11,7 +11,7 @@ help: ## what there is
 setup: ## bring what is missing: Debian packages, Docker engine, .venv, base image
 	@scripts/setup.sh
 
-demo: setup train up ## set up, train the examples, package them through Airflow, print what came out
+demo: setup ## set up, train the examples, package them through Airflow, print what came out
 	@$(PYTHON) scripts/demo.py
 
 test: ## set up, run the whole suite (PYTEST="-k smoke" to narrow it)
@@ -32,9 +32,6 @@ down: ## stop them, and whatever a killed start left behind
 
 status: setup ## which of them run, and where they answer
 	@$(PYTHON) -m scripts.services status
-
-train: setup ## train the examples that are not trained yet
-	@scripts/train.sh
 
 bench: setup ## the figures that the README quotes
 	@scripts/bench.sh
