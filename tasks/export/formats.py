@@ -36,26 +36,26 @@ FORMATS: dict[str, Format] = {
         name="onnx",
         runtime="onnx",
         exporters={
-            "pytorch": "tasks.export.torch_onnx:export",
-            "keras": "tasks.export.keras_onnx:export",
-            "tensorflow": "tasks.export.savedmodel_onnx:export",
-            "sklearn": "tasks.export.sklearn_onnx:export",
-            "onnx": "tasks.export.onnx_onnx:export",
+            "pytorch": "tasks.export.torch_to_onnx:export",
+            "keras": "tasks.export.keras_to_onnx:export",
+            "tensorflow": "tasks.export.savedmodel_to_onnx:export",
+            "sklearn": "tasks.export.sklearn_to_onnx:export",
+            "onnx": "tasks.export.onnx_to_onnx:export",
         },
     ),
     "savedmodel": Format(
         name="savedmodel",
         runtime="tensorflow",
         exporters={
-            "pytorch": "tasks.export.torch_savedmodel:export",
-            "keras": "tasks.export.keras_savedmodel:export",
-            "tensorflow": "tasks.export.savedmodel_savedmodel:export",
+            "pytorch": "tasks.export.torch_to_savedmodel:export",
+            "keras": "tasks.export.keras_to_savedmodel:export",
+            "tensorflow": "tasks.export.savedmodel_to_savedmodel:export",
         },
     ),
     "torch-export": Format(
         name="torch-export",
         runtime="torch",
-        exporters={"pytorch": "tasks.export.torch_export:export"},
+        exporters={"pytorch": "tasks.export.torch_to_torch_export:export"},
     ),
 }
 

@@ -1,0 +1,125 @@
+"""An exporter's ONNX file → the one that is served: the signature's names, open dimensions, nothing of this machine.
+
+Works on the graph alone and leaves the weights where they are, so that models beyond protobuf's 2 GB pass through.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from serving.contract import Signature
+from tasks.contracts import Owner
+from tasks.export.conversion import ExportFailure, reason_of
+from tasks.export.onnx_limits import onnx_limits
+from tasks.export.onnx_signature import graphs, take_dimensions, take_names
+
+if TYPE_CHECKING:
+    import onnx
+
+FILE = "model.onnx"
+DATA_FILE = "model.onnx.data"
+#: Weights of more bytes than this are written beside the graph: a protobuf message ends at 2 GiB, graph included.
+EXTERNAL_OVER_BYTES = 1_500_000_000
+#: What torch.onnx notes about a node; the paths in it are this machine's. Module names are kept.
+_LOCAL_METADATA = {"pkg.torch.onnx.stack_trace"}
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxVersions:
+    """The default domain's operator set and the version of the file format."""
+
+    opset: int
+    ir_version: int
+
+
+def finish(
+    path: Path,
+    signature: Signature,
+    *,
+    rename: bool = True,
+    strip: bool = True,
+    external_over: int = EXTERNAL_OVER_BYTES,
+) -> OnnxVersions:
+    """Bring the file at `path` to the signature, in place, and check it.
+
+    Args:
+        rename: inputs and outputs are the signature's by position, and take its names; else by name.
+        strip: leave out doc strings and paths that the exporter noted.
+        external_over: weights of more bytes go into a file of their own.
+
+    Raises:
+        ExportFailure: a dimension is frozen, the file does not have the signature, is not legal ONNX, or is too new
+            for the onnxruntime that will serve.
+    """
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    before = model.SerializeToString(deterministic=True)
+    take_names(model, signature, rename=rename)
+    take_dimensions(model, signature)
+    if strip:
+        _strip(model)
+    model.ClearField("training_info")
+    if model.ByteSize() > external_over:
+        onnx.load_external_data_for_model(model, str(path.parent))
+        onnx.save_model(
+            model,
+            path,
+            save_as_external_data=True,
+            all_tensors_to_one_file=True,
+            location=DATA_FILE,
+            size_threshold=1024,
+        )
+    elif (after := model.SerializeToString(deterministic=True)) != before:
+        path.write_bytes(after)
+    return check(path)
+
+
+def check(path: Path) -> OnnxVersions:
+    """Legal ONNX with shapes that hold together, and not newer than the onnxruntime that will serve.
+
+    Raises:
+        ExportFailure: it is not.
+    """
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportFailure(
+            "EXPORT_INVALID_ONNX",
+            f"the ONNX checker refuses the exported file: {reason_of(error)}",
+            "the full message is kept as evidence; choose another format meanwhile",
+            owner=Owner.PLATFORM,
+        ) from error
+    model = onnx.load(path, load_external_data=False)
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+    limits = onnx_limits()
+    for what, found, limit in (("opset", opset, limits.opset), ("IR version", model.ir_version, limits.ir_version)):
+        if found > limit:
+            raise ExportFailure(
+                "EXPORT_OPSET_TOO_NEW",
+                f"the file has {what} {found}, but onnxruntime {limits.version}, which serves it, reads up to {limit}",
+                f"export the model with {what} {limit} or older",
+                evidence={"found": found, "limit": limit},
+            )
+    return OnnxVersions(opset, model.ir_version)
+
+
+# --- traces of this machine ---------------------------------------------------------------------------------------
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Leave out doc strings and what names files of this machine."""
+    model.ClearField("doc_string")
+    for part in [*graphs(model.graph), *model.functions]:
+        part.ClearField("doc_string")
+        for item in (*part.node, *part.value_info, *getattr(part, "initializer", ())):
+            item.ClearField("doc_string")
+            kept = [entry for entry in item.metadata_props if entry.key not in _LOCAL_METADATA]
+            if len(kept) != len(item.metadata_props):
+                copies = [type(entry).FromString(entry.SerializeToString()) for entry in kept]
+                del item.metadata_props[:]
+                item.metadata_props.extend(copies)

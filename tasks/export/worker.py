@@ -1,0 +1,115 @@
+"""The child process that runs one exporter: `python -m tasks.export.worker REQUEST OUTCOME`.
+
+In: a `Request` as JSON. Out: an `Outcome` as JSON, written last and at once; a worker that leaves none has crashed.
+Whatever exporters print goes to the worker's own stdout and stderr, which the parent keeps.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import signal
+import sys
+import traceback
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from tasks.contracts import Owner
+from tasks.export.conversion import Conversion, Exporter, ExportFailure, Source, reason_of
+from tasks.export.formats import FORMATS
+from tasks.export.outcome import Outcome, Raised, Refused, Request, Written
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def attempt(request: Request) -> Written | Refused | Raised:
+    """Load the source, run the exporter, try the file."""
+    from tasks.errors import SlipwayError
+
+    try:
+        return _export(request)
+    except ExportFailure as failure:
+        return Refused(
+            code=failure.code,
+            message=failure.message,
+            advice=failure.advice,
+            owner=failure.owner,
+            evidence=failure.evidence,
+            other_formats=failure.other_formats,
+            details=traceback.format_exc(),
+        )
+    except SlipwayError as error:
+        return Raised(error=type(error).__name__, message=str(error))
+    except Exception as error:  # noqa: BLE001 -- converters raise anything; a crash of theirs is a verdict on the pair, not ours
+        return Refused(
+            code="EXPORT_FAILED",
+            message=f"the {request.format} exporter failed with {type(error).__name__}: {reason_of(error)}",
+            advice="the full message is kept as evidence; serve another format meanwhile",
+            owner=Owner.PLATFORM,
+            evidence={"error": type(error).__name__},
+            other_formats=True,
+            details=traceback.format_exc(),
+        )
+
+
+def _export(request: Request) -> Written:
+    from tasks.export.trial import run_once
+    from tasks.ingest import load_source
+    from tasks.store import open_store
+
+    artifact, entry = request.artifact, FORMATS[request.format]
+    model = load_source(artifact, open_store(request.store_uri), request.work)
+    source = Source(model, request.work / "source" / artifact.root)
+    conversion = exporter_of(request.format, artifact.framework)(source, artifact.signature, request.folder)
+    run_once(source, artifact.signature, entry.runtime, request.folder, conversion)
+    return Written(
+        root=conversion.root,
+        exporter=conversion.exporter,
+        opset=conversion.opset,
+        ir_version=conversion.ir_version,
+        versions=_versions(conversion),
+    )
+
+
+def exporter_of(format: str, framework: str) -> Exporter:
+    """Import the exporter that writes `format` from models of `framework`."""
+    module, _, function = FORMATS[format].exporters[framework].partition(":")
+    exporter: Exporter = getattr(importlib.import_module(module), function)
+    return exporter
+
+
+def _versions(conversion: Conversion) -> dict[str, str]:
+    versions = {}
+    for name in (*conversion.distributions, "numpy"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "absent"
+    return dict(sorted(versions.items()))
+
+
+def _die_with(parent: int) -> None:
+    """Ask the kernel to kill this process when its parent ends, however it ends (Linux; elsewhere the parent does)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before the kernel was asked
+            os._exit(1)
+
+
+def main() -> None:
+    """Read the request, write the outcome."""
+    request_file, outcome_file = (Path(argument) for argument in sys.argv[1:3])
+    request = Request.model_validate_json(request_file.read_text())
+    _die_with(request.parent)
+    outcome = Outcome(result=attempt(request))
+    aside = outcome_file.with_suffix(".aside")
+    aside.write_text(outcome.model_dump_json())
+    aside.replace(outcome_file)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # the outcome is written: libraries that crash while they are unloaded change nothing
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""What every exporter promises, for every model of the zoo: names, open dimensions, the source's answers."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import serving.runners
+from tasks.export.formats import formats_of
+from tasks.export.sizes import sample_inputs, shape_of
+from tests.integration.export.conftest import Exports
+
+FRAMEWORKS = {
+    "cnn": "pytorch",
+    "transformer": "pytorch",
+    "recurrent": "pytorch",
+    "several": "pytorch",
+    "program": "pytorch",
+    "keras_two": "keras",
+    "keras_cnn": "keras",
+    "savedmodel": "tensorflow",
+    "classifier": "sklearn",
+    "columns": "sklearn",
+    "onnx_file": "onnx",
+}
+PAIRS = [(name, target) for name, framework in FRAMEWORKS.items() for target in formats_of(framework)]
+every_pair = pytest.mark.parametrize(("name", "format"), PAIRS)
+
+
+@every_pair
+def test_answers_as_the_source_does_at_every_size(exported: Exports, name: str, format: str) -> None:
+    folder, conversion = exported(name, format)
+    model = exported.model(name)
+    runner = serving.runners.load(exported.runtime(format), folder / conversion.root, model.signature)
+    for sizes in ({"batch": batch, "length": length} for batch, length in ((1, 1), (2, 5), (7, 12), (16, 5))):
+        inputs = sample_inputs(model.signature, sizes)
+        expected, found = model.predict(inputs), runner.run(inputs)
+        assert list(found) == [tensor.name for tensor in model.signature.outputs]
+        for tensor in model.signature.outputs:
+            assert found[tensor.name].shape == expected[tensor.name].shape == shape_of(tensor, sizes)
+            assert found[tensor.name].dtype == tensor.dtype.numpy
+            np.testing.assert_allclose(found[tensor.name], expected[tensor.name], atol=2e-6, rtol=1e-5)
+    runner.close()
+
+
+@every_pair
+def test_gives_the_same_bytes_again(exported: Exports, name: str, format: str) -> None:
+    (first, _), (second, _) = exported(name, format), exported.again(name, format)
+    assert digests(first) == digests(second)
+
+
+@every_pair
+def test_names_no_path_of_this_machine(exported: Exports, name: str, format: str) -> None:
+    folder, _ = exported(name, format)
+    local = [str(Path(__file__).parents[3]).encode(), str(folder.parent).encode(), b"site-packages"]
+    for path in folder.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert not [place for place in local if place in content]
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_onnx_files_name_every_open_dimension_as_the_spec_does(exported: Exports, name: str) -> None:
+    import onnx
+
+    folder, conversion = exported(name, "onnx")
+    model = onnx.load(folder / conversion.root)
+    signature = exported.model(name).signature
+    for values, tensors in ((model.graph.input, signature.inputs), (model.graph.output, signature.outputs)):
+        shapes = {
+            value.name: tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim)
+            for value in values
+        }
+        assert list(shapes) == [tensor.name for tensor in tensors]
+        assert shapes == {tensor.name: tensor.shape for tensor in tensors}
+    assert conversion.ir_version == model.ir_version
+    assert conversion.opset == next(entry.version for entry in model.opset_import if not entry.domain)
+
+
+def test_onnx_nodes_keep_the_module_that_they_came_from(exported: Exports) -> None:
+    import onnx
+
+    folder, conversion = exported("transformer", "onnx")
+    scopes = {
+        entry.value
+        for node in onnx.load(folder / conversion.root).graph.node
+        for entry in node.metadata_props
+        if entry.key == "pkg.torch.onnx.name_scopes"
+    }
+    assert any("encoder.layers.1.norm1" in scope for scope in scopes)
+
+
+def test_recurrent_layers_are_single_operators(exported: Exports) -> None:
+    import onnx
+
+    folder, conversion = exported("recurrent", "onnx")
+    operators = [node.op_type for node in onnx.load(folder / conversion.root).graph.node]
+    assert (operators.count("LSTM"), operators.count("GRU"), operators.count("Loop")) == (2, 1, 0)
+
+
+def test_onnx_that_fits_stays_as_it_came(exported: Exports) -> None:
+    folder, conversion = exported("onnx_file", "onnx")
+    assert (folder / conversion.root).read_bytes() == exported.model("onnx_file").path.read_bytes()
+
+
+def test_a_savedmodel_that_fits_stays_as_it_came(exported: Exports) -> None:
+    folder, _ = exported("savedmodel", "savedmodel")
+    assert digests(folder) == digests(exported.model("savedmodel").path)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
