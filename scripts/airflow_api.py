@@ -35,6 +35,7 @@ class Task:
     state: str | None
     try_number: int
     duration_s: float | None
+    pid: int | None
 
     @property
     def name(self) -> str:
@@ -97,6 +98,11 @@ class AirflowApi:
         self._call("PATCH", f"/api/v2/dags/{dag_id}", json={"is_paused": False})
         return True
 
+    def plugins(self) -> list[dict[str, Any]]:
+        """What Airflow knows about its plugins."""
+        found: list[dict[str, Any]] = self._call("GET", "/api/v2/plugins")["plugins"]
+        return found
+
     # --- runs -----------------------------------------------------------------------------------------------------
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any], run_id: str | None = None) -> Run:
@@ -139,14 +145,14 @@ class AirflowApi:
         return [_task(item) for item in found["task_instances"]]
 
     def log(self, run: Run, task_id: str, map_index: int = _UNMAPPED, try_number: int = 1) -> str:
-        """A task's log, its lines only."""
+        """A task's log: its lines, each with the reason that Airflow gives beside it."""
         found = self._call(
             "GET",
             f"{_path(run)}/taskInstances/{task_id}/logs/{try_number}",
             params={"map_index": map_index, "full_content": True},
             headers={"Accept": "application/json"},
         )
-        return "\n".join(str(line["event"] if isinstance(line, dict) else line) for line in found["content"])
+        return "\n".join(" ".join(filter(None, [line.get("event"), line.get("reason")])) for line in found["content"])
 
     def left(self, run: Run, task_id: str, key: str, map_index: int = _UNMAPPED) -> Any | None:
         """What a task left for others under a key (an XCom), or `None`."""
@@ -215,4 +221,5 @@ def _task(item: Mapping[str, Any]) -> Task:
         state=item["state"],
         try_number=item["try_number"],
         duration_s=item["duration"],
+        pid=item["pid"],
     )

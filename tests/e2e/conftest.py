@@ -1,0 +1,128 @@
+"""One real Airflow and one real MLflow for all end-to-end tests: a throw-away SLIPWAY_HOME on free ports.
+
+Models are copies of the examples under names of their own, so that what the tests build is not what a user built.
+Afterwards nothing is left: no process, no container, no image, no file.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts import services
+from scripts.airflow_api import AirflowApi, Run
+from scripts.airflow_home import credentials
+from tasks.contracts import Package
+from tasks.image.engine import COMPONENT_LABEL
+from tasks.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE, NIGHTLY = "package_model", "nightly_packaging"
+
+#: What every model of these tests is called, at the beginning.
+PREFIX = "e2e-"
+RUN_TIMEOUT_S = 400
+
+
+@dataclass(frozen=True)
+class Slipway:
+    """The running services, and how to ask them."""
+
+    api: AirflowApi
+    settings: Settings
+    where: services.Endpoints
+    models: Path
+
+    def package(self, spec: Path, **conf: Any) -> Run:
+        """Package a model through Airflow; the run, once it is over."""
+        return self.api.wait(self.start(spec, **conf), RUN_TIMEOUT_S)
+
+    def start(self, spec: Path, **conf: Any) -> Run:
+        return self.api.trigger(PACKAGE, {"spec": str(spec), **conf})
+
+    def states(self, run: Run) -> dict[str, str | None]:
+        """Task or cell (`smoke onnx × c6i.large`) → state."""
+        return {task.name: task.state for task in self.api.tasks(run)}
+
+    def package_of(self, run: Run) -> Package | None:
+        found = self.api.left(run, "register", "result")
+        return None if found is None else Package.model_validate(found)
+
+    def model(self, example: str, name: str, **replacements: str) -> Path:
+        """A trained copy of an example; the spec's path. `replacements` are put into the spec's text."""
+        folder = self.models / name
+        if not folder.exists():
+            shutil.copytree(self.models / ".trained" / example, folder)
+        spec = folder / "model.yaml"
+        text = (ROOT / "examples" / example / "model.yaml").read_text().replace(f"name: {example}", f"name: {name}")
+        for old, new in replacements.items():
+            assert old in text
+            text = text.replace(old, new)
+        spec.write_text(text)
+        return spec
+
+
+@pytest.fixture(scope="session")
+def slipway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slipway]:
+    """Airflow and MLflow, up and healthy."""
+    home, models = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("models")
+    settings = Settings.from_environment({"SLIPWAY_HOME": str(home)})
+    for variable in ("SLIPWAY_STORE", "MLFLOW_TRACKING_URI", "SLIPWAY_REGISTRY", "SLIPWAY_SPECS"):
+        assert variable not in os.environ, f"{variable} would lead these tests out of their own home"
+    try:
+        where = services.up(settings, services.Ports.free(), say=lambda _: None)
+        _train(models, settings)
+        with AirflowApi(where.airflow, credentials(settings)) as api:
+            api.wait_for_dags(PACKAGE, NIGHTLY)
+            yield Slipway(api, settings, where, models)
+    finally:
+        services.down(settings, say=lambda _: None)
+        _remove_images()
+    assert containers() == []
+
+
+def containers() -> list[str]:
+    """The names of all containers that Slipway started, running or not."""
+    import docker
+
+    client = docker.from_env()
+    try:
+        return [found.name for found in client.containers.list(all=True, filters={"label": COMPONENT_LABEL})]
+    finally:
+        client.close()
+
+
+def _train(models: Path, settings: Settings) -> None:
+    trained = models / ".trained"
+    ignore = shutil.ignore_patterns("artifacts", "__pycache__")
+    shutil.copytree(ROOT / "examples", trained, ignore=ignore)
+    environment = {**os.environ, "SLIPWAY_HOME": str(settings.home)}
+    for example in ("digits-cnn", "breast-cancer-classifier"):
+        subprocess.run(
+            [sys.executable, str(trained / example / "train.py")],
+            env=environment,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+
+
+def _remove_images() -> None:
+    import docker
+
+    client = docker.from_env()
+    try:
+        for image in client.images.list():
+            for tag in image.tags:
+                if tag.startswith(f"slipway/{PREFIX}"):
+                    client.images.remove(tag)
+    finally:
+        client.close()

@@ -1,0 +1,37 @@
+"""Slipway's page in Airflow: in the navigation, and only for those who may read the runs."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from scripts.airflow_home import credentials
+from tests.e2e.conftest import Slipway
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.mark.parametrize("path", ["/slipway/packages", "/slipway/docs", "/slipway/openapi.json"])
+def test_strangers_see_nothing(slipway: Slipway, path: str) -> None:
+    answer = httpx.get(slipway.where.airflow + path, trust_env=False)
+    assert answer.status_code in {401, 404}
+    assert path != "/slipway/packages" or answer.status_code == 401
+
+
+def test_who_is_signed_in_sees_the_packages(slipway: Slipway) -> None:
+    user = credentials(slipway.settings)
+    who = {"username": user.name, "password": user.password}
+    with httpx.Client(base_url=slipway.where.airflow, trust_env=False) as client:
+        token = client.post("/auth/token", json=who).json()["access_token"]
+        by_header = client.get("/slipway/packages", headers={"Authorization": f"Bearer {token}"})
+        client.cookies.set("_token", token)
+        by_cookie = client.get("/slipway/packages")
+    assert by_header.status_code == by_cookie.status_code == 200
+    assert "Packages" in by_header.text
+
+
+def test_airflow_has_the_page_in_its_navigation(slipway: Slipway) -> None:
+    (plugin,) = [found for found in slipway.api.plugins() if found["name"] == "slipway"]
+    (view,) = plugin["external_views"]
+    assert view["href"] == "/slipway/packages"
+    assert view["destination"] == "nav"
