@@ -14,7 +14,7 @@ from typing import Any
 from tasks.contracts import Artifact, Export, MetricComparison, OutputComparison, ParityReport, Verdict
 from tasks.figures import short, size
 from tasks.parity.inputs import Pool
-from tasks.parity.judge import Outcome
+from tasks.parity.outcomes import Outcome
 from tasks.parity.reference import Reference
 from tasks.spec import ModelSpec
 

@@ -6,6 +6,7 @@ In: a loaded source and model inputs. Out: answers as declared, and `Probe`s for
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,11 +22,11 @@ from tasks.parity.twins import float64_twin
 
 Answers = Mapping[str, NDArray[Any]]
 #: Conditions under which a faithful source must answer the same but for rounding: names that findings look for.
-AGAIN, ALONE, REVERSED, ONE_THREAD, FLOAT64, MOVED = (
+AGAIN, ALONE, REVERSED, MANY_THREADS, FLOAT64, MOVED = (
     "the same batch again",
     "rows one by one",
     "rows in reverse order",
-    "one thread",
+    "many threads",
     "float64",
     "moved inputs",
 )
@@ -92,8 +93,8 @@ class AskedSource:
             Probe(REVERSED, {name: array[::-1] for name, array in self.answer(backwards).items()}),
         ]
         if self.loader.startswith("torch"):
-            with _one_thread():
-                found.append(Probe(ONE_THREAD, self.answer(inputs)))
+            with threads(self.loader, os.cpu_count() or 2):
+                found.append(Probe(MANY_THREADS, self.answer(inputs)))
         found += self._twin(inputs)
         return (*found, *self.moved(inputs, unit, generator, _MOVES))
 
@@ -167,11 +168,15 @@ def _move(array: NDArray[Any], unit: float, generator: np.random.Generator) -> N
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def threads(loader: str, count: int) -> Iterator[None]:
+    """Let the source's framework compute with `count` threads, where that can be changed while it runs (torch)."""
+    if not loader.startswith("torch"):
+        yield
+        return
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

@@ -100,9 +100,8 @@ def unit_roundoff(signature: Signature, output: TensorSpec) -> float:
     u = 2^-p for p digits of significand (Higham 2002, "Accuracy and Stability of Numerical Algorithms", section 2.1).
     """
     wide = all(tensor.dtype.value == "float64" for tensor in signature.inputs)
-    arithmetic = np.dtype(np.float64 if wide else np.float32)
-    own = output.dtype.value if output.dtype.is_float else arithmetic
-    return max(float(np.finfo(np.dtype(dtype)).eps) for dtype in (own, arithmetic)) / 2
+    involved = {"float64" if wide else "float32"} | ({output.dtype.value} if output.dtype.is_float else set())
+    return max(float(np.finfo(name).eps) for name in involved) / 2
 
 
 def measure(
