@@ -130,13 +130,17 @@ def start(seen: Observation, budgets: Budgets) -> list[Finding]:
 
 
 def answers(seen: Observation) -> list[Finding]:
-    findings: list[Finding] = []
+    """What went wrong with requests, each kind where it was seen first: later phases only repeat it.
+
+    What one client alone was told wrongly also says nothing about several at once.
+    """
+    first: dict[str, Finding] = {}
     for phase, given in seen.phases.items():
-        # What one client alone was told wrongly says nothing about several at once.
-        if not any(finding.code == "SMOKE_WRONG_ANSWER" for finding in findings):
-            findings += _wrong(phase, given)
-        findings += _refused(phase, given) + _unanswered(phase, given)
-    return findings
+        for finding in (*_wrong(phase, given), *_refused(phase, given), *_unanswered(phase, given)):
+            first.setdefault(finding.code, finding)
+    if "SMOKE_WRONG_ANSWER" in first and seen.golden and seen.golden.wrong:
+        first.pop("SMOKE_WRONG_ANSWER_CONCURRENT", None)
+    return list(first.values())
 
 
 def _wrong(phase: Phase, answers: Answers) -> list[Finding]:

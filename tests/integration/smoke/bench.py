@@ -1,0 +1,107 @@
+"""What the tests of this folder share: a packaged model, how to try an image of it, and code that spoils one."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.contracts import Image, ParityReport, SmokeReport, Verdict
+from tasks.image import Engine
+from tasks.smoke.catalogue import InstanceType
+from tasks.smoke.instruction_set import Host
+from tasks.smoke.run import Effort
+from tasks.smoke.stage import prove
+from tasks.spec import ModelSpec, ServingSpec
+from tasks.store import LocalStore
+
+MIB = 2**20
+
+#: Little, so that the suite is quick: what is wrong shows in the first requests.
+QUICK = Effort(
+    ready_within_s=60,
+    request_within_s=20,
+    clients=4,
+    rounds=4,
+    concurrent_within_s=20,
+    warmup=3,
+    requests=20,
+    at_least=10,
+    latency_within_s=20,
+)
+#: No test of this suite is about speed unless it says so, and the machine may be busy.
+PATIENT = ServingSpec(max_batch=8, p99_ms=20_000, cold_start_s=60)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The good package with everything that smoke needs, and how to try an image of it."""
+
+    spec: ModelSpec
+    good: Image
+    parity: ParityReport
+    store: LocalStore
+    engine: Engine
+    kind: InstanceType
+    host: Host
+    work: Path
+
+    def smoke(self, image: Image, **changes: Any) -> SmokeReport:
+        """Smoke `image`; `changes` are of the spec's budgets (`serving`), the `kind`, the `host` or the `effort`."""
+        return prove(
+            self.spec.model_copy(update={"serving": changes.get("serving", PATIENT)}),
+            image,
+            changes.get("parity", self.parity),
+            changes.get("kind", self.kind),
+            self.store,
+            self.engine,
+            self.work,
+            host=changes.get("host", self.host),
+            effort=changes.get("effort", QUICK),
+        )
+
+
+#: `spoil(code, files)`: the good image with `code` run before the server, and files laid over it.
+Spoil = Callable[..., Image]
+
+#: Replaces what the runner answers: `change(inputs, run)` is called for every inference.
+_AROUND_RUN = """
+import serving.runners
+real = serving.runners.load
+
+def load(*arguments, **options):
+    runner = real(*arguments, **options)
+    class Changed:
+        def run(self, inputs):
+            return change(inputs, runner.run)
+        def close(self):
+            runner.close()
+    return Changed()
+
+serving.runners.load = load
+"""
+
+#: `execute(code)` runs machine code, given in hexadecimal.
+MACHINE_CODE = """
+import ctypes, mmap
+
+def execute(code):
+    page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    page.write(bytes.fromhex(code) + b"\\xc3")
+    ctypes.CFUNCTYPE(None)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()
+"""
+
+
+def around_run(body: str) -> str:
+    """Code that defines `change(inputs, run)` and puts it around every inference."""
+    return "import threading, time\nimport numpy as np\n" + textwrap.dedent(body) + _AROUND_RUN
+
+
+def only(report: SmokeReport) -> str:
+    """The code of the one finding that a report has, and that blocks."""
+    (finding,) = report.findings
+    assert report.verdict is not Verdict.PASSED
+    assert finding.verdict is report.verdict
+    return finding.code

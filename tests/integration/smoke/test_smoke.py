@@ -1,0 +1,291 @@
+"""Smoke on real containers: the good image passes, and every bad one is caught by the finding with its name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from tasks.contracts import Owner, Verdict
+from tasks.errors import PlatformError
+from tasks.smoke.catalogue import instance_type
+from tasks.smoke.run import COMPONENT
+from tasks.spec import ServingSpec
+from tests.integration.smoke.bench import MACHINE_CODE, MIB, QUICK, Bench, Spoil, around_run, only
+
+pytestmark = pytest.mark.docker
+
+
+# --- good ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_good_image_passes_with_every_figure(bench: Bench) -> None:
+    report = bench.smoke(bench.good)
+    assert report.findings == ()
+    assert report.verdict is Verdict.PASSED
+    figures = report.figures
+    assert figures.cold_start_s is not None
+    assert figures.cold_start_s > 0
+    assert figures.p50_ms is not None
+    assert figures.p99_ms is not None
+    assert figures.p50_ms <= figures.p99_ms
+    assert figures.peak_memory_bytes is not None
+    assert 10 * MIB < figures.peak_memory_bytes < bench.kind.memory_bytes
+    assert figures.golden_rows == 12
+    assert figures.concurrency == 4
+    assert (report.instance_type, report.image_digest) == ("test-type", bench.good.digest)
+
+
+def test_the_container_runs_locked_down_under_the_types_limits(bench: Bench, spoil: Spoil) -> None:
+    """The image looks at itself from inside, and crashes with what it saw."""
+    image = spoil(
+        """
+        import os, socket, sys
+
+        status = dict(line.split(":", 1) for line in open("/proc/self/status") if ":" in line)
+        seen = [f"uid={os.getuid()}", f"caps={int(status['CapEff'], 16)}", f"nnp={status['NoNewPrivs'].strip()}"]
+        try:
+            open("/mark", "w")
+            seen.append("writable")
+        except OSError:
+            seen.append("read-only")
+        from serving.cpus import available_cpus
+        seen.append(f"cpus={available_cpus()}")
+        print(*seen, file=sys.stderr)
+        os._exit(9)
+        """
+    )
+    message = bench.smoke(image).findings[0].message
+    assert "uid=65532 caps=0 nnp=1 read-only cpus=1" in message
+
+
+# --- bad: it dies -------------------------------------------------------------------------------------------------
+
+
+def test_more_memory_than_the_type_has_at_start_is_out_of_memory(bench: Bench, spoil: Spoil) -> None:
+    image = spoil("hog = bytearray(400 << 20)\nfor at in range(0, len(hog), 4096): hog[at] = 1\n")
+    small = bench.kind.model_copy(update={"memory_bytes": 160 * MIB})
+    report = bench.smoke(image, kind=small)
+    assert only(report) == "SMOKE_OUT_OF_MEMORY"
+    assert report.findings[0].owner is Owner.MODEL
+    assert "160 MiB" in report.findings[0].message
+
+
+def test_more_memory_than_the_type_has_under_load_is_out_of_memory(bench: Bench, spoil: Spoil) -> None:
+    image = spoil(
+        around_run("hog = []\ndef change(inputs, run):\n    hog.append(b'x' * (8 << 20))\n    return run(inputs)\n")
+    )
+    report = bench.smoke(image, kind=bench.kind.model_copy(update={"memory_bytes": 160 * MIB}))
+    assert only(report) == "SMOKE_OUT_OF_MEMORY"
+    assert "golden samples" in report.findings[0].message
+
+
+def test_a_segmentation_fault_on_start_names_its_signal(bench: Bench, spoil: Spoil) -> None:
+    report = bench.smoke(spoil("import ctypes\nctypes.string_at(0)\n"))
+    assert only(report) == "SMOKE_CRASHED"
+    assert "SIGSEGV" in report.findings[0].message
+    assert "before it was ready" in report.findings[0].message
+
+
+def test_an_illegal_instruction_while_answering_is_told(bench: Bench, spoil: Spoil) -> None:
+    image = spoil(
+        MACHINE_CODE
+        + around_run(
+            """
+            served = []
+            def change(inputs, run):
+                served.append(1)
+                if len(served) > 20:
+                    execute("0f0b")  # ud2
+                return run(inputs)
+            """
+        )
+    )
+    report = bench.smoke(image)
+    assert only(report) == "SMOKE_ILLEGAL_INSTRUCTION"
+    assert report.findings[0].evidence["signal"] == "SIGILL"
+
+
+def test_an_exception_before_the_start_carries_its_last_line(bench: Bench, spoil: Spoil) -> None:
+    image = spoil("import serving.package\nserving.package.open_package = None\n")
+    report = bench.smoke(image)
+    assert only(report) == "SMOKE_CRASHED"
+    assert "NoneType" in report.findings[0].message
+
+
+def test_a_model_file_that_was_tampered_with_is_refused(bench: Bench, spoil: Spoil) -> None:
+    report = bench.smoke(spoil(files={"package/model/model.onnx": b"something else"}))
+    assert only(report) == "SMOKE_REFUSED_CONTRACT"
+    assert "model.onnx is not the file of the contract" in report.findings[0].message
+    assert report.findings[0].evidence["refusal"] == "files"
+
+
+def test_a_server_that_sees_its_own_wrong_answer_at_start_is_told(bench: Bench, spoil: Spoil) -> None:
+    image = spoil(around_run("def change(inputs, run):\n    return {'logits': run(inputs)['logits'] + 1}\n"))
+    assert only(bench.smoke(image)) == "SMOKE_WRONG_ANSWER"
+
+
+# --- bad: it is late ----------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_never_gets_ready_is_given_up(bench: Bench, spoil: Spoil) -> None:
+    image = spoil("import time\ntime.sleep(600)\n")
+    report = bench.smoke(image, effort=replace(QUICK, ready_within_s=1.5), serving=ServingSpec(cold_start_s=1))
+    assert only(report) == "SMOKE_NOT_READY"
+    assert report.figures.cold_start_s is None
+
+
+def test_a_slow_start_is_failed_with_its_figure(bench: Bench, spoil: Spoil) -> None:
+    image = spoil("import time\ntime.sleep(2)\n")
+    report = bench.smoke(image, serving=ServingSpec(max_batch=8, cold_start_s=2, p99_ms=20_000))
+    assert only(report) == "SMOKE_SLOW_START"
+    assert report.figures.cold_start_s is not None
+    assert report.figures.cold_start_s > 2
+
+
+def test_slow_answers_break_the_latency_budget(bench: Bench, spoil: Spoil) -> None:
+    image = spoil(around_run("def change(inputs, run):\n    time.sleep(0.03)\n    return run(inputs)\n"))
+    report = bench.smoke(image, serving=ServingSpec(max_batch=8, cold_start_s=60, p99_ms=25))
+    assert only(report) == "SMOKE_LATENCY"
+    assert report.figures.p99_ms is not None
+    assert report.figures.p99_ms > 25
+
+
+# --- bad: it answers wrongly --------------------------------------------------------------------------------------
+
+
+def test_an_answer_that_is_wrong_in_larger_batches_only_is_wrong(bench: Bench, spoil: Spoil) -> None:
+    image = spoil(
+        around_run(
+            """
+            def change(inputs, run):
+                answer = run(inputs)["logits"].copy()
+                answer[5:] = answer[0]
+                return {"logits": answer}
+            """
+        )
+    )
+    report = bench.smoke(image)
+    assert only(report) == "SMOKE_WRONG_ANSWER"
+    assert "batch 7" in report.findings[0].message
+
+
+def test_an_answer_that_is_nan_never_passes(bench: Bench, spoil: Spoil) -> None:
+    image = spoil(
+        around_run(
+            """
+            def change(inputs, run):
+                answer = run(inputs)["logits"].copy()
+                if len(answer) > 1:
+                    answer[-1] = float("nan")
+                return {"logits": answer}
+            """
+        )
+    )
+    assert only(bench.smoke(image)) == "SMOKE_REQUEST_REFUSED"  # the server itself will not send NaN as JSON
+
+
+def test_an_answer_that_is_wrong_only_among_others_is_told_apart(bench: Bench, spoil: Spoil) -> None:
+    image = spoil(
+        around_run(
+            """
+            shared = {}
+            def change(inputs, run):
+                shared.update(inputs)
+                time.sleep(0.002)
+                return {"logits": np.resize(run(shared)["logits"], (len(inputs["pixels"]), 2))}
+            """
+        )
+    )
+    report = bench.smoke(image)
+    assert only(report) == "SMOKE_WRONG_ANSWER_CONCURRENT"
+    assert report.figures.concurrency == 4
+
+
+def test_a_deadlock_among_requests_is_a_timeout(bench: Bench, spoil: Spoil) -> None:
+    image = spoil(
+        around_run(
+            """
+            inside, one = [], threading.Lock()
+            def change(inputs, run):
+                inside.append(1)
+                time.sleep(0.005)
+                if len(inside) > 1:
+                    one.acquire(); one.acquire()
+                inside.pop()
+                return run(inputs)
+            """
+        )
+    )
+    report = bench.smoke(image, effort=replace(QUICK, request_within_s=2))
+    assert only(report) == "SMOKE_TIMEOUT"
+    assert "several clients" in report.findings[0].message
+
+
+# --- other processors ---------------------------------------------------------------------------------------------
+
+
+def test_an_older_processor_is_proven_under_emulation(bench: Bench) -> None:
+    report = bench.smoke(bench.good, kind=instance_type("c3.large"))
+    assert report.verdict is Verdict.PASSED
+    assert report.findings == ()
+
+
+def test_an_avx2_instruction_is_caught_on_a_type_without_avx2(bench: Bench, spoil: Spoil) -> None:
+    if "avx2" not in bench.host.features:
+        pytest.skip("this host has no AVX2, so the image would fail natively")
+    image = spoil(
+        MACHINE_CODE + around_run("def change(inputs, run):\n    execute('c5fdfec0c5f877')\n    return run(inputs)\n")
+    )
+    report = bench.smoke(image, kind=instance_type("c3.large"))
+    assert only(report) == "SMOKE_ILLEGAL_INSTRUCTION"
+    assert "ivy-bridge" in report.findings[0].message
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("c7g.large", "SMOKE_ARCHITECTURE_UNPROVEN"), ("g4dn.xlarge", "SMOKE_GPU_UNPROVEN")]
+)
+def test_what_cannot_be_tried_here_is_inconclusive(bench: Bench, name: str, code: str) -> None:
+    report = bench.smoke(bench.good, kind=instance_type(name))
+    assert only(report) == code
+    assert report.verdict is Verdict.INCONCLUSIVE
+
+
+def test_without_golden_samples_nothing_passes(bench: Bench) -> None:
+    report = bench.smoke(bench.good, parity=bench.parity.model_copy(update={"golden": None}))
+    assert only(report) == "SMOKE_NO_GOLDEN"
+    assert report.verdict is Verdict.INCONCLUSIVE
+
+
+def test_more_cpus_than_the_host_has_are_remarked(bench: Bench) -> None:
+    many = bench.kind.model_copy(update={"vcpus": 512})
+    report = bench.smoke(bench.good, kind=many)
+    assert report.verdict is Verdict.PASSED
+    assert [finding.code for finding in report.findings] == ["SMOKE_CPUS_CAPPED"]
+
+
+# --- nothing is left ----------------------------------------------------------------------------------------------
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(bench: Bench, spoil: Spoil) -> None:
+    never = spoil("import time\ntime.sleep(600)\n")
+    name = f"slipway-smoke-{never.digest[7:19]}"
+    start = f"""
+from tasks.image import ContainerSpec, connect
+connect().start(ContainerSpec(image={never.digest!r}, name={name!r}, component={COMPONENT!r}))
+print("started", flush=True)
+input()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", start], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        process.kill()
+    assert bench.engine.state(name).running
+    assert bench.smoke(bench.good).verdict is Verdict.PASSED
+    assert bench.engine.sweep(COMPONENT) == ()
+    with pytest.raises(PlatformError):
+        bench.engine.state(name)
