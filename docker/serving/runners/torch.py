@@ -1,14 +1,15 @@
 """`torch.export` archives (`.pt2`) through torch, on the CPU.
 
-An archive has no names: inputs and outputs are the signature's, in its order. It is a program, and reading one can run
-code that was put into it (pickles, expressions, generated source): open only what Slipway exported or inspected.
+An archive has no names: inputs and outputs are the signature's, in its order. It is read as data where that is
+possible (`serving.runners.torch_program`). `torch.export.load` does the rest, and that can run code which was put into
+the archive: open only what Slipway exported or inspected.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +22,31 @@ from serving.runners import RunnerError
 class TorchRunner:
     """An exported program; see `serving.runners.Runner`."""
 
-    def __init__(self, module: Any, signature: Signature) -> None:
+    def __init__(self, program: Callable[..., Any], signature: Signature) -> None:
         import torch
 
         self._torch = torch
-        self._module = module
+        self._program: Callable[..., Any] | None = program
         self._inputs = [tensor.name for tensor in signature.inputs]
         self._outputs = [tensor.name for tensor in signature.outputs]
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         torch = self._torch
+        if self._program is None:
+            raise RunnerError("the model was let go")
         try:
             with torch.inference_mode():
-                answers = self._module(*(torch.tensor(inputs[name]) for name in self._inputs))
+                # a copy: the program may write to what it is given
+                answers = self._program(*(torch.tensor(inputs[name]) for name in self._inputs))
+                flat = _flat(answers, len(self._outputs))
+        except RunnerError:
+            raise
         except Exception as error:
             raise RunnerError(f"torch failed: {error}") from error
-        return dict(zip(self._outputs, (answer.numpy() for answer in _flat(answers, len(self._outputs))), strict=True))
+        return dict(zip(self._outputs, (answer.numpy(force=True) for answer in flat), strict=True))
 
     def close(self) -> None:
-        self._module = None
+        self._program = None
 
 
 def load(path: Path, signature: Signature, threads: int) -> TorchRunner:
@@ -50,14 +57,28 @@ def load(path: Path, signature: Signature, threads: int) -> TorchRunner:
 
     torch.set_num_threads(threads)
     try:
-        with _tensors_only():
-            program = torch.export.load(path)
+        program, arity = _read(path)
     except Exception as error:
-        raise RunnerError(f"torch cannot load {path.name}: {error}") from error
-    arity = len(program.graph_signature.user_inputs)
+        raise RunnerError(f"torch cannot load {path.name}: {type(error).__name__}: {error}") from error
     if arity != len(signature.inputs):
         raise RunnerError(f"{path.name}: the program takes {arity} inputs, the signature has {len(signature.inputs)}")
-    return TorchRunner(program.module(), signature)
+    return TorchRunner(program, signature)
+
+
+def _read(path: Path) -> tuple[Callable[..., Any], int]:
+    """The program, and how many inputs it takes."""
+    import torch
+
+    from serving.runners.torch_archive import Unsupported
+    from serving.runners.torch_program import Program
+
+    try:
+        program = Program(path)
+    except Unsupported:
+        with _tensors_only():
+            loaded = torch.export.load(path)
+        return loaded.module(), len(loaded.graph_signature.user_inputs)
+    return program, program.arity
 
 
 def _flat(answers: Any, expected: int) -> list[Any]:
