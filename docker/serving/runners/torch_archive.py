@@ -1,4 +1,4 @@
-"""What stands in a `torch.export` archive, read as data: JSON and raw tensors (torch/_export/serde/schema.py, schema 8).
+"""What stands in a `torch.export` archive, read as data: JSON and raw tensors (torch/_export/serde/schema.py, 8.x).
 
 In: a `.pt2` file. Out: its program as JSON has it, its tensors by name, and what its inputs' sizes may be.
 """

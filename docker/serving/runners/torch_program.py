@@ -235,8 +235,12 @@ def _argument(argument: Mapping[str, Any]) -> Any:  # noqa: PLR0911, PLR0912  on
     match kind:
         case "as_none":
             return None
-        case "as_int" | "as_float" | "as_bool" | "as_string" | "as_ints" | "as_floats" | "as_bools" | "as_strings":
+        case "as_int" | "as_bool" | "as_string" | "as_ints" | "as_bools" | "as_strings":
             return content
+        case "as_float":
+            return float(content)  # JSON has no infinity and no NaN: they are text
+        case "as_floats":
+            return [float(item) for item in content]
         case "as_tensor":
             return _Name(content["name"])
         case "as_tensors":
@@ -256,7 +260,7 @@ def _argument(argument: Mapping[str, Any]) -> Any:  # noqa: PLR0911, PLR0912  on
         case "as_device" if content["type"] == "cpu":
             return torch.device("cpu")
         case "as_complex":
-            return complex(content["real"], content["imag"])
+            return complex(float(content["real"]), float(content["imag"]))
         case "as_graph":
             graph = content["graph"]
             inputs = [_argument(item) for item in graph["inputs"]]
@@ -270,7 +274,9 @@ def _argument(argument: Mapping[str, Any]) -> Any:  # noqa: PLR0911, PLR0912  on
 
 def _symbolic(content: Mapping[str, Any]) -> Any:
     ((kind, item),) = content.items()
-    return _Name(item) if kind == "as_name" else item
+    if kind == "as_name":
+        return _Name(item)
+    return float(item) if kind == "as_float" else item
 
 
 def _result(argument: Mapping[str, Any]) -> str | list[str] | None:
