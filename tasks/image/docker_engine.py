@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from tasks.errors import BuildFailed, EngineUnavailable, PlatformError
-from tasks.image.engine import COMPONENT_LABEL, ContainerSpec, ContainerState, ImageInfo, is_orphan, owner_labels
+from tasks.image.engine import (
+    COMPONENT_LABEL,
+    ISOLATED,
+    ContainerSpec,
+    ContainerState,
+    ImageInfo,
+    is_orphan,
+    owner_labels,
+)
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -112,6 +120,8 @@ class DockerEngine:
         import docker
 
         self._remove_leftover(spec.name)
+        if spec.network == ISOLATED:
+            self._ensure_isolated_network()
         limits: dict[str, Any] = {}
         if spec.cpus is not None:
             limits["nano_cpus"] = int(spec.cpus * 1e9)
@@ -235,6 +245,29 @@ class DockerEngine:
                 self.remove(entry["Id"])
                 swept.append(str(entry["Names"][0]).removeprefix("/"))
         return tuple(sorted(swept))
+
+    def _ensure_isolated_network(self) -> None:
+        import docker
+
+        with _answers():
+            try:
+                self._api.inspect_network(ISOLATED)
+            except docker.errors.NotFound:
+                try:
+                    self._api.create_network(
+                        ISOLATED,
+                        driver="bridge",
+                        # An `internal` network publishes no ports; without masquerading, no answer finds the way back.
+                        options={
+                            "com.docker.network.bridge.enable_ip_masquerade": "false",
+                            "com.docker.network.bridge.enable_icc": "false",
+                        },
+                        labels={COMPONENT_LABEL: "network"},
+                        check_duplicate=True,
+                    )
+                except docker.errors.APIError as error:
+                    if error.status_code != 409:  # another process was faster
+                        raise
 
     def _remove_leftover(self, name: str) -> None:
         import docker

@@ -24,6 +24,11 @@ PID_NAMESPACE_LABEL = "io.slipway.pid-namespace"
 BOOT_LABEL = "io.slipway.boot"
 
 
+#: A bridge network on which ports can be published and nothing else: no way out of the machine, none to each other.
+#: The engine makes it when the first container needs it, and keeps it.
+ISOLATED = "slipway-isolated"
+
+
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
     """An image in the engine. `id` is the digest of its configuration; `layers` are the digests of its unpacked layers,
@@ -42,8 +47,8 @@ class ContainerSpec:
     new privileges. `name` is deterministic; `component` says which part of Slipway it belongs to (`smoke`).
 
     `ports` are container ports, each published on a free port of 127.0.0.1 (`Engine.host_port`), which needs the
-    network `bridge`. `mounts` are read-only: host path → path in the container. `entrypoint` replaces the image's own.
-    `cpus` is a CFS quota in cores, `memory_bytes` a hard limit without swap.
+    network `ISOLATED`, or `bridge` with its way out. `mounts` are read-only: host path → path in the container.
+    `entrypoint` replaces the image's own. `cpus` is a CFS quota in cores, `memory_bytes` a hard limit without swap.
     """
 
     image: str

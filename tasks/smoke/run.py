@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from tasks.contracts import Image
 from tasks.errors import PlatformError
-from tasks.image.engine import ContainerSpec, ContainerState, Engine, run, running
+from tasks.image.engine import ISOLATED, ContainerSpec, ContainerState, Engine, run, running
 from tasks.smoke.catalogue import InstanceType
 from tasks.smoke.client import Address, Broken, Connection, Unanswered, get
 from tasks.smoke.golden import GoldenSamples, Sample
@@ -101,7 +101,7 @@ def observe(subject: Subject, host: Host, effort: Effort, engine: Engine) -> Obs
         image=subject.image.digest,
         name=_name(subject),
         component=COMPONENT,
-        network="bridge",
+        network=ISOLATED,
         ports=(SERVER_PORT,),
         cpus=limits.vcpus,
         memory_bytes=limits.memory_bytes,
@@ -186,8 +186,8 @@ def _until_ready(
         if address is not None:
             with Connection(address, _READY_ANSWER_S) as connection, suppress(Unanswered, Broken):
                 if connection.request(ready).status == 200:
-                    waited = time.monotonic() - started
-                    return replace(seen, ready_after_s=_since_start(engine, container, waited), waited_s=waited)
+                    waited, now = time.monotonic() - started, time.time()
+                    return replace(seen, ready_after_s=_since_start(engine, container, waited, now), waited_s=waited)
         waited = time.monotonic() - started
         if time.monotonic() >= next_look:
             if ended := _ended(engine, container):
@@ -198,11 +198,11 @@ def _until_ready(
         time.sleep(_POLL_S)
 
 
-def _since_start(engine: Engine, container: str, waited: float) -> float:
-    """Seconds since the container's process was started, where the engine's clock agrees with ours; else since we
-    asked for it, which is longer by what the engine took to set the container up."""
+def _since_start(engine: Engine, container: str, waited: float, now: float) -> float:
+    """Seconds from the start of the container's process to `now`, where the engine's clock agrees with ours; else from
+    when it was asked for, which is longer by what the engine took to set the container up."""
     started_at = engine.state(container).started_at
-    since = waited if started_at is None else time.time() - started_at
+    since = waited if started_at is None else now - started_at
     return since if 0 < since <= waited else waited
 
 

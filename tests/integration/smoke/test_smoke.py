@@ -10,6 +10,7 @@ import pytest
 
 from tasks.contracts import Owner, Verdict
 from tasks.errors import PlatformError
+from tasks.image.engine import ISOLATED
 from tasks.smoke.catalogue import instance_type
 from tasks.smoke.run import COMPONENT
 from tasks.spec import ServingSpec
@@ -53,12 +54,24 @@ def test_the_container_runs_locked_down_under_the_types_limits(bench: Bench, spo
             seen.append("read-only")
         from serving.cpus import available_cpus
         seen.append(f"cpus={available_cpus()}")
+        seen.append("net=" + ",".join(sorted(name for _, name in socket.if_nameindex())))
         print(*seen, file=sys.stderr)
         os._exit(9)
         """
     )
     message = bench.smoke(image).findings[0].message
-    assert "uid=65532 caps=0 nnp=1 read-only cpus=1" in message
+    assert "uid=65532 caps=0 nnp=1 read-only cpus=1 net=eth0,lo" in message
+
+
+def test_the_container_has_no_way_out_of_the_machine(bench: Bench) -> None:
+    import docker
+
+    bench.smoke(bench.good)
+    client = docker.from_env()
+    options = client.networks.get(ISOLATED).attrs["Options"]
+    client.close()
+    assert options["com.docker.network.bridge.enable_ip_masquerade"] == "false"
+    assert options["com.docker.network.bridge.enable_icc"] == "false"
 
 
 # --- bad: it dies -------------------------------------------------------------------------------------------------
