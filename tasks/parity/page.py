@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.contracts import Artifact, Export, MetricComparison, OutputComparison, ParityReport, Verdict
+from serving.contract import TensorSpec
+from tasks.contracts import Artifact, Export, ParityReport, Verdict
 from tasks.figures import short, size
+from tasks.parity.confrontation import Judgement
 from tasks.parity.inputs import Pool
 from tasks.parity.outcomes import Outcome
 from tasks.parity.reference import Reference
@@ -27,16 +29,12 @@ _SAID = {
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Everything that the page shows beside the report itself; empty where the gate stopped before."""
+    """Everything that the page shows beside the report itself."""
 
     spec: ModelSpec
     artifact: Artifact
     export: Export
-    asked: tuple[Pool, ...]
-    references: tuple[Reference, ...]
-    outcomes: tuple[Outcome, ...] = ()
-    metrics: tuple[MetricComparison, ...] = ()
-    outputs: tuple[OutputComparison, ...] = ()
+    judgement: Judgement
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +71,7 @@ def render(report: ParityReport, evidence: Evidence) -> str:
     """The page."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
+    found = evidence.judgement
     environment = Environment(
         loader=PackageLoader("tasks.parity", "."),
         autoescape=True,
@@ -84,29 +83,42 @@ def render(report: ParityReport, evidence: Evidence) -> str:
     return environment.get_template("report.html.j2").render(
         report=report,
         said=_SAID[report.verdict],
+        summary=_summary(report),
         spec=evidence.spec,
         artifact=evidence.artifact,
         export=evidence.export,
-        charts=[_chart(tensor.name, evidence) for tensor in evidence.spec.outputs] if evidence.outcomes else [],
-        batches=_batches(evidence.outcomes, evidence.asked),
-        metrics=evidence.metrics,
+        charts=[_chart(tensor, found) for tensor in evidence.spec.outputs] if found.outcomes else [],
+        batches=_batches(found.outcomes, found.pools),
+        metrics=found.metrics,
         blocking=[finding for finding in report.findings if finding.verdict is not Verdict.PASSED],
         remarks=[finding for finding in report.findings if finding.verdict is Verdict.PASSED],
     )
 
 
-def _chart(name: str, evidence: Evidence) -> Chart:
-    tensor = next(tensor for tensor in evidence.spec.outputs if tensor.name == name)
+def _summary(report: ParityReport) -> str:
+    """One sentence of figures; empty where nothing was compared."""
+    margins = [output.worst_margin for output in report.outputs if output.worst_margin is not None]
+    if not margins:
+        return ""
+    values = sum(output.compared_values for output in report.outputs)
+    margin = f"{max(margins):.0%} of" if max(margins) <= 1 else f"{max(margins):.3g} times"
+    said = f"{values:,} values compared; the largest difference is {margin} what the source's own noise allows"
+    changes = [f"{metric.name} {_figure(metric.source, 4)} → {_figure(metric.export, 4)}" for metric in report.metrics]
+    return "; ".join([said, *changes]) + "."
+
+
+def _chart(tensor: TensorSpec, judged: Judgement) -> Chart:
+    name = tensor.name
     bars = [
-        _bar(name, pool, evidence.references[number], [o for o in evidence.outcomes if o.batch.pool == number])
-        for number, pool in enumerate(evidence.asked)
+        _bar(tensor, pool, judged.references[number], [o for o in judged.outcomes if o.batch.pool == number])
+        for number, pool in enumerate(judged.pools)
     ]
     shown = [
         value for bar in bars for value in (bar.noise, bar.difference, bar.allowed) if value and math.isfinite(value)
     ]
     noise = tuple(
         (pool.name, condition, value)
-        for pool, found in zip(evidence.asked, evidence.references, strict=True)
+        for pool, found in zip(judged.pools, judged.references, strict=True)
         for condition, value in found.noise[name].largest.items()
     )
     if not shown or bars[0].exact:
@@ -130,22 +142,21 @@ def _chart(name: str, evidence: Evidence) -> Chart:
     )
     step = max(1, (high - low) // 4)
     ticks = tuple((round(100 * (power - low) / (high - low), 2), power) for power in range(low, high + 1, step))
-    twin = evidence.references[0].noise[name].twin
+    twin = judged.references[0].noise[name].twin
     method = "noise against the source in float64" if twin else "noise from moved inputs, and the rounding bound"
     return Chart(name, tensor.dtype.value, method, placed, ticks, noise)
 
 
-def _bar(name: str, pool: Pool, source: Reference, outcomes: Sequence[Outcome]) -> Bar:
-    found = [outcome.against_source[name] for outcome in outcomes if outcome.error is None]
+def _bar(tensor: TensorSpec, pool: Pool, source: Reference, outcomes: Sequence[Outcome]) -> Bar:
+    found = [outcome.against_source[tensor.name] for outcome in outcomes if outcome.error is None]
     worst = max(found, key=lambda item: item.worst_margin or -1.0, default=None)
-    noise = source.noise[name]
-    exact = not noise.largest and noise.allowance.rtol == 0
+    exact = not tensor.dtype.is_float
     return Bar(
         pool=pool.name,
         rows=pool.rows,
         compared=sum(item.compared for item in found),
         exact=exact,
-        noise=None if exact else noise.level,
+        noise=None if exact else source.noise[tensor.name].level,
         difference=max((item.max_abs_diff for item in found if item.max_abs_diff is not None), default=None),
         margin=worst.worst_margin if worst else None,
         allowed=worst.worst.allowed if worst and worst.worst and not exact else None,

@@ -1,0 +1,185 @@
+"""Source and export, asked the same: from two models and evaluation data to findings and figures.
+
+    inputs        which rows, in which batches                        pure
+    reference     what the source answers, and how noisy it is         asks the source
+    exported      what the export answers, in a process of its own     asks the export
+    outcomes      both, batch by batch
+    compare, tolerance, edges, quality     figures                     pure
+    judge, judge_running                   findings                    pure
+
+Nothing is fetched or stored here: `tasks.parity.gate` does that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.contract import DType, Signature
+from serving.preprocess import apply, raw_signature
+from tasks.contracts import Finding, MetricComparison, OutputComparison, Owner
+from tasks.errors import EvaluationError
+from tasks.ingest.sources import SourceModel
+from tasks.parity import exported
+from tasks.parity.inputs import Batching, Pool, batching, plan, pools
+from tasks.parity.judge import edge_finding, output_findings
+from tasks.parity.judge_running import run_findings, structure_findings, unasked_findings
+from tasks.parity.outcomes import Arrays, Asked, Outcome, excuse_edges, outcomes_of
+from tasks.parity.quality import compare_metrics
+from tasks.parity.reference import Reference, reference, source_findings
+from tasks.parity.source import AskedSource, SourceFailed, threads
+from tasks.parity.terms import longest_sum
+from tasks.spec import ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What was found. `outputs` is empty where the gate stopped at the source; `references` may then be short."""
+
+    sizes: Batching
+    pools: tuple[Pool, ...]
+    references: tuple[Reference, ...]
+    findings: tuple[Finding, ...]
+    outcomes: tuple[Outcome, ...] = ()
+    outputs: tuple[OutputComparison, ...] = ()
+    metrics: tuple[MetricComparison, ...] = ()
+
+
+def confront(
+    spec: ModelSpec,
+    source: SourceModel,
+    loader: str,
+    evaluation: Arrays,
+    runtime: str,
+    path: Path,
+    work: Path,
+    seed: str,
+) -> Judgement:
+    """Ask both models, and judge.
+
+    Args:
+        spec: signature, preprocessing, metrics and batch size.
+        source: the trained model, loaded by `loader` (an entry of `tasks.ingest.SOURCES`).
+        evaluation: raw columns: inputs as clients send them, and labels.
+        runtime, path: the export's runtime, and the file or folder that it loads.
+        work: a folder for what is exchanged with the export's process; `work / "parity"` must not exist.
+        seed: decides the random rows; the same seed gives the same questions.
+
+    Raises:
+        BadInput: rows cannot be told apart, or the evaluation data has other dtypes than clients send.
+    """
+    asked = _asked(spec, evaluation, seed)
+    # One thread, as the export is asked: sums have one order, and other work on this machine does not slow it down.
+    with threads(loader, 1):
+        asking = AskedSource(source, loader, asked.signature, asked.sizes)
+        generator = np.random.default_rng(list(hashlib.sha256(seed.encode()).digest()))
+        references, findings = _references(asking, asked, generator)
+        if findings:
+            return Judgement(asked.sizes, asked.pools, references, tuple(findings))
+        answered = exported.ask(runtime, path, asked.signature, asked.inputs, asked.plan, work / "parity")
+        outcomes, own = outcomes_of(answered, asked, references)
+        outcomes, on_edge = excuse_edges(outcomes, answered, asked, references, asking, generator)
+
+    findings = structure_findings(answered.structure, asked.signature)
+    if not findings or answered.load_error is None:  # a missing name is why the runtime refused the file
+        findings += run_findings(answered, asked.plan, outcomes, asked.signature)
+    findings += output_findings(outcomes, asked.signature)
+    metrics, lost = compare_metrics(spec.evaluation.metrics, references[0].answers, own[0], evaluation)
+    if own[0] is not None or not findings:
+        findings += lost
+    findings += [edge_finding(asked.pools[pool], count) for pool, count in sorted(on_edge.items())]
+    findings += unasked_findings(answered, asked.plan, findings)
+    return Judgement(
+        asked.sizes,
+        asked.pools,
+        references,
+        tuple(findings),
+        outcomes,
+        _outputs(outcomes, references, asked.signature),
+        metrics,
+    )
+
+
+def _asked(spec: ModelSpec, evaluation: Arrays, seed: str) -> Asked:
+    signature = spec.signature
+    raw = raw_signature(signature, spec.preprocess)
+    found = pools(raw, _as_clients_send(evaluation, raw), seed)
+    sizes = batching(signature, spec.serving.max_batch)
+    return Asked(
+        signature,
+        sizes,
+        found,
+        tuple(apply(spec.preprocess, pool.raw, signature) for pool in found),
+        plan(sizes, tuple(pool.rows for pool in found)),
+    )
+
+
+def _as_clients_send(evaluation: Arrays, raw: Signature) -> dict[str, NDArray[Any]]:
+    columns = {}
+    for tensor in raw.inputs:
+        column = evaluation[tensor.name]
+        if column.dtype != tensor.dtype.numpy and not (tensor.dtype is DType.STRING and column.dtype.kind == "U"):
+            raise EvaluationError(
+                f"column {tensor.name!r} of the evaluation data is {column.dtype}, clients send {tensor.dtype.value}"
+            )
+        columns[tensor.name] = column.astype(tensor.dtype.numpy, copy=False)
+    return columns
+
+
+def _references(
+    source: AskedSource, asked: Asked, generator: np.random.Generator
+) -> tuple[tuple[Reference, ...], list[Finding]]:
+    terms = longest_sum(source.model.native, source.loader, asked.signature)
+    references: list[Reference] = []
+    findings: list[Finding] = []
+    for pool, inputs in zip(asked.pools, asked.inputs, strict=True):
+        try:
+            found = reference(source, inputs, terms, generator)
+        except SourceFailed as failure:
+            return tuple(references), [_source_failed(failure, pool)]
+        references.append(found)
+        findings += source_findings(pool.name, found)
+    return tuple(references), findings
+
+
+def _source_failed(failure: SourceFailed, pool: Pool) -> Finding:
+    return Finding(
+        code="PARITY_SOURCE_FAILED",
+        owner=Owner.MODEL,
+        message=f"on the {pool.name} rows, {failure}",
+        advice="the source model must answer everything that model.yaml promises: correct the dtypes, shapes and "
+        "ranges there, or the model",
+        evidence={"pool": pool.name, **pool.lengths},
+    )
+
+
+def _outputs(
+    outcomes: Sequence[Outcome], references: Sequence[Reference], signature: Signature
+) -> tuple[OutputComparison, ...]:
+    """One summary per output: figures over all batches, each held against its own pool's allowance; the tolerance and
+    noise are those of the evaluation rows, which the golden samples are of.
+    """
+    answered = [outcome for outcome in outcomes if outcome.error is None]
+
+    def largest(name: str, figure: str) -> float | None:
+        found = [getattr(outcome.against_source[name], figure) for outcome in answered]
+        return max((value for value in found if value is not None), default=None)
+
+    return tuple(
+        OutputComparison(
+            name=tensor.name,
+            compared_values=sum(outcome.against_source[tensor.name].compared for outcome in answered),
+            max_abs_diff=largest(tensor.name, "max_abs_diff"),
+            max_rel_diff=largest(tensor.name, "max_rel_diff"),
+            worst_margin=largest(tensor.name, "worst_margin"),
+            noise=references[0].noise[tensor.name].level if tensor.dtype.is_float else None,
+            tolerance=references[0].noise[tensor.name].tolerance,
+        )
+        for tensor in signature.outputs
+    )
