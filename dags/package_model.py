@@ -41,7 +41,7 @@ Give the path of a `model.yaml`; leave formats and instance types empty to take 
     # Latency and memory are measured, and only true on a quiet machine: one run at a time, further ones queue.
     max_active_runs=1,
     params=package_params(),
-    default_args=healing(timeout=timedelta(minutes=30)),
+    default_args={**healing(timeout=timedelta(minutes=30)), "show_return_value_in_logs": False},
 )
 def package_model() -> None:
     cells = task(execution_timeout=timedelta(minutes=2))(stages.plan)()

@@ -15,6 +15,7 @@ from rich.tree import Tree
 
 from tasks.contracts import Finding, LineageRecord, Package, ParityReport, SmokeReport, Verdict
 from tasks.figures import short, size
+from tasks.findings import placed
 from tasks.pipeline import Event, Moment
 
 if TYPE_CHECKING:
@@ -147,26 +148,16 @@ def mlflow_line(record: LineageRecord | None) -> str:
 
 
 def finding_lines(findings: Sequence[Finding]) -> Iterable[Text]:
-    """Each finding: where, what, whose it is, and what to do. The same words about several places come once."""
-    places: dict[tuple[str, str, str], list[str]] = {}
-    by_words: dict[tuple[str, str, str], Finding] = {}
-    for finding in findings:
-        words = (finding.code, finding.message, finding.advice)
-        by_words.setdefault(words, finding)
-        places.setdefault(words, []).append(_place(finding))
-    for words, finding in by_words.items():
-        where = "; ".join(place for place in dict.fromkeys(places[words]) if place)
+    """Each finding: where, what, whose it is, and what to do."""
+    for item in placed(findings):
+        finding = item.finding
+        where = "; ".join(item.places)
         yield Text.assemble(
             (f"{_MARKS[finding.verdict]} {finding.code}", _STYLES[finding.verdict]),
             f"  {where}  (for the {finding.owner} team)" if where else f"  (for the {finding.owner} team)",
         )
         yield Text(f"    {finding.message}")
         yield Text(f"    → {finding.advice}")
-
-
-def _place(finding: Finding) -> str:
-    name, kind = finding.evidence.get("format"), finding.evidence.get("instance_type")
-    return " on ".join(str(part) for part in (name, kind) if part is not None)
 
 
 def status_table(known: Sequence[Recorded]) -> Group:

@@ -22,13 +22,14 @@ from tasks.contracts import (
     Verdict,
 )
 from tasks.figures import figure, size
+from tasks.findings import placed
 
 
 def story(run: StageRun[Any]) -> list[str]:
-    """A stage's run: how it came by its result, what the result is, and what was found."""
+    """A stage's run: how it came by its result, what the result is, and what was remarked. What blocks is `reason`."""
     how = "reused: nothing that it follows from has changed" if run.reused else f"ran for {run.duration_s:.1f} s"
     verdict = f": {run.result.verdict}" if isinstance(run.result, Report) else ""
-    return [f"{run.stage} of {run.label}{verdict}", how, *figures(run.result), *findings(run.result)]
+    return [f"{run.stage} of {run.label}{verdict}", how, *figures(run.result), *remarks(run.result)]
 
 
 def figures(result: Contract) -> list[str]:
@@ -36,22 +37,25 @@ def figures(result: Contract) -> list[str]:
     return list(_FIGURES[type(result)](result))
 
 
-def findings(result: Contract) -> list[str]:
-    """Each finding with its owner and advice; nothing for what carries none."""
-    return [
-        line for finding in (result.findings if isinstance(result, Report) else ()) for line in finding_lines(finding)
-    ]
-
-
-def finding_lines(finding: Finding) -> list[str]:
-    """One finding: what, whose, and what to do."""
-    return [f"{finding.code} ({finding.owner}): {finding.message}", f"    → {finding.advice}"]
+def remarks(result: Contract) -> list[str]:
+    """What was found and blocks nothing."""
+    found = result.findings if isinstance(result, Report) else ()
+    return list(_lines(finding for finding in found if finding.verdict is Verdict.PASSED))
 
 
 def reason(report: Report, what: str) -> str:
-    """Why a gate blocks, in one paragraph: the message that a failed task ends with."""
-    blocking = [finding for finding in report.findings if finding.verdict is not Verdict.PASSED]
-    return "\n".join([f"{what}: {report.verdict}", *(line for finding in blocking for line in finding_lines(finding))])
+    """Why a gate blocks: the message that a failed task ends with."""
+    blocking = (finding for finding in report.findings if finding.verdict is not Verdict.PASSED)
+    return "\n".join([f"{what}: {report.verdict}", *_lines(blocking)])
+
+
+def _lines(findings: Iterable[Finding]) -> Iterable[str]:
+    """Each finding: what, where, whose it is, and what to do."""
+    for item in placed(findings):
+        finding = item.finding
+        where = f" at {'; '.join(item.places)}" if item.places else ""
+        yield f"{finding.code}{where} (for the {finding.owner} team): {finding.message}"
+        yield f"    → {finding.advice}"
 
 
 def _artifact(artifact: Artifact) -> Iterable[str]:

@@ -168,7 +168,7 @@ def register() -> None:
     )
     push(package)
     push(recorded, key=LINEAGE)
-    for line in [*narrate.figures(package), *narrate.findings(package)]:
+    for line in narrate.figures(package):
         _log.info(line)
     _log.info("MLflow: %s", recorded.run_url or f"run {recorded.run_id} in {recorded.tracking_uri}")
     if recorded.model_version:

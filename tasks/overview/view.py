@@ -11,7 +11,6 @@ from datetime import datetime
 
 from tasks.contracts import (
     ExportReport,
-    Finding,
     Image,
     LineageRecord,
     Package,
@@ -19,6 +18,7 @@ from tasks.contracts import (
     SmokeReport,
     Verdict,
 )
+from tasks.findings import PlacedFinding, placed
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class PackageView:
     digest: str
     verdict: Verdict
     rows: tuple[FormatRow, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[PlacedFinding, ...]
     version: str | None
     run_url: str | None
     recorded_at: datetime | None
@@ -63,7 +63,7 @@ def view_of(package: Package, record: LineageRecord | None) -> PackageView:
         digest=package.digest,
         verdict=package.verdict,
         rows=tuple(_row(package, name) for name in package.inputs.formats),
-        findings=tuple(finding for finding in package.findings if finding.verdict is not Verdict.PASSED),
+        findings=placed(finding for finding in package.findings if finding.verdict is not Verdict.PASSED),
         version=record.model_version if record else None,
         run_url=record.run_url if record else None,
         recorded_at=record.recorded_at if record else None,

@@ -55,13 +55,24 @@ def test_figures_that_were_not_measured_are_called_unknown() -> None:
     assert "peak memory unknown" in told
 
 
-def test_a_finding_is_told_with_its_owner_and_advice() -> None:
-    run = ExportRun(
-        stage="export", label="onnx", key=digest_of("key"), reused=False, duration_s=2, result=samples.failed_export()
-    )
+def test_a_finding_is_told_with_its_place_its_owner_and_advice() -> None:
+    found = samples.finding(evidence={"format": "onnx", "instance_type": "c6i.large"})
+    report = ExportReport(verdict=Verdict.FAILED, findings=(found,), format="onnx")
+    assert reason(report, "export of onnx").splitlines() == [
+        "export of onnx: failed",
+        "EXPORT_UNSUPPORTED_OPERATOR at onnx on c6i.large (for the model team): "
+        "the operator aten::foo has no counterpart",
+        "    → replace it",
+    ]
+
+
+def test_what_blocks_is_told_once_with_the_failure_and_remarks_before_it() -> None:
+    remark = samples.finding("EXPORT_SLOW", verdict=Verdict.PASSED)
+    report = ExportReport(verdict=Verdict.FAILED, findings=(remark, samples.finding()), format="onnx")
+    run = ExportRun(stage="export", label="onnx", key=digest_of("key"), reused=False, duration_s=2, result=report)
     told = "\n".join(story(run))
-    assert "EXPORT_UNSUPPORTED_OPERATOR (model): the operator aten::foo has no counterpart" in told
-    assert "→ replace it" in told
+    assert "EXPORT_SLOW" in told
+    assert "EXPORT_UNSUPPORTED_OPERATOR" not in told
 
 
 def test_the_reason_of_a_failure_leaves_remarks_out() -> None:
