@@ -34,7 +34,7 @@ _ENGINE = ("tasks/image/engine.py", "tasks/image/docker_engine.py")
 CODE: Mapping[str, tuple[str, ...]] = {
     "ingest": (*_CONTRACTS, *_SOURCES),
     "export": (*_CONTRACTS, *_SOURCES, "tasks/export", "docker/serving/runners", *_LOCKS),
-    "parity": (*_CONTRACTS, *_SOURCES, "tasks/parity", "docker/serving"),
+    "parity": (*_CONTRACTS, *_SOURCES, "tasks/parity", "tasks/figures.py", "docker/serving"),
     "image": (*_CONTRACTS, "tasks/image", "docker/serving", "docker/runtimes", "docker/base"),
     "smoke": (*_CONTRACTS, "tasks/smoke", *_ENGINE, "docker/serving"),
 }

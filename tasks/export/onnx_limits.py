@@ -48,10 +48,8 @@ def onnx_limits() -> OnnxLimits:
 
 def locked_version(runtime: str, distribution: str) -> str | None:
     """The version of a distribution that a runtime image holds by its lock; None where the lock has no such line."""
-    try:
-        from tasks.image import RUNTIMES
-    except ImportError:
-        return None
+    from tasks.image.runtimes import RUNTIMES
+
     lock = RUNTIMES[runtime].lock.read_text()
     found = re.search(rf"^{re.escape(distribution)}==([^\s;\\]+)", lock, re.MULTILINE)
     return found[1] if found else None

@@ -140,6 +140,8 @@ NEUTRAL = {
     "tasks/errors.py",
     "tasks/processes.py",
     "tasks/settings.py",
+    "tasks/spec_document.py",
+    "tasks/spec_keys.py",
     "tasks/store.py",
     "tasks/workspace.py",
 }
