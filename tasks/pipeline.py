@@ -139,6 +139,7 @@ class Pipeline:
         self._fresh = fresh
         self._tell = on_event or (lambda event: None)
         sweep(settings.work)
+        sweep(self._locks)
 
     @cached_property
     def engine(self) -> Engine:
@@ -150,6 +151,10 @@ class Pipeline:
         from tasks.image import connect
 
         return connect()
+
+    @property
+    def _locks(self) -> Path:
+        return self.settings.home / "locks"
 
     # --- the stages, in order -------------------------------------------------------------------------------------
 
@@ -285,7 +290,7 @@ class Pipeline:
         except BaseException:
             self._tell(Event(Moment.STOPPED, "register", spec.name, duration_s=time.monotonic() - started))
             raise
-        self._tell(Event(Moment.FINISHED, "register", spec.name, package.verdict, time.monotonic() - started))
+        self._tell(Event(Moment.FINISHED, "register", spec.name, duration_s=time.monotonic() - started))
         return recorded
 
     def packaged(self, spec: ModelSpec) -> Package | None:
@@ -354,7 +359,7 @@ class Pipeline:
         if (earlier := self._remembered(kind, stage, key)) is not None:
             return reused(earlier)
         tell(Moment.STARTED)
-        lock = self.settings.home / "locks" / f"{stage}-{key.removeprefix('sha256:')}.lock"
+        lock = self._locks / f"{stage}-{key.removeprefix('sha256:')}.lock"
         try:
             with locked(lock, on_wait=lambda: tell(Moment.WAITING)):
                 if (earlier := self._remembered(kind, stage, key)) is not None:

@@ -60,7 +60,10 @@ def scratch(root: Path) -> Iterator[Path]:
 
 
 def sweep(root: Path) -> tuple[Path, ...]:
-    """Remove the scratch folders whose process is gone; which they were. Folders in use are left alone."""
+    """Remove the locks, and the folders that go with them, whose process is gone; what is in use is left alone.
+
+    Gives the folders that were removed.
+    """
     swept = []
     for lock in sorted(root.glob("*.lock")):
         folder = lock.with_suffix("")
