@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -35,6 +36,8 @@ class Task:
     state: str | None
     try_number: int
     duration_s: float | None
+    started: datetime | None = None
+    ended: datetime | None = None
     pid: int | None
 
     @property
@@ -221,5 +224,11 @@ def _task(item: Mapping[str, Any]) -> Task:
         state=item["state"],
         try_number=item["try_number"],
         duration_s=item["duration"],
+        started=_moment(item["start_date"]),
+        ended=_moment(item["end_date"]),
         pid=item["pid"],
     )
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
