@@ -59,8 +59,10 @@ class Session:
 
     def result(self, *renderables: Any) -> None:
         """Print for people."""
-        if not self.as_json:
-            self.out.print(*renderables, sep="\n")
+        from rich.table import Table
+
+        for item in () if self.as_json else renderables:
+            self.out.print(item, soft_wrap=not isinstance(item, Table))  # so that digests can be copied whole
 
     def document(self, value: Any) -> None:
         """Print for programs: one JSON document."""
@@ -131,9 +133,9 @@ def status(
         if not shown:
             session.result("Nothing is packaged yet: `slipway package SPEC` does it.")
         elif not as_json:
-            from tasks.console import finding_lines, status_table
+            from tasks.console import finding_lines, standings
 
-            session.result(status_table(shown))
+            session.result(*standings(shown, session.out.width))
             if model is not None:
                 session.result(*finding_lines(shown[0].package.findings))
     return 0
@@ -162,9 +164,9 @@ def lineage(
         found = trace(digest, settings, open_store(settings.store_uri))
         session.document(found.model_dump(mode="json"))
         if not as_json:
-            from tasks.console import trace_tree
+            from tasks.console import chain
 
-            session.result(trace_tree(found))
+            session.result(*chain(found))
     return 0
 
 
@@ -293,7 +295,7 @@ def _show_package(
     )
     reused = sum(item.reused for item in runs.all)
     ran = ", ".join(f"{item.stage} {item.label}" for item in runs.all if not item.reused)
-    session.result("", package_table([made]), "", *package_lines(made, recorded))
+    session.result("", package_table([made], session.out.width), "", *package_lines(made, recorded))
     session.result(Text(f"reused {reused} of {len(runs.all)} stages" + (f"; ran {ran}" if ran and reused else "")))
     if made.findings:
         session.result("", *finding_lines(made.findings))

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
 from tasks.contracts import Finding, LineageRecord, Package, ParityReport, SmokeReport, Verdict
-from tasks.figures import short, size
+from tasks.figures import NOTHING, short, size
 from tasks.findings import placed
 from tasks.pipeline import Event, Moment
 
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from tasks.lineage.chain import TracedPackage, TrainingRun
 
 _STYLES = {Verdict.PASSED: "green", Verdict.FAILED: "bold red", Verdict.INCONCLUSIVE: "bold yellow"}
-_MARKS = {Verdict.PASSED: "✓", Verdict.FAILED: "✗", Verdict.INCONCLUSIVE: "?"}
-_NOTHING = "–"
+_MARKS = {Verdict.PASSED: "✓", Verdict.INCONCLUSIVE: "?", Verdict.FAILED: "✗"}
+
+#: Terminals that are narrower get a smaller table.
+_WIDE = 130
+_MAY_WRAP = {"model", "parity"}
 
 
 class Progress:
@@ -71,42 +74,48 @@ def _line(event: Event) -> Text:
 # --- packages -----------------------------------------------------------------------------------------------------
 
 
-def package_table(packages: Sequence[Package]) -> Table:
-    """One line per model and format: what it is worth, and where it was proven."""
+def package_table(packages: Sequence[Package], width: int) -> Table:
+    """One line per model and format: what it is worth, and where it was proven. `width` in characters."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in ("model", "format", "parity", "image", "model adds", "cold start", "p99", "proven on", "digest"):
-        table.add_column(column, overflow="fold")
-    for package in packages:
-        for name in package.inputs.formats:
-            table.add_row(*_cells(package, name))
+    rows = [_cells(package, name, width) for package in packages for name in package.inputs.formats]
+    left_out = set() if width >= _WIDE else {"model adds", "digest" if len(packages) > 1 else "model"}
+    shown = [column for column in rows[0] if column not in left_out]
+    for column in shown:
+        table.add_column(column, no_wrap=column not in _MAY_WRAP, overflow="fold")
+    for row in rows:
+        table.add_row(*(row[column] for column in shown))
     return table
 
 
-def _cells(package: Package, name: str) -> Iterable[RenderableType]:
+def _cells(package: Package, name: str, width: int) -> dict[str, Text]:
     exported = next((report for report in package.exports if report.format == name), None)
     compared = next((report for report in package.parity if report.format == name), None)
     image = next((image for image in package.images if image.format == name), None)
     smoked = [report for report in package.smoke if report.format == name]
-    yield Text(package.name)
-    yield Text(f"{name} (serves)" if package.serving_format == name else name)
     if exported is None or exported.export is None:
-        yield _verdict(exported.verdict if exported else Verdict.INCONCLUSIVE, "no export")
+        parity = _verdict(exported.verdict if exported else Verdict.INCONCLUSIVE, "no export")
     else:
-        yield _parity(compared)
-    yield Text(size(image.size_bytes) if image else _NOTHING)
-    yield Text(size(image.model_bytes) if image else _NOTHING)
-    yield Text(_worst([report.figures.cold_start_s for report in smoked], "s", 2))
-    yield Text(_worst([report.figures.p99_ms for report in smoked], "ms", 1))
-    yield Text(" ").join([_type(report) for report in smoked]) if smoked else Text(_NOTHING)
-    yield Text(short(image.digest) if image else _NOTHING)
+        parity = _parity(compared)
+    serves = " (serves)" if package.serving_format == name and width >= _WIDE else ""
+    return {
+        "model": Text(package.name),
+        "format": Text(f"{name}{serves}"),
+        "parity": parity,
+        "image": Text(size(image.size_bytes) if image else NOTHING),
+        "model adds": Text(size(image.model_bytes) if image else NOTHING),
+        "start": Text(_worst([report.figures.cold_start_s for report in smoked], "s", 2)),
+        "p99": Text(_worst([report.figures.p99_ms for report in smoked], "ms", 1)),
+        "proven on": Text(" " if width >= _WIDE else "\n").join(map(_type, smoked)) if smoked else Text(NOTHING),
+        "digest": Text(short(image.digest) if image else NOTHING),
+    }
 
 
 def _parity(report: ParityReport | None) -> Text:
     if report is None:
         return _verdict(Verdict.INCONCLUSIVE, "not compared")
     figures = ", ".join(
-        f"{metric.name} {_NOTHING if metric.export is None else f'{metric.export:.4g}'}"
-        + ("" if not metric.drop else f" ({-metric.drop:+.2g})")
+        f"{metric.name} {NOTHING if metric.export is None else f'{metric.export:.4g}'}"
+        + ("" if not metric.drop else f" ({abs(metric.drop):.2g} {'worse' if metric.drop > 0 else 'better'})")
         for metric in report.metrics
     )
     return _verdict(report.verdict, figures)
@@ -122,7 +131,7 @@ def _verdict(verdict: Verdict, more: str = "") -> Text:
 
 def _worst(values: Iterable[float | None], unit: str, digits: int) -> str:
     measured = [value for value in values if value is not None]
-    return f"{max(measured):.{digits}f} {unit}" if measured else _NOTHING
+    return f"{max(measured):.{digits}f} {unit}" if measured else NOTHING
 
 
 def package_lines(package: Package, record: LineageRecord | None) -> Iterable[Text]:
@@ -148,36 +157,40 @@ def mlflow_line(record: LineageRecord | None) -> str:
 
 
 def finding_lines(findings: Sequence[Finding]) -> Iterable[Text]:
-    """Each finding: where, what, whose it is, and what to do."""
-    for item in placed(findings):
+    """Each finding: where, what, whose it is, and what to do. What blocks comes first, remarks last."""
+    for item in sorted(placed(findings), key=lambda item: list(_MARKS).index(item.finding.verdict), reverse=True):
         finding = item.finding
         where = "; ".join(item.places)
+        remark = finding.verdict is Verdict.PASSED
         yield Text.assemble(
-            (f"{_MARKS[finding.verdict]} {finding.code}", _STYLES[finding.verdict]),
+            (
+                f"{'·' if remark else _MARKS[finding.verdict]} {finding.code}",
+                "" if remark else _STYLES[finding.verdict],
+            ),
             f"  {where}  (for the {finding.owner} team)" if where else f"  (for the {finding.owner} team)",
         )
         yield Text(f"    {finding.message}")
         yield Text(f"    → {finding.advice}")
 
 
-def status_table(known: Sequence[Recorded]) -> Group:
+def standings(known: Sequence[Recorded], width: int) -> Iterable[RenderableType]:
     """The newest package of each model, as after packaging it."""
-    lines: list[RenderableType] = [package_table([item.package for item in known]), Text()]
+    yield package_table([item.package for item in known], width)
     for item in known:
-        lines.extend(package_lines(item.package, item.record))
-    return Group(*lines)
+        yield Text()
+        yield from package_lines(item.package, item.record)
 
 
 # --- chains -------------------------------------------------------------------------------------------------------
 
 
-def trace_tree(trace: Trace) -> Group:
+def chain(trace: Trace) -> Iterable[RenderableType]:
     """Each package as a tree: what it is made of above, where it came from below."""
-    parts: list[RenderableType] = [Text(f"{trace.found}  {trace.digest}", style="bold")]
+    yield Text(f"{trace.found}  {trace.digest}", style="bold")
     for package in trace.packages:
-        parts.append(_package_tree(package))
-    parts.extend(Text(f"note: {note}", style="yellow") for note in trace.notes)
-    return Group(*parts)
+        yield _package_tree(package)
+    for note in trace.notes:
+        yield Text(f"note: {note}", style="yellow")
 
 
 def _package_tree(package: TracedPackage) -> Tree:
