@@ -15,7 +15,7 @@ from tests.e2e.conftest import PREFIX, Slipway
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 
 DIGITS_CELLS = [
-    f"{name} × {kind}" for name in ("onnx", "savedmodel", "torch-export") for kind in ("c6i.large", "c4.large")
+    f"{name} × {kind}" for name in ("onnx", "savedmodel", "torch-export") for kind in ("c6i.large", "c5.large")
 ]
 
 
@@ -173,7 +173,7 @@ evaluation:
   metrics:
     - {{name: accuracy, output: scores, label: label, max_drop: 0.01}}
 formats: [onnx, torch-export]
-serving: {{format: torch-export, p99_ms: 500, cold_start_s: 30}}
+serving: {{format: torch-export, p99_ms: 5000, cold_start_s: 120}}
 smoke: {{instance_types: [c6i.large]}}
 """
     )
