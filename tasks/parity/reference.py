@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from tasks.contracts import Finding, Owner, Verdict
 from tasks.parity.edges import MOST_ON_EDGE
-from tasks.parity.source import AGAIN, ALONE, FLOAT64, REVERSED, AskedSource, as_declared
-from tasks.parity.tolerance import Noise, Probe, measure, unit_roundoff
+from tasks.parity.source import AskedSource, as_declared
+from tasks.parity.tolerance import AGAIN, ALONE, FLOAT64, REVERSED, Noise, Probe, measure, unit_roundoff
 
 #: Rows of a pool that are asked for again under every condition: the largest noise of so many rows is, for normally
 #: distributed noise, within a quarter of that of a hundred times as many (√(2·ln n) grows that slowly).

@@ -17,19 +17,10 @@ from numpy.typing import NDArray
 from serving.contract import DType, Signature, TensorSpec
 from tasks.ingest.sources import SourceModel
 from tasks.parity.inputs import Batching
-from tasks.parity.tolerance import SAFETY, Probe
+from tasks.parity.tolerance import AGAIN, ALONE, FLOAT64, MANY_THREADS, MOVED, REVERSED, SAFETY, Probe
 from tasks.parity.twins import float64_twin
 
 Answers = Mapping[str, NDArray[Any]]
-#: Conditions under which a faithful source must answer the same but for rounding: names that findings look for.
-AGAIN, ALONE, REVERSED, MANY_THREADS, FLOAT64, MOVED = (
-    "the same batch again",
-    "rows one by one",
-    "rows in reverse order",
-    "many threads",
-    "float64",
-    "moved inputs",
-)
 #: How often inputs are moved: each direction is random, so that a row near an edge is likely to cross it once.
 _MOVES = 4
 
@@ -106,7 +97,7 @@ class AskedSource:
         if not any(array.dtype.kind == "f" for array in inputs.values()):
             return ()
         return tuple(
-            Probe(MOVED, self.answer({name: _move(array, unit, generator) for name, array in inputs.items()}), True)
+            Probe(MOVED, self.answer({name: _move(array, unit, generator) for name, array in inputs.items()}))
             for _ in range(times)
         )
 

@@ -47,6 +47,15 @@ from numpy.typing import NDArray
 from serving.contract import Signature, TensorSpec, Tolerance
 from tasks.parity.compare import Allowance
 
+#: Conditions under which a faithful source answers the same but for rounding; findings and reports name them.
+AGAIN, ALONE, REVERSED, MANY_THREADS, FLOAT64, MOVED = (
+    "the same batch again",
+    "rows one by one",
+    "rows in reverse order",
+    "many threads",
+    "float64",
+    "moved inputs",
+)
 #: √2 for two erring sides times √32 for the order of summation; see above.
 SAFETY = 8.0
 #: Accepted probability that a clean export is blocked by the probabilistic bound, per output and pool.
@@ -57,13 +66,16 @@ FALSE_ALARM = 1e-4
 class Probe:
     """The source's answers to the same rows under one condition that changes nothing but rounding.
 
-    `moved` says that its inputs were moved by `SAFETY` units in the last place, so that its change is already what is
-    allowed; without it the change is noise, and allowed `SAFETY` times.
+    Under `MOVED` its inputs were moved by `SAFETY` units in the last place, so that its change is already what is
+    allowed; under any other condition the change is noise, and allowed `SAFETY` times.
     """
 
     condition: str
     answers: Mapping[str, NDArray[Any]]
-    moved: bool = False
+
+    @property
+    def moved(self) -> bool:
+        return self.condition == MOVED
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +97,8 @@ class Noise:
 
     @property
     def level(self) -> float:
-        """The source's own noise: the largest change under any condition."""
-        return max(self.largest.values(), default=0.0)
+        """The source's own noise: the largest change under any condition; moved inputs count where no twin shows it."""
+        return max((change for name, change in self.largest.items() if name != MOVED or not self.twin), default=0.0)
 
     @property
     def tolerance(self) -> Tolerance:
@@ -118,7 +130,7 @@ def measure(
         values: how many values will be compared in all.
     """
     taken = tuple(probe for probe in probes if output.name in probe.answers)
-    twin = any(probe.condition == "float64" for probe in taken)
+    twin = any(probe.condition == FLOAT64 for probe in taken)
     if not output.dtype.is_float:
         unequal = [(probe.condition, _rows(_unequal(answers, probe.answers[output.name]))) for probe in taken]
         exact = Allowance(np.zeros(answers.shape[1:]), 0.0)

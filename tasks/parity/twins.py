@@ -37,6 +37,9 @@ def _torch_program(model: Any) -> Any:
 def _keras(model: Any) -> Any:
     twin = type(model.native).from_config(_widened(model.native.get_config()))
     twin.set_weights([weight.astype("float64") for weight in model.native.get_weights()])
+    for layer in twin._flatten_layers():
+        if hasattr(layer, "finalize_state"):  # Normalization and its kin keep what they computed from their weights
+            layer.finalize_state()
     return replace(model, native=twin)
 
 
