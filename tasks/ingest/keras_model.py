@@ -153,9 +153,9 @@ def _unsafe_parts(value: Any) -> Iterator[str]:
 def _why_unsafe(value: Mapping[str, Any]) -> str | None:
     """Why an object of this class is not made."""
     name, module, registered = value["class_name"], value.get("module"), value.get("registered_name")
-    if name in _WITH_CODE or registered in _WITH_CODE:
+    if {str(name), str(registered)} & _WITH_CODE:
         return "holds Python code"
-    if isinstance(name, str) and _VALUES.fullmatch(name):
+    if _VALUES.fullmatch(str(name)):
         return None
     if not (isinstance(name, str) and isinstance(module, str) and _MODULES.fullmatch(module)):
         return f"is {module}.{name}, which is none of Keras's own"

@@ -93,7 +93,7 @@ def load(path: Path, artifact: Artifact, work: Path) -> OnnxModel:
 
 def _read(path: Path) -> Any:
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     try:
         model = onnx.load(path, load_external_data=False)

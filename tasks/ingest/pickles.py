@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import io
 import pickletools
+import re
 import zipfile
 from pathlib import Path
 
 #: What PyTorch's own state dicts name.
-_TENSORS = ("collections.OrderedDict", "torch.", "torch._utils.")
+_TENSORS = re.compile(
+    r"collections\.OrderedDict|torch\.(_utils\._rebuild_\w+|_tensor\._rebuild_\w+|\w+Storage|storage\.\w+|Size|device"
+    r"|serialization\.\w+|nn\.parameter\.(Parameter|Buffer))"
+)
 
 
 def called_by(path: Path) -> tuple[str, ...]:
@@ -19,7 +23,7 @@ def called_by(path: Path) -> tuple[str, ...]:
     names: dict[str, None] = {}
     for stream in _streams(path):
         names.update(dict.fromkeys(_globals(stream)))
-    return tuple(name for name in names if not name.startswith(_TENSORS))
+    return tuple(name for name in names if not _TENSORS.fullmatch(name))
 
 
 def _streams(path: Path) -> list[bytes]:

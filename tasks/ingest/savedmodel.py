@@ -107,7 +107,7 @@ def _as_numpy(value: Any, tensor: TensorSpec) -> NDArray[Any]:
 
 def _read_graph(path: Path) -> Any:
     """The one meta graph of the folder."""
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf import saved_model_pb2
 
     others = [name for name in ("saved_model.cpb", "saved_model.pbtxt") if (path / name).exists()]

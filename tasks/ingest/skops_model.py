@@ -11,8 +11,8 @@ Which answer an output is follows from its declared dtype and shape:
 One input of two dimensions is the matrix of features. Several inputs, each [batch] or [batch, 1], are the columns of a
 data frame, by name.
 
-skops opens a file by making the types that it names. Only those that skops itself trusts are made: scikit-learn's own,
-NumPy's and SciPy's.
+skops opens a file by making the types that it names. Only those that skops trusts itself are made, and those of
+`skops_types`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from tasks.contracts import Artifact
 from tasks.errors import SourceError, UnsafeSource
 from tasks.ingest.archives import is_zip, opened
 from tasks.ingest.pickles import called_by
+from tasks.ingest.skops_types import is_trusted, refuse_broken_trees
 from tasks.spec import ModelSpec
 
 _HOW = "skops.io.dump(model, 'model.skops')"
@@ -95,11 +96,11 @@ def answering_method(estimator: Any, tensor: TensorSpec) -> str:
 
 def inspect(path: Path, spec: ModelSpec) -> None:
     """Refuse files that name types outside scikit-learn, NumPy and SciPy."""
-    _refuse_untrusted(path)
+    _trusted_types(path)
 
 
 def load(path: Path, artifact: Artifact, work: Path) -> SklearnModel:
-    """Read the estimator, trusting no type beyond skops's own list, and compare it with the signature.
+    """Read the estimator, and compare it with the signature.
 
     Raises:
         UnsafeSource: the file names types that could run code.
@@ -107,16 +108,18 @@ def load(path: Path, artifact: Artifact, work: Path) -> SklearnModel:
     """
     import skops.io
 
-    _refuse_untrusted(path)
+    trusted = _trusted_types(path)
     try:
-        estimator = skops.io.load(path, trusted=[])
+        estimator = skops.io.load(path, trusted=list(trusted))
     except Exception as error:  # skops and scikit-learn raise nearly anything for a file that they cannot read
         raise SourceError(f"{path.name} cannot be read ({_first_line(error)}); write it again with {_HOW}") from error
+    refuse_broken_trees(estimator)
     _check_signature(estimator, artifact.signature)
     return SklearnModel(estimator, artifact.signature)
 
 
-def _refuse_untrusted(path: Path) -> None:
+def _trusted_types(path: Path) -> tuple[str, ...]:
+    """The types in the file that skops does not know and that may be made; raises where there are others."""
     import skops.io
 
     if not is_zip(path) and (called := called_by(path)):
@@ -131,11 +134,12 @@ def _refuse_untrusted(path: Path) -> None:
         unknown = skops.io.get_untrusted_types(file=path)
     except Exception as error:  # as for load
         raise SourceError(f"{path.name} cannot be read ({_first_line(error)}); write it again with {_HOW}") from error
-    if unknown:
+    if refused := [name for name in unknown if not is_trusted(name)]:
         raise UnsafeSource(
-            f"{path.name} names types that could run code when it is opened, so it is not: {', '.join(unknown)}. "
+            f"{path.name} names types that could run code when it is opened, so it is not: {', '.join(refused)}. "
             f"Build the model from scikit-learn's own parts and write it again with {_HOW}"
         )
+    return tuple(unknown)
 
 
 def _first_line(error: Exception) -> str:

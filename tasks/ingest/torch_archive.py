@@ -46,7 +46,7 @@ _OPERATOR = re.compile(
     r"|torch\.ops\.higher_order\.(cond|while_loop|scan|map_impl|associative_scan|wrap_with_set_grad_enabled"
     r"|wrap_with_autocast|flex_attention)"
     r"|torch\.(sym_(int|float|max|min|not|ite|sum)|_sym_sqrt)"
-    r"|_operator\.(add|and_|eq|floordiv|ge|getitem|gt|le|lshift|lt|mod|mul|ne|neg|or_|pos|pow|rshift|sub|truediv)"
+    r"|_operator\.(abs|add|and_|eq|floordiv|ge|getitem|gt|le|lshift|lt|mod|mul|ne|neg|not_|or_|pos|pow|rshift|sub|truediv)"
     r"|math\.(ceil|floor|trunc)",
     re.ASCII,
 )
@@ -246,6 +246,11 @@ def _is_key(key: Any) -> bool:
     return isinstance(key, int) or (isinstance(key, str) and _NAME.fullmatch(key) is not None)
 
 
+def _check_number(text: str) -> str | None:
+    """Numbers that JSON has no notation for."""
+    return None if text in ("Infinity", "-Infinity", "NaN") else "is no number"
+
+
 def _check_version(text: str) -> str | None:
     return None if re.fullmatch(r"[\w.+<=-]*", text) else "is no version"
 
@@ -267,6 +272,7 @@ _RULES: dict[str, Callable[[str], str | None]] = {
         ("fqn", "parameter_name", "buffer_name", "tensor_constant_name", "custom_obj_name", "user_input_name"),
         _check_dotted,
     ),
+    **dict.fromkeys(("as_float", "as_floats", "as_float_lists", "real", "imag"), _check_number),
     "symbol": _check_symbol,
     "torch_version": _check_version,
 }

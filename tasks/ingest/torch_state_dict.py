@@ -96,12 +96,9 @@ def _only_tensors(path: Path, state: Any) -> dict[str, Any]:
         raise SourceError(f"{path.name} holds a {type(state).__name__}, expected a state dict: {_HOW}")
     others = [str(key) for key, value in state.items() if not isinstance(value, torch.Tensor)]
     if others:
-        nested = [key for key in others if isinstance(state.get(key), Mapping)]
-        what = (
-            f"a checkpoint with {', '.join(map(str, list(state)[:_SHOWN]))}"
-            if nested
-            else f"other things ({others[0]})"
-        )
+        checkpoint = any(isinstance(value, Mapping) for value in state.values())
+        names = _some([str(key) for key in state]) if checkpoint else _some(others)
+        what = f"a checkpoint ({names})" if checkpoint else f"more than tensors ({names})"
         raise SourceError(f"{path.name} holds {what}, expected names and tensors: {_HOW}")
     if not state:
         raise SourceError(f"{path.name} holds no tensors: {_HOW}")
