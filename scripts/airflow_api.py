@@ -36,8 +36,8 @@ class Task:
     state: str | None
     try_number: int
     duration_s: float | None
-    started: datetime | None = None
-    ended: datetime | None = None
+    started: datetime | None
+    ended: datetime | None
     pid: int | None
 
     @property
