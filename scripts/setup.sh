@@ -212,9 +212,12 @@ install_environment() {
     .venv/bin/python -m pip install --disable-pip-version-check --no-deps --require-hashes --requirement scripts/bootstrap.txt \
         ${SLIPWAY_WHEELS:+--no-index --find-links "$SLIPWAY_WHEELS"}
     export UV_PYTHON=.venv/bin/python
-    # Bytecode at install: where Python may not write it later, every start of a task would compile for seconds.
-    .venv/bin/uv pip install --require-hashes --compile-bytecode "${from[@]}" --requirement requirements.txt
+    .venv/bin/uv pip install --require-hashes "${from[@]}" --requirement requirements.txt
     .venv/bin/uv pip install --no-build-isolation --no-deps --offline --editable .
+    # Now (but for libraries' own tests) and not at first use: where Python may not write bytecode, every start of a task would compile for seconds.
+    echo "Compiling bytecode"
+    .venv/bin/python -m compileall -q -j 0 -x '/tests?/' .venv/lib/python3.11/site-packages ||
+        echo "Some files are templates or for other Pythons, and are left as they are"
     environment_key >"$stamp"
     rm "$installing"
 }
