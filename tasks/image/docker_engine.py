@@ -208,19 +208,20 @@ class DockerEngine:
         return int(bindings[0]["HostPort"])
 
     def peak_memory_bytes(self, container: str) -> int | None:
-        identity = self.state(container).id
-        for pattern in (
-            "memory/docker/{}/memory.max_usage_in_bytes",
-            "memory/system.slice/docker-{}.scope/memory.max_usage_in_bytes",
-            "docker/{}/memory.peak",
-            "system.slice/docker-{}.scope/memory.peak",
-        ):
-            with contextlib.suppress(OSError, ValueError):
-                return int((Path("/sys/fs/cgroup") / pattern.format(identity)).read_text())
+        for controller, name in (("memory", "memory.max_usage_in_bytes"), ("", "memory.peak")):
+            if (text := self._cgroup(container, controller, name)) is not None:
+                return int(text)
         with _answers():
             statistics = self._api.stats(container, stream=False, one_shot=True)
         peak = statistics.get("memory_stats", {}).get("max_usage")
         return None if peak is None else int(peak)
+
+    def cpu_seconds(self, container: str) -> float | None:
+        if (nanoseconds := self._cgroup(container, "cpuacct", "cpuacct.usage")) is not None:
+            return int(nanoseconds) / 1e9
+        if (statistics := self._cgroup(container, "", "cpu.stat")) is not None:
+            return int(dict(line.split() for line in statistics.splitlines())["usage_usec"]) / 1e6
+        return None
 
     def stop(self, container: str, timeout_s: int) -> None:
         with _answers():
@@ -268,6 +269,14 @@ class DockerEngine:
                 except docker.errors.APIError as error:
                     if error.status_code != 409:  # another process was faster
                         raise
+
+    def _cgroup(self, container: str, controller: str, name: str) -> str | None:
+        """A file of the container's control group, as either cgroup driver names it; `controller` is "" for v2."""
+        identity = self.state(container).id
+        for place in (f"docker/{identity}", f"system.slice/docker-{identity}.scope"):
+            with contextlib.suppress(OSError):
+                return (Path("/sys/fs/cgroup") / controller / place / name).read_text()
+        return None
 
     def _remove_leftover(self, name: str) -> None:
         import docker

@@ -139,6 +139,10 @@ class Engine(Protocol):
         """Most memory that the running container ever held, page cache included, by the kernel's own account
         (cgroup v1 `memory.max_usage_in_bytes`, v2 `memory.peak`); `None` where the kernel does not say."""
 
+    def cpu_seconds(self, container: str) -> float | None:
+        """CPU time that the running container has used, over all its CPUs (cgroup v1 `cpuacct.usage`, v2 `cpu.stat`);
+        `None` where the kernel does not say."""
+
     def stop(self, container: str, timeout_s: int) -> None:
         """SIGTERM, and SIGKILL after `timeout_s`."""
 
