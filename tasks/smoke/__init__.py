@@ -3,9 +3,9 @@
 catalogue          what instance types there are (`instance_types.yaml`)
 golden, protocol   what is asked, and whether an answer is right
 client, load       how it is asked
-instruction_set    which of the type's processors this host can stand for
-run                image + type + golden → Observation: containers, and nothing judged
-judge              Observation + budgets → verdict, findings, figures: no containers
+instruction_set    which of the type's processors this host can stand for; `emulation` for those it cannot
+run                image + type + golden → Observation: containers, and nothing judged; `quiet` for the times
+judge              Observation + budgets → verdict, figures, and `findings` and `claims`: no containers
 stage              contracts in, report out
 """
 

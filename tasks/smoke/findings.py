@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from serving.package import Refusal
 from tasks.contracts import Finding, Owner, Verdict
 from tasks.smoke.load import Answers, Wrong
-from tasks.smoke.observation import Exit, InstructionSet, Observation, Phase, Proof
+from tasks.smoke.observation import Exit, Observation, Phase
+from tasks.smoke.quiet import DISTURBING
 
 Evidence = dict[str, str | int | float | bool]
 
@@ -34,7 +35,7 @@ def death(seen: Observation) -> Finding | None:
     if seen.exit.out_of_memory:
         return _out_of_memory(seen)
     ended, when = seen.exit, seen.last_phase.value
-    evidence = _exit_evidence(ended)
+    evidence = exit_evidence(ended)
     if seen.last_phase is Phase.START and ended.code in set(Refusal):
         return _refusal(Refusal(ended.code), ended, evidence)
     if ended.signal_name == "SIGILL":
@@ -74,7 +75,7 @@ def _refusal(refusal: Refusal, ended: Exit, evidence: Evidence) -> Finding:
 
 
 def _out_of_memory(seen: Observation) -> Finding:
-    given = f"{_mib(seen.limits.memory_bytes)} MiB"
+    given = f"{mib(seen.limits.memory_bytes)} MiB"
     evidence: Evidence = {"limit_bytes": seen.limits.memory_bytes}
     if seen.peak_memory_bytes is not None:
         evidence["peak_memory_bytes"] = seen.peak_memory_bytes
@@ -84,7 +85,7 @@ def _out_of_memory(seen: Observation) -> Finding:
             owner=Owner.PLATFORM,
             verdict=Verdict.INCONCLUSIVE,
             message=f"the kernel killed the server for memory {seen.last_phase.value}, but this host could give it "
-            f"only {given} of the type's {_mib(seen.limits.type_memory_bytes)} MiB",
+            f"only {given} of the type's {mib(seen.limits.type_memory_bytes)} MiB",
             advice="run smoke for this type on a host with at least as much memory as the type has",
             evidence=evidence,
         )
@@ -116,17 +117,16 @@ def start(seen: Observation, budgets: Budgets) -> list[Finding]:
         ]
     if seen.ready_after_s <= budgets.cold_start_s:
         return []
-    return [
-        Finding(
-            code="SMOKE_SLOW_START",
-            owner=Owner.MODEL,
-            message=f"the server was ready after {seen.ready_after_s:.2f} s, "
-            f"where serving.cold_start_s allows {budgets.cold_start_s:g} s",
-            advice="serve a format that loads faster (onnx starts in about a second), or raise serving.cold_start_s "
-            "if the platform can wait that long for another replica",
-            evidence={"ready_after_s": round(seen.ready_after_s, 3), "cold_start_s": budgets.cold_start_s},
-        )
-    ]
+    slow = Finding(
+        code="SMOKE_SLOW_START",
+        owner=Owner.MODEL,
+        message=f"the server was ready after {seen.ready_after_s:.2f} s, "
+        f"where serving.cold_start_s allows {budgets.cold_start_s:g} s",
+        advice="serve a format that loads faster (onnx starts in about a second), or raise serving.cold_start_s "
+        "if the platform can wait that long for another replica",
+        evidence={"ready_after_s": round(seen.ready_after_s, 3), "cold_start_s": budgets.cold_start_s},
+    )
+    return [_unless_disturbed(slow, seen.start_disturbed)]
 
 
 def answers(seen: Observation) -> list[Finding]:
@@ -206,117 +206,54 @@ def latency(seen: Observation, budgets: Budgets) -> list[Finding]:
     p99 = seen.latency.percentile(0.99) if seen.latency else None
     if seen.latency is None or p99 is None or math.isnan(p99) or p99 <= budgets.p99_ms:
         return []  # what was not measured is a gap
-    fewer, limits = seen.limits.fewer_vcpus, seen.limits
-    return [
-        Finding(
-            code="SMOKE_LATENCY",
-            owner=Owner.PLATFORM if fewer else Owner.MODEL,
-            verdict=Verdict.INCONCLUSIVE if fewer else Verdict.FAILED,
-            message=f"p99 is {p99:.1f} ms at batch {seen.latency.batch} with one client, "
-            f"where serving.p99_ms allows {budgets.p99_ms:g} ms"
-            + (f"; but this host could give it only {limits.vcpus:g} of {limits.type_vcpus:g} vCPUs" if fewer else ""),
-            advice="run smoke for this type on a host with as many CPUs"
-            if fewer
-            else "serve a faster format, choose a type with faster or more vCPUs, or raise serving.p99_ms",
-            evidence={
-                "p99_ms": round(p99, 3),
-                "budget_ms": budgets.p99_ms,
-                "requests": len(seen.latency.times_ms),
-                "vcpus": seen.limits.vcpus,
-            },
-        )
-    ]
-
-
-# --- where it was tried -------------------------------------------------------------------------------------------
-
-
-def instruction_set(tried: InstructionSet) -> list[Finding]:
-    evidence: Evidence = {"cpu": tried.cpu, "proof": tried.proof.value}
-    if tried.missing:
-        evidence["missing_here"] = " ".join(tried.missing)
-    if tried.surplus:
-        evidence["only_here"] = " ".join(tried.surplus)
-    if tried.proof is Proof.UNPROVEN:
-        return [_unproven(tried.cpu, tried.reason, evidence)]
-    if tried.proof is Proof.EMULATED and tried.exit is None:
-        return [_unproven(tried.cpu, "its self-test did not end under emulation in time", evidence)]
-    if tried.exit is None or tried.exit.code == 0:
-        return []
-    return [_emulated(tried.cpu, tried.exit, evidence | _exit_evidence(tried.exit))]
-
-
-def _emulated(cpu: str, ended: Exit, evidence: Evidence) -> Finding:
-    if ended.signal_name == "SIGILL":
-        return Finding(
-            code="SMOKE_ILLEGAL_INSTRUCTION",
-            owner=Owner.PLATFORM,
-            message=f"under the instruction set of {cpu} the image dies of an illegal instruction (SIGILL)",
-            advice="a library or a compiled model in the image needs a newer processor: use a build for this "
-            "level, another format, or take this instance type out of smoke.instance_types",
-            evidence=evidence,
-        )
-    if ended.code == Refusal.ANSWERS:
-        return Finding(
-            code="SMOKE_WRONG_ANSWER",
-            owner=Owner.PLATFORM,
-            message=f"under the instruction set of {cpu} the image does not answer as the source model does: "
-            f"{ended.last_line or 'its self-test failed'}",
-            advice="other processors compute this format differently (int8 without VNNI saturates): serve another "
-            "format on this instance type",
-            evidence=evidence,
-        )
-    # Not the image's fault for sure: the emulator itself has limits.
-    how = ended.signal_name or f"exit code {ended.code}"
-    return _unproven(cpu, f"its self-test ended with {how} under emulation: {ended.last_line}", evidence)
-
-
-def _unproven(cpu: str, reason: str, evidence: Evidence) -> Finding:
-    """A remark: it blocks nothing yet, and nothing may be concluded from this report about that processor."""
-    return Finding(
-        code="SMOKE_INSTRUCTION_SET_UNPROVEN",
-        owner=Owner.PLATFORM,
-        verdict=Verdict.PASSED,
-        message=f"the instruction set of {cpu} was not proven: {reason}",
-        advice=f"run smoke once on a machine with {cpu}, or keep this image off such machines",
+    limits = seen.limits
+    evidence: Evidence = {
+        "p99_ms": round(p99, 3),
+        "budget_ms": budgets.p99_ms,
+        "requests": len(seen.latency.times_ms),
+        "vcpus": limits.vcpus,
+    }
+    message = (
+        f"p99 is {p99:.1f} ms at batch {seen.latency.batch} with one client, "
+        f"where serving.p99_ms allows {budgets.p99_ms:g} ms"
+    )
+    if limits.fewer_vcpus:
+        return [
+            Finding(
+                code="SMOKE_LATENCY",
+                owner=Owner.PLATFORM,
+                verdict=Verdict.INCONCLUSIVE,
+                message=f"{message}; but this host could give it only {limits.vcpus:g} of {limits.type_vcpus:g} vCPUs",
+                advice="run smoke for this type on a host with as many CPUs",
+                evidence=evidence,
+            )
+        ]
+    slow = Finding(
+        code="SMOKE_LATENCY",
+        owner=Owner.MODEL,
+        message=message,
+        advice="serve a faster format, choose a type with faster or more vCPUs, or raise serving.p99_ms",
         evidence=evidence,
+    )
+    return [_unless_disturbed(slow, seen.latency_disturbed)]
+
+
+def _unless_disturbed(slow: Finding, share: float | None) -> Finding:
+    """A broken time budget, which is nobody's fault yet where others had the CPUs meanwhile."""
+    if share is None or share <= DISTURBING:
+        return slow
+    return slow.model_copy(
+        update={
+            "owner": Owner.PLATFORM,
+            "verdict": Verdict.INCONCLUSIVE,
+            "message": f"{slow.message}; but other programs took {share:.0%} of this host's CPUs meanwhile",
+            "advice": "run it again when nothing else runs here",
+            "evidence": slow.evidence | {"taken_by_others": round(share, 3)},
+        }
     )
 
 
-def capped(seen: Observation) -> list[Finding]:
-    """Remarks. What passes with less than the type has passes with all of it; the reverse is not concluded."""
-    findings = []
-    if seen.limits.fewer_vcpus:
-        findings.append(
-            Finding(
-                code="SMOKE_CPUS_CAPPED",
-                owner=Owner.PLATFORM,
-                verdict=Verdict.PASSED,
-                message=f"this host gave the container {seen.limits.vcpus:g} of the type's {seen.limits.type_vcpus:g} "
-                "vCPUs: latency and concurrency are claimed for that many only",
-                advice="run smoke for this type on a host with as many CPUs to claim more",
-                evidence={"vcpus": seen.limits.vcpus, "type_vcpus": seen.limits.type_vcpus},
-            )
-        )
-    if seen.limits.less_memory:
-        findings.append(
-            Finding(
-                code="SMOKE_MEMORY_CAPPED",
-                owner=Owner.PLATFORM,
-                verdict=Verdict.PASSED,
-                message=f"this host gave the container {_mib(seen.limits.memory_bytes)} of the type's "
-                f"{_mib(seen.limits.type_memory_bytes)} MiB",
-                advice="nothing to do where it passed: less memory was enough",
-                evidence={
-                    "memory_bytes": seen.limits.memory_bytes,
-                    "type_memory_bytes": seen.limits.type_memory_bytes,
-                },
-            )
-        )
-    return findings
-
-
-def _exit_evidence(ended: Exit) -> Evidence:
+def exit_evidence(ended: Exit) -> Evidence:
     evidence: Evidence = {"exit_code": ended.code, "last_line": ended.last_line}
     return evidence | ({"signal": ended.signal_name} if ended.signal_name else {})
 
@@ -331,5 +268,5 @@ def _counts(answers: Answers) -> Evidence:
     }
 
 
-def _mib(size_bytes: int) -> int:
+def mib(size_bytes: int) -> int:
     return size_bytes >> 20

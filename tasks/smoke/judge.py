@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 
 from tasks.contracts import Finding, Owner, SmokeFigures, Verdict
-from tasks.smoke.findings import Budgets, answers, capped, death, instruction_set, latency, start
+from tasks.smoke.claims import capped, instruction_set
+from tasks.smoke.findings import Budgets, answers, death, latency, start
 from tasks.smoke.load import Answers
 from tasks.smoke.observation import Observation
 

@@ -82,7 +82,10 @@ class InstructionSet:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """All that was seen of one image under one instance type's limits. None: it was not reached or not measured."""
+    """All that was seen of one image under one instance type's limits. None: it was not reached or not measured.
+
+    `start_disturbed` and `latency_disturbed` are the shares of this host's CPUs that others took meanwhile.
+    """
 
     limits: Limits
     waited_s: float
@@ -92,6 +95,8 @@ class Observation:
     timed: Answers | None = None
     latency: Latency | None = None
     golden_rows: int = 0
+    start_disturbed: float | None = None
+    latency_disturbed: float | None = None
     peak_memory_bytes: int | None = None
     exit: Exit | None = None
     last_phase: Phase = Phase.START

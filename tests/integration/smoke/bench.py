@@ -23,6 +23,7 @@ MIB = 2**20
 QUICK = Effort(
     ready_within_s=60,
     request_within_s=20,
+    quiet_within_s=0,
     clients=4,
     rounds=4,
     concurrent_within_s=20,

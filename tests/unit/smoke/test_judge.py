@@ -198,6 +198,20 @@ def test_latency_with_fewer_cpus_than_the_type_is_not_held_against_the_image() -
     assert [finding.code for finding in findings] == ["SMOKE_LATENCY", "SMOKE_CPUS_CAPPED"]
 
 
+def test_a_time_taken_while_others_had_the_cpus_is_inconclusive() -> None:
+    for seen in (
+        replace(GOOD, ready_after_s=3.01, start_disturbed=0.4),
+        replace(GOOD, latency=Latency((51.0,), 1), latency_disturbed=0.4),
+    ):
+        assert only(seen)[1] is Verdict.INCONCLUSIVE
+        assert "40%" in message(seen)
+    assert only(replace(GOOD, ready_after_s=3.01, start_disturbed=0.1))[1] is Verdict.FAILED
+
+
+def test_a_time_that_was_kept_in_spite_of_others_is_kept() -> None:
+    assert judge(replace(GOOD, start_disturbed=0.9, latency_disturbed=0.9), BUDGETS) == (Verdict.PASSED, ())
+
+
 def test_what_passes_with_less_than_the_type_has_passes_with_a_remark() -> None:
     for limits, code in ((FEWER_CPUS, "SMOKE_CPUS_CAPPED"), (LESS_MEMORY, "SMOKE_MEMORY_CAPPED")):
         seen = replace(GOOD, limits=limits)

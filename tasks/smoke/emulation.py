@@ -1,0 +1,64 @@
+"""An image's own self-test under another processor, by QEMU's user mode.
+
+The emulator is a static binary of the host, mounted read-only; the image is not changed. It proves answers, never
+times.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from tasks.image.engine import ContainerSpec, ContainerState, Engine, run
+from tasks.smoke.observation import Exit, InstructionSet, Proof
+
+#: The interpreter inside an image: an emulator takes a path, not a name to look up.
+PYTHON_IN_IMAGE = "/usr/bin/python3.11"
+
+_EMULATOR_IN_IMAGE = "/slipway-emulator"
+_LINE = 300
+
+#: Process 1 of a container, while the emulator is its child: a process 1 that the kernel does not let die of its own
+#: signal (pid_namespaces(7)) would wait for ever after an illegal instruction. 128 + n is what Docker says of signals.
+_PARENT = """
+import subprocess, sys
+code = subprocess.run(sys.argv[1:]).returncode
+sys.exit(code if code >= 0 else 128 - code)
+"""
+
+
+def under(
+    planned: InstructionSet,
+    model: str | None,
+    emulator: Path | None,
+    container: ContainerSpec,
+    engine: Engine,
+    within_s: float,
+) -> InstructionSet:
+    """Run the self-test of `container`'s image under QEMU's CPU `model`, where emulation is what was planned.
+
+    The result has no `exit` where it had to be stopped after `within_s`.
+    """
+    if planned.proof is not Proof.EMULATED or model is None or emulator is None:
+        return planned
+    spec = replace(
+        container,
+        entrypoint=(PYTHON_IN_IMAGE, "-c", _PARENT),
+        command=(_EMULATOR_IN_IMAGE, "-cpu", model, PYTHON_IN_IMAGE, "-m", "serving", "selftest"),
+        mounts={emulator: _EMULATOR_IN_IMAGE},
+    )
+    completed = run(engine, spec, within_s)
+    return planned if completed.timed_out else replace(planned, exit=as_exit(completed.state, completed.logs))
+
+
+def as_exit(ended: ContainerState, logs: str) -> Exit:
+    """How a container ended, with the last thing it said. The server logs JSON, whose `error` is its sentence."""
+    lines = [line.strip() for line in logs.splitlines() if line.strip()]
+    last = lines[-1] if lines else ""
+    with suppress(ValueError):
+        content = json.loads(last)
+        if isinstance(content, dict) and "error" in content:
+            last = str(content["error"])
+    return Exit(-1 if ended.exit_code is None else ended.exit_code, ended.oom_killed, last[:_LINE])
