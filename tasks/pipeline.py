@@ -226,6 +226,7 @@ class Pipeline:
         """
         from tasks.smoke import smoke
         from tasks.smoke.catalogue import instance_type as described
+        from tasks.smoke.instruction_set import Host
 
         key = reuse.stage_key(
             "smoke",
@@ -233,6 +234,7 @@ class Pipeline:
                 "image": image.digest,
                 "parity": parity,
                 "instance_type": described(instance_type),
+                "host": Host.this().identity,
                 "serving": spec.serving.model_dump(mode="json", exclude={"format"}),
             },
         )

@@ -16,6 +16,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.contracts import Digest, digest_of
 from tasks.smoke.catalogue import LEVELS, CpuGeneration, InstanceType
 from tasks.smoke.observation import InstructionSet, Proof
 
@@ -29,6 +30,8 @@ _EXTENSIONS = frozenset(
         *("fma4", "gfni", "vaes", "vpclmulqdq", "xop"),
     }
 )
+
+_VOCABULARY = _EXTENSIONS.union(*LEVELS.values())
 
 #: Debian's name for the emulator; a static binary, so that it runs inside any image.
 EMULATOR = "qemu-x86_64-static"
@@ -57,6 +60,12 @@ class Host:
             emulator=Path(found).resolve() if found else None,
         )
 
+    @property
+    def identity(self) -> Digest:
+        """What a report's claims depend on: evidence from another machine is not taken for this one's."""
+        vector = sorted(_VOCABULARY & self.features)
+        return digest_of([self.vcpus, self.memory_bytes >> 30, self.architecture, vector, self.emulator is not None])
+
 
 def plan(kind: InstanceType, host: Host) -> tuple[InstructionSet, ...]:
     """How each distinct instruction set of a type is to be tried on this host; the type's order."""
@@ -67,8 +76,7 @@ def plan(kind: InstanceType, host: Host) -> tuple[InstructionSet, ...]:
 
 
 def _choose(cpu: CpuGeneration, host: Host) -> InstructionSet:
-    vocabulary = _EXTENSIONS.union(*LEVELS.values())
-    theirs, ours = vocabulary & set(cpu.features), vocabulary & host.features
+    theirs, ours = _VOCABULARY & set(cpu.features), _VOCABULARY & host.features
     missing, surplus = tuple(sorted(theirs - ours)), tuple(sorted(ours - theirs))
     if not missing and not surplus:
         return InstructionSet(cpu.name, Proof.NATIVE)

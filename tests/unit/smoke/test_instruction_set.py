@@ -63,3 +63,14 @@ def test_this_host_is_read() -> None:
     assert host.vcpus >= 1
     assert host.memory_bytes > 2**28
     assert host.architecture in {"amd64", "arm64"}
+
+
+def test_a_host_is_told_from_another_by_what_it_can_prove() -> None:
+    others = (
+        replace(HOST, vcpus=64),
+        replace(HOST, memory_bytes=2**40),
+        replace(HOST, features=HASWELL),
+        replace(HOST, emulator=None),
+    )
+    assert len({host.identity for host in (HOST, *others)}) == 5
+    assert replace(HOST, features=ZEN4 | {"some_new_flag"}, emulator=Path("/elsewhere")).identity == HOST.identity
