@@ -149,7 +149,7 @@ def test_two_at_once_do_the_work_once(settings: Settings) -> None:
     first.join()
     waiting.join()
     assert (len(stage.ran), len(second.ran)) == (1, 0)
-    assert [run.reused for run in runs] == [False, True]
+    assert sorted(run.reused for run in runs) == [False, True]  # either thread may come back first
 
 
 @pytest.mark.parametrize("error", [RuntimeError("broke"), KeyboardInterrupt()])
