@@ -125,7 +125,7 @@ def _plan_pool(pool: int, rows: int, sizes: Batching) -> list[Batch]:
         whole.append(Batch(pool, start, max(kept, smallest), kept, Part.WHOLE))
     singles = [Batch(pool, start, smallest, smallest, Part.SIZE) for start in range(min(_SINGLES, rows))]
     # Each size starts at another row, so that no row always stands at the same place of its batch.
-    others = [Batch(pool, offset + 1, size, size, Part.SIZE) for offset, size in enumerate(sizes.sizes)]
+    others = [Batch(pool, offset + 1, size, size, Part.SIZE) for offset, size in enumerate(sizes.sizes[1:])]
     return [*whole, *singles, *others, Batch(pool, 0, whole[0].size, whole[0].kept, Part.AGAIN)]
 
 

@@ -50,7 +50,12 @@ def reference(
     rows = len(next(iter(inputs.values())))
     probed = np.unique(np.linspace(0, rows - 1, min(rows, _PROBED_ROWS)).astype(np.int64))
     units = {tensor.name: unit_roundoff(asked.signature, tensor) for tensor in outputs}
-    probes = asked.probes({name: array[probed] for name, array in inputs.items()}, max(units.values()), generator)
+    probes = asked.probes(
+        {name: array[probed] for name, array in inputs.items()},
+        {name: array[probed] for name, array in answers.items()},
+        max(units.values()),
+        generator,
+    )
     noise = {}
     for tensor in outputs:
         own, values = answers[tensor.name][probed], answers[tensor.name].size
