@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,15 +32,32 @@ def serve(folder: Path, host: str, port: int, threads: int | None, workers: int 
     """
     started = time.monotonic()
     cpus = available_cpus()
-    served = open_package(folder, threads or cpus)
+    threads, workers = threads or cpus, workers or max(2, cpus)
+    served = open_package(folder, threads)
+    _check_free(host, port)
+    contract, took = served.contract, round(time.monotonic() - started, 3)
+    log("opened", model=contract.name, version=contract.version, threads=threads, workers=workers, seconds=took)
     try:
-        with ThreadPoolExecutor(workers or max(2, cpus), thread_name_prefix="inference") as pool:
-            asyncio.run(_serve(Application(served, pool), host, port, started))
+        with ThreadPoolExecutor(workers, thread_name_prefix="inference") as pool:
+            asyncio.run(_serve(Application(served, pool), host, port))
     finally:
         served.runner.close()
+    log("stopped", seconds=round(time.monotonic() - started, 3))
 
 
-async def _serve(application: Application, host: str, port: int, started: float) -> None:
+def _check_free(host: str, port: int) -> None:
+    """Granian would share the port with whoever has it (SO_REUSEPORT), and each would get some of the requests.
+
+    Raises:
+        Refused: ADDRESS.
+    """
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        raise Refused(Refusal.ADDRESS, f"{host}:{port} cannot be listened on: {error.strerror}") from error
+
+
+async def _serve(application: Application, host: str, port: int) -> None:
     from granian.constants import HTTPModes, Interfaces
     from granian.server.embed import Server
 
@@ -58,17 +76,20 @@ async def _serve(application: Application, host: str, port: int, started: float)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     serving = asyncio.create_task(server.serve())
+    stop = asyncio.create_task(stopping.wait())
     try:
         await _listening(serving, port)
-        log("ready", address=f"{host}:{port}", seconds=round(time.monotonic() - started, 3))
-        await asyncio.wait((serving, asyncio.ensure_future(stopping.wait())), return_when=asyncio.FIRST_COMPLETED)
+        log("ready", address=f"{host}:{port}")
+        await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            raise Refused(Refusal.ADDRESS, f"port {port} is no longer served: {serving.exception()}")
         application.draining = True
         if not await application.drained(_GRACE_S):
             log("stopping with requests in flight", grace_s=_GRACE_S)
     finally:
+        stop.cancel()
         server.stop()  # type: ignore[no-untyped-call]
-        await serving
-    log("stopped")
+        await asyncio.wait((serving,))
 
 
 async def _listening(serving: asyncio.Task[None], port: int) -> None:

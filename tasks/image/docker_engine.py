@@ -76,6 +76,7 @@ class DockerEngine:
 
     def build(self, context: IO[bytes], tag: str, arguments: Mapping[str, str], labels: Mapping[str, str]) -> ImageInfo:
         lines: list[str] = []
+        self.prune_builds()
         with _answers():
             # Without a tag: a tag must never name an image that is not complete.
             stream = self._api.build(
@@ -113,6 +114,11 @@ class DockerEngine:
 
         with _answers(), contextlib.suppress(docker.errors.NotFound):
             self._api.remove_image(reference)
+
+    def prune_builds(self) -> None:
+        with _answers():
+            left = {"dangling": True, "label": [f"{COMPONENT_LABEL}=image"], "until": "1h"}
+            self._api.prune_images(left)  # type: ignore[no-untyped-call]
 
     # --- containers -----------------------------------------------------------------------------------------------
 

@@ -115,6 +115,10 @@ class Engine(Protocol):
     def remove_image(self, reference: str) -> None:
         """Remove a tag, and the image with its last one; nothing happens where there is none."""
 
+    def prune_builds(self) -> None:
+        """Remove what builds of Slipway's images left behind more than an hour ago when they were killed: steps that no
+        image is made of. Younger ones may belong to a build that runs, or be taken up again by the next."""
+
     # containers
 
     def start(self, spec: ContainerSpec) -> str:
