@@ -23,6 +23,12 @@ from tasks.export.torchax_import import import_torchax
 if TYPE_CHECKING:
     import torch
 
+#: JAX lowers these to calls of LAPACK that its own library registers and TensorFlow does not have.
+_LAPACK = {
+    *("_linalg_det", "_linalg_eigh", "_linalg_slogdet", "_linalg_solve_ex", "_linalg_svd", "cholesky", "geqrf"),
+    *("linalg_cholesky_ex", "linalg_eig", "linalg_householder_product", "linalg_inv_ex", "linalg_ldl_factor_ex"),
+    *("linalg_lstsq", "linalg_lu", "linalg_lu_factor_ex", "linalg_qr", "linalg_solve_triangular", "triangular_solve"),
+}
 _DISTRIBUTIONS = ("torch", "torchax", "jax", "jaxlib", "tensorflow-cpu")
 
 
@@ -88,6 +94,7 @@ def _save(torchax: Any, program: torch.export.ExportedProgram, signature: Signat
 
 def _function(torchax: Any, program: torch.export.ExportedProgram) -> Any:
     """The program as a function of JAX arrays: (weights, *inputs) → outputs, raising failures that name the module."""
+    import torch
 
     own = lowerings()
 
@@ -101,6 +108,8 @@ def _function(torchax: Any, program: torch.export.ExportedProgram) -> Any:
                 raise _not_lowered(error, node) from error
 
         def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+            if isinstance(target, torch._ops.OpOverload) and target.overloadpacket.__name__ in _LAPACK:
+                raise _NeedsLapack
             if target in own:
                 return own[target](*args, **kwargs)
             return super().call_function(target, args, kwargs)
@@ -113,11 +122,17 @@ def _function(torchax: Any, program: torch.export.ExportedProgram) -> Any:
     return outputs_of
 
 
+class _NeedsLapack(Exception):
+    """An operator in `_LAPACK`."""
+
+
 def _not_lowered(error: Exception, node: torch.fx.Node) -> ExportFailure:
     place, operator = place_of_node(node), str(node.target).removesuffix(".default")
     line = f" (at {place.line})" if place.line else ""
     if isinstance(error, AssertionError):  # how torchax says that it has no lowering
         reason = f"uses {operator}, which torchax cannot lower to JAX"
+    elif isinstance(error, _NeedsLapack):
+        reason = f"uses {operator}, which needs LAPACK, which TensorFlow does not have"
     else:
         reason = f"uses {operator}, which torchax could not lower: {reason_of(error)}"
     return ExportFailure(

@@ -54,6 +54,10 @@ class KerasModel:
 
     def predict(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         given = {tensor.name: _tensor(inputs[tensor.name], tensor) for tensor in self.signature.inputs}
+        return {name: np.asarray(value) for name, value in self.answer(given).items()}
+
+    def answer(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Tensors by input name → tensors by output name, in the signature's order; export traces this very call."""
         structure = _structure(self.native, "input")
         if isinstance(structure, dict):
             question: Any = given if len(given) > 1 else {key: value for key in structure for value in given.values()}
@@ -63,9 +67,9 @@ class KerasModel:
         answer = self.native(question, training=False)
         outputs = [tensor.name for tensor in self.signature.outputs]
         if isinstance(answer, Mapping):
-            return {name: np.asarray(answer[name]) for name in outputs}
+            return {name: answer[name] for name in outputs}
         values = answer if isinstance(answer, list | tuple) else [answer]
-        return {name: np.asarray(value) for name, value in zip(outputs, values, strict=True)}
+        return dict(zip(outputs, values, strict=True))
 
 
 def inspect(path: Path, spec: ModelSpec) -> None:
