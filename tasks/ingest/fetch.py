@@ -12,7 +12,7 @@ import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from serving.contract import PackagedFile
 from tasks.contracts import FileTree
@@ -140,7 +140,7 @@ def _store_file(location: Location, path: str, name: str, store: Store) -> Packa
     where = location.uri if name == location.name else f"{location.uri}/{name}"
     before = _info(location, path)
     with _reporting(location.uri), location.filesystem.open(path, "rb") as stream:
-        digest, size = store.put_stream(stream)
+        digest, size = store.put_stream(cast(IO[bytes], _Source(stream, location.uri)))
     after = _info(location, path)
     if any(before.get(key) != after.get(key) for key in _IDENTITY):
         raise SourceError(f"{where}: changed while it was read; run again when its writer is done")
@@ -149,6 +149,18 @@ def _store_file(location: Location, path: str, name: str, store: Store) -> Packa
     if size == 0:
         raise SourceError(f"{where}: is empty; expected a model's bytes, save it again")
     return PackagedFile(path=name, digest=digest, size_bytes=size)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A stream whose errors are the source's: inside the store, they would pass for the store's own."""
+
+    stream: IO[bytes]
+    uri: str
+
+    def read(self, size: int = -1) -> bytes:
+        with _reporting(self.uri):
+            return self.stream.read(size)
 
 
 def _info(location: Location, path: str) -> Mapping[str, Any]:

@@ -108,9 +108,20 @@ def _asking(uri: str, settings: Settings) -> Iterator[MlflowClient]:
 
 
 def _pin_run(client: MlflowClient, uri: str) -> Pinned:
+    """An artifact of a run, or of a model that the run logged: MLflow 3 keeps those apart."""
     run_id, _, path = uri.removeprefix("runs:/").partition("/")
     run = client.get_run(run_id)
-    return Pinned(uri, f"{str(run.info.artifact_uri).rstrip('/')}/{path}", run_id, None)
+    folder, _, _ = path.rstrip("/").rpartition("/")
+    listed = [file.path for file in client.list_artifacts(run_id, folder or None)]
+    if path.rstrip("/") in listed:
+        return Pinned(uri, f"{str(run.info.artifact_uri).rstrip('/')}/{path}", run_id, None)
+    name, _, rest = path.partition("/")
+    models = [client.get_logged_model(output.model_id) for output in (run.outputs.model_outputs if run.outputs else ())]
+    for model in models:
+        if model.name == name:
+            return Pinned(uri, f"{model.artifact_location}/{rest}".rstrip("/"), run_id, (model.model_id, rest))
+    there = ", ".join([*listed, *(str(model.name) for model in models)]) or "nothing"
+    raise SourceError(f"{uri}: the run has no such artifact; in {folder or 'it'} there is {there}")
 
 
 def _pin_model(client: MlflowClient, uri: str) -> Pinned:
