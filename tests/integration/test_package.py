@@ -6,7 +6,9 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -78,9 +80,13 @@ class Bench:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLIPWAY_", "MLFLOW_"))}
         return {**kept, "SLIPWAY_HOME": str(self.settings.home)}
 
-    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def command(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [SLIPWAY, *arguments], capture_output=True, text=True, check=False, env=self.environment()
+            [SLIPWAY, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**self.environment(), **environment},
         )
 
     def processes(self) -> list[str]:
@@ -245,23 +251,39 @@ def test_the_command_prints_one_json_document_whatever_the_frameworks_print(
 def test_a_gate_that_fails_is_exit_code_1_and_says_whose_it_is(bench: Bench) -> None:
     done = bench.command("package", str(bench.spec_path(p99_ms=0.001)))
     assert done.returncode == 1, done.stderr
-    assert "✗ SMOKE_" in done.stdout
-    assert "for the model team" in done.stdout or "for the platform team" in done.stdout
+    assert re.search(r"[✗?] SMOKE_\w+  onnx on c6i.large  \(for the (model|platform) team\)", done.stdout)
     assert "Traceback" not in done.stderr
     assert bench.left_behind() == NOTHING
 
 
 def test_without_an_engine_everything_else_is_done_and_it_is_exit_code_3(bench: Bench) -> None:
-    environment = {**bench.environment(), "DOCKER_HOST": f"unix://{bench.folder}/no-engine.sock"}
-    done = subprocess.run(
-        [SLIPWAY, "package", str(bench.spec_path()), "--fresh", "--json"],
-        capture_output=True, text=True, check=False, env=environment,
-    )  # fmt: skip
+    nowhere = f"unix://{bench.folder}/no-engine.sock"
+    done = bench.command("package", str(bench.spec_path()), "--fresh", "--json", DOCKER_HOST=nowhere)
     assert done.returncode == 3
     document = json.loads(done.stdout)
     assert [error["kind"] for error in document["errors"]] == ["EngineUnavailable"]
     assert document["verdict"] == "inconclusive"
     assert [stage["stage"] for stage in document["stages"]] == ["ingest", "export", "parity"]
+
+
+def test_without_mlflow_the_package_is_made_and_the_next_run_records_it(
+    bench: Bench, first: tuple[Runs, Package]
+) -> None:
+    path = str(bench.spec_path(max_drop=0.03))
+    with socket.socket() as silent:  # bound, not listening: refused at once
+        silent.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        done = bench.command("package", path, "--json", MLFLOW_TRACKING_URI=uri)
+    without = json.loads(done.stdout)
+    assert (done.returncode, without["verdict"], without["mlflow"]) == (3, "passed", None)
+    assert [error["kind"] for error in without["errors"]] == ["TrackingUnavailable"]
+
+    done = bench.command("package", path, "--json")
+    recorded = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert all(stage["reused"] for stage in recorded["stages"])
+    assert recorded["package"] == without["package"]
+    assert recorded["mlflow"]["source_run"] == bench.training_run
 
 
 # --- stopped and killed -------------------------------------------------------------------------------------------
