@@ -97,8 +97,8 @@ def max_batch(draft: Draft, _folder: Path) -> Found:
 
 
 def strings(draft: Draft, _folder: Path) -> Found:
-    """PyTorch and Keras models have no tensors of strings."""
-    if draft.framework in (Framework.PYTORCH, Framework.KERAS):
+    """PyTorch models have no tensors of strings."""
+    if draft.framework is Framework.PYTORCH:
         for path, texts in (*draft.texts("inputs"), *draft.texts("outputs")):
             if texts.get("dtype") == DType.STRING:
                 yield (*path, "dtype"), f"a {draft.framework} model has no tensors of strings"

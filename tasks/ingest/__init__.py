@@ -3,14 +3,20 @@
 In: a `ModelSpec`. Out: an `Artifact` whose bytes, entrypoint code and evaluation data lie in the store, and from it, at
 any later time and on any machine, the model itself (`load_source`) and its evaluation data (`load_evaluation`).
 
-    fetch.py        a path, an fsspec URI or a folder → local files, streamed, refused when they change while being read
-    registry.py     models:/… and runs:/… → what MLflow holds under them, and which run trained it
-    sources.py      SOURCES: loader name → module; which loader reads which file
+    stage.py        the stage: ingest, load_source, fingerprint
+    fetch.py        a path, an fsspec URI or a folder → the store, streamed; refused when it changes while being read
+    registry.py     models:/… and runs:/… → where MLflow keeps the bytes, and which run trained the model
+    sources.py      SOURCES: loader name → module; which file in a folder is the model
     code.py         the entrypoint's module and its local imports
-    pickles.py      what a pickle would call, without opening it
     archives.py     zip files that are not what they say
+    pickles.py      what a pickle would call, for messages
     <loader>.py     per loader: inspect(path, spec) refuses what is unsafe or broken; load(path, artifact, work)
+    torch_archive   what torch.export.load would run; skops_types: what skops may make
+    signatures.py   the spec's inputs and outputs against the model's own
     evaluation.py   .npz and .parquet, checked against the raw signature
+    probe.py        the model is asked once before it counts
+
+docs/sources.md says which files are accepted, what is looked at in each, and why.
 """
 
 from __future__ import annotations

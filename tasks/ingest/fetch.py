@@ -16,7 +16,7 @@ from typing import IO, Any, cast
 
 from serving.contract import PackagedFile
 from tasks.contracts import FileTree
-from tasks.errors import SourceError
+from tasks.errors import SlipwayError, SourceError
 from tasks.store import Store
 
 _CHUNK = 1 << 20
@@ -176,15 +176,17 @@ def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def _reporting(uri: str) -> Iterator[None]:
-    """Filesystems' errors as ours. Every fsspec implementation reports what it cannot do as some OSError."""
+    """Filesystems' errors as ours: some are OSErrors, others their library's own (aiohttp, botocore)."""
     try:
         yield
+    except SlipwayError:
+        raise
     except FileNotFoundError as error:
         raise SourceError(f"{uri}: nothing is there; train the model first, or correct the path") from error
     except PermissionError as error:
         raise SourceError(
             f"{uri}: reading it is not permitted; grant it, or give credentials by environment"
         ) from error
-    except OSError as error:
-        reason = error.strerror or str(error) or type(error).__name__
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise SourceError(f"{uri}: cannot be read ({reason}); check that it can be reached from here") from error

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO, Any
 
@@ -212,6 +214,50 @@ def test_a_source_that_breaks_off_is_said_so_and_not_the_stores_fault(tmp_path: 
     fsspec.filesystem("breaking").pipe("/m.bin", b"12345")
     with pytest.raises(SourceError, match=r"breaking://m\.bin: cannot be read \(connection reset\)"):
         store_tree(locate("breaking://m.bin", tmp_path), store)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Gives `body`; of /cut.bin only the half of what it promises."""
+
+    body = b"weights" * 1000
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(self.body if self.path == "/m.bin" else self.body[: len(self.body) // 2])
+
+    do_HEAD = do_GET
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def web() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_source_is_read_over_http(tmp_path: Path, store: LocalStore, web: str) -> None:
+    [file] = store_tree(locate(f"{web}/m.bin", tmp_path), store).files
+    assert read_bytes(store, file) == Handler.body
+
+
+def test_a_download_that_is_cut_short_is_said_so(tmp_path: Path, store: LocalStore, web: str) -> None:
+    with pytest.raises(SourceError, match=r"cut\.bin: (cannot be read|ended after)"):
+        store_tree(locate(f"{web}/cut.bin", tmp_path), store)
+
+
+def test_a_server_that_does_not_answer_is_said_so(tmp_path: Path, web: str) -> None:
+    with pytest.raises(SourceError):
+        locate("http://127.0.0.1:9/m.bin", tmp_path)
 
 
 def test_nothing_of_a_refused_source_stays_in_the_stores_scratch(tmp_path: Path) -> None:
