@@ -80,7 +80,7 @@ def batch(draft: Draft, _folder: Path) -> Found:
         elif shape and isinstance(shape[0], int):
             why = "the first dimension must be a named one, such as [batch, …]"
             yield (*path, 0), f"the batch is frozen at {shape[0]}; {why}"
-        elif shape:
+        elif shape and shape[0] in draft.dynamic:  # else it is reported as unknown
             leads.setdefault(str(shape[0]), []).append(dotted(path[:-1]))
     if len(leads) > 1:
         found = ", ".join(f"{lead} ({', '.join(places)})" for lead, places in leads.items())

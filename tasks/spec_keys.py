@@ -30,6 +30,12 @@ from tasks.spec import (
 )
 from tasks.spec_document import Document, KeyPath, describe
 
+#: What other libraries call our dtypes and frameworks.
+_ALIASES = {
+    **{"float": "float32", "half": "float16", "double": "float64", "int": "int64", "long": "int64", "str": "string"},
+    **{"torch": "pytorch", "tf": "tensorflow", "scikit-learn": "sklearn", "savedmodel": "tensorflow"},
+}
+
 T = TypeVar("T")
 
 #: What a check yields: where, and what is wrong there.
@@ -289,7 +295,8 @@ def _hint(path: KeyPath, value: Any, kind: str) -> str:
         case str() if kind == "bool_type" and value.lower() in truth:
             hint = f"; write {truth[value.lower()]}, without quotes"
         case str() if kind == "enum":
-            hint = nearest(value, Framework if path[-1] == "framework" else DType)
+            near = nearest(value, Framework if path[-1] == "framework" else DType)
+            hint = f"; did you mean {_ALIASES[value]}?" if value in _ALIASES else near
         case str() if path == ("name",):
             hint = _label_hint(value)
         case str() | int() | float() if list_wanted and not isinstance(value, bool):

@@ -1,0 +1,48 @@
+"""docs/model-yaml.md names every key, its example holds, and its messages are what is really said."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import SpecError
+from tasks.parity.metrics import METRICS
+from tasks.spec import load_spec
+from tasks.spec_keys import EXPECTED
+
+PAGE = (Path(__file__).parents[2] / "docs" / "model-yaml.md").read_text()
+
+
+def block(info: str) -> str:
+    [found] = re.findall(rf"^```{info}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+def test_every_key_is_on_the_page() -> None:
+    for key in {pattern.rpartition(".")[2] for pattern in EXPECTED if not pattern.endswith("*")}:
+        assert re.search(rf"\b{key}\b", PAGE), key
+
+
+def test_every_metric_is_on_the_page() -> None:
+    for name in METRICS:
+        assert f"`{name}`" in PAGE, name
+
+
+def test_the_example_holds(tmp_path: Path) -> None:
+    (tmp_path / "artifacts").mkdir()
+    for name in ("artifacts/digits.pt", "artifacts/eval.npz"):
+        (tmp_path / name).touch()
+    (tmp_path / "model.py").write_text("def build(): ...")
+    (tmp_path / "model.yaml").write_text(block("yaml"))
+    assert load_spec(tmp_path / "model.yaml").name == "digits-cnn"
+
+
+def test_the_messages_are_what_is_said(tmp_path: Path) -> None:
+    (tmp_path / "digits").mkdir()
+    path = tmp_path / "digits" / "model.yaml"
+    path.write_text(block("yaml bad"))
+    with pytest.raises(SpecError) as caught:
+        load_spec(path)
+    assert str(caught.value).replace(f"{path}:", "model.yaml:") + "\n" == block("text said")
