@@ -1,7 +1,9 @@
 """PyTorch → SavedModel: torch.export → torchax → jax2tf → `tf.saved_model.save`. Byte-reproducible.
 
 The program is lowered to StableHLO for the CPU with symbolic dimensions, and runs inside TensorFlow as one
-XlaCallModule; the weights are the SavedModel's variables. (onnx2tf was tried and refused: docs/adr/0002.)
+XlaCallModule; the weights are the SavedModel's variables. TensorFlow compiles that module once for every shape that it
+meets, a fraction of a second each, and keeps it: a server should meet its batch sizes before it says that it is ready.
+(onnx2tf was tried and refused: it needs TensorFlow 2.19, and failed on a LayerNorm over three axes.)
 """
 
 from __future__ import annotations

@@ -114,6 +114,41 @@ def test_onnx_that_fits_stays_as_it_came(exported: Exports) -> None:
     assert (folder / conversion.root).read_bytes() == exported.model("onnx_file").path.read_bytes()
 
 
+def test_weights_above_the_limit_lie_beside_the_graph(exported: Exports, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.export.torch_to_onnx.EXTERNAL_OVER_BYTES", 1000)
+    folder, conversion = exported.again("cnn", "onnx")
+    model = exported.model("cnn")
+    assert sorted(path.name for path in folder.iterdir()) == ["model.onnx", "model.onnx.data"]
+    inputs = sample_inputs(model.signature, {"batch": 2})
+    runner = serving.runners.load("onnx", folder / conversion.root, model.signature)
+    found, expected = runner.run(inputs)["probabilities"], model.predict(inputs)["probabilities"]
+    np.testing.assert_allclose(found, expected, atol=2e-6, rtol=1e-5)
+
+
+def test_importing_torchax_leaves_torch_as_it_was() -> None:
+    import torch
+
+    from tasks.export.torchax_import import import_torchax
+
+    import_torchax()
+    with pytest.raises(AttributeError):
+        _ = torch.ops.aten.add.no_such_overload
+
+
+def test_keeping_recurrent_layers_whole_leaves_torch_as_it_was() -> None:
+    import torch
+
+    from tasks.export.torch_recurrent import recurrent_layers_whole, recurrent_operators
+
+    def state() -> list[object]:
+        return [(dict(op.py_kernels), torch._decomp.decomposition_table.get(op)) for op in recurrent_operators()]
+
+    before = state()
+    with recurrent_layers_whole():
+        assert state() != before
+    assert state() == before
+
+
 def test_a_savedmodel_that_fits_stays_as_it_came(exported: Exports) -> None:
     folder, _ = exported("savedmodel", "savedmodel")
     assert digests(folder) == digests(exported.model("savedmodel").path)
