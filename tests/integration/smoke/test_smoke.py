@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -37,6 +38,16 @@ def test_a_good_image_passes_with_every_figure(bench: Bench) -> None:
     assert figures.golden_rows == 12
     assert figures.concurrency == 4
     assert (report.instance_type, report.image_digest) == ("test-type", bench.good.digest)
+
+
+@pytest.mark.parametrize("runtime", ["tensorflow", "torch"])
+def test_a_good_image_of_every_runtime_passes_on_an_older_processor_too(
+    packaged: Callable[[str], Bench], runtime: str
+) -> None:
+    bench = packaged(runtime)
+    report = bench.smoke(bench.good, kind=instance_type("c4.large"))
+    assert report.findings == ()
+    assert report.verdict is Verdict.PASSED
 
 
 def test_the_container_runs_locked_down_under_the_types_limits(bench: Bench, spoil: Spoil) -> None:
@@ -136,7 +147,7 @@ def test_a_model_file_that_was_tampered_with_is_refused(bench: Bench, spoil: Spo
 
 
 def test_a_server_that_sees_its_own_wrong_answer_at_start_is_told(bench: Bench, spoil: Spoil) -> None:
-    image = spoil(around_run("def change(inputs, run):\n    return {'logits': run(inputs)['logits'] + 1}\n"))
+    image = spoil(around_run("def change(inputs, run):\n    return run(inputs) | {'y': run(inputs)['y'] + 1}\n"))
     assert only(bench.smoke(image)) == "SMOKE_WRONG_ANSWER"
 
 
@@ -174,9 +185,10 @@ def test_an_answer_that_is_wrong_in_larger_batches_only_is_wrong(bench: Bench, s
         around_run(
             """
             def change(inputs, run):
-                answer = run(inputs)["logits"].copy()
-                answer[5:] = answer[0]
-                return {"logits": answer}
+                answer = run(inputs)
+                answer["y"] = answer["y"].copy()
+                answer["y"][5:] = answer["y"][0]
+                return answer
             """
         )
     )
@@ -190,10 +202,10 @@ def test_an_answer_that_is_nan_never_passes(bench: Bench, spoil: Spoil) -> None:
         around_run(
             """
             def change(inputs, run):
-                answer = run(inputs)["logits"].copy()
-                if len(answer) > 1:
-                    answer[-1] = float("nan")
-                return {"logits": answer}
+                answer = run(inputs)
+                if len(answer["y"]) > 1:
+                    answer["y"] = np.full_like(answer["y"], float("nan"))
+                return answer
             """
         )
     )
@@ -208,7 +220,8 @@ def test_an_answer_that_is_wrong_only_among_others_is_told_apart(bench: Bench, s
             def change(inputs, run):
                 shared.update(inputs)
                 time.sleep(0.002)
-                return {"logits": np.resize(run(shared)["logits"], (len(inputs["pixels"]), 2))}
+                size = len(inputs["x"])
+                return {name: np.resize(array, (size, *array.shape[1:])) for name, array in run(shared).items()}
             """
         )
     )
