@@ -123,7 +123,10 @@ def _tensors(archive: zipfile.ZipFile, files: Mapping[str, str], folder: str, li
         if dtype is None:
             raise Unsupported(f"{name} has the archive's dtype {meta['dtype']}")
         flat = storages[path].view(dtype) if len(storages[path]) else torch.empty(0, dtype=dtype)
-        found[name] = torch.as_strided(flat, sizes, strides, _integer(meta["storage_offset"]))
+        tensor = torch.as_strided(flat, sizes, strides, _integer(meta["storage_offset"]))
+        # No gradient is ever asked for, but torch chooses kernels by whether one could be (matmul does), and so the
+        # last bits of its answers; a view of the storage would not count.
+        found[name] = torch.nn.Parameter(tensor) if meta["requires_grad"] else tensor
     return found
 
 

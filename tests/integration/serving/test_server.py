@@ -1,0 +1,402 @@
+"""The server as a process, over real HTTP: what it answers, what it refuses, and how it starts and ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from serving.contract import DType, PreprocessStep
+from serving.package import Refusal
+from serving.tensors import to_bytes
+from tests.integration.tiny import IN, TinyModel, answer_raw, raw_samples
+
+Tiny = Callable[[str], TinyModel]
+URL = "/v2/models/tiny/infer"
+
+
+class Server:
+    """A started server, ready or ended."""
+
+    def __init__(self, process: subprocess.Popen[bytes], client: httpx.Client, log: Path) -> None:
+        self.process = process
+        self.client = client
+        self._log = log
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self._log.read_text().splitlines()]
+
+    def infer(self, raw: Any, **others: Any) -> httpx.Response:
+        return self.client.post(URL, json={"inputs": [tensor(raw)], **others})
+
+
+def tensor(raw: Any, **changes: Any) -> dict[str, Any]:
+    return {"name": "x", "datatype": "UINT8", "shape": list(raw.shape), "data": raw.ravel().tolist(), **changes}
+
+
+def outputs(response: httpx.Response) -> dict[str, Any]:
+    return {entry["name"]: np.array(entry["data"]).reshape(entry["shape"]) for entry in response.json()["outputs"]}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def running(package: Path, log: Path, port: int | None = None, *arguments: str) -> Iterator[Server]:
+    """A server on its package, once it is ready or has ended; it is killed at the end."""
+    port = port or free_port()
+    command = [sys.executable, "-m", "serving", "--package", str(package), "--host", "127.0.0.1", "--port", str(port)]
+    with log.open("wb") as stream, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        process = subprocess.Popen([*command, *arguments], stderr=stream)
+        try:
+            while process.poll() is None:
+                try:
+                    if client.get("/v2/health/ready").status_code == 200:
+                        break
+                except httpx.TransportError:
+                    time.sleep(0.02)
+            yield Server(process, client, log)
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def server(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    with running(tiny("onnx").package(folder / "package"), folder / "log") as server:
+        yield server
+
+
+def refusal(package: Path, log: Path) -> tuple[int, str]:
+    """The exit code of a server that does not start, and its last line's sentence."""
+    with running(package, log) as server:
+        assert server.process.poll() is not None, "it started"
+        return server.process.returncode, server.log[-1]["error"]
+
+
+# --- what it answers ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("/v2", {"name": "slipway", "version": "2", "extensions": ["binary_tensor_data"]}),
+        ("/v2/", {"name": "slipway", "version": "2", "extensions": ["binary_tensor_data"]}),
+        ("/v2/health/live", {"live": True}),
+        ("/v2/health/ready", {"ready": True}),
+        ("/v2/models/tiny/ready", {"name": "tiny", "ready": True}),
+        ("/v2/models/tiny/versions/1/ready", {"name": "tiny", "ready": True}),
+    ],
+)
+def test_health_and_metadata(server: Server, path: str, content: dict[str, Any]) -> None:
+    response = server.client.get(path)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    assert response.json() == content
+
+
+@pytest.mark.parametrize("path", ["/v2/models/tiny", "/v2/models/tiny/versions/1"])
+def test_model_metadata_shows_what_clients_send(server: Server, path: str) -> None:
+    assert server.client.get(path).json() == {
+        "name": "tiny",
+        "versions": ["1"],
+        "platform": "onnxruntime_onnx",
+        "inputs": [{"name": "x", "datatype": "UINT8", "shape": [-1, IN]}],
+        "outputs": [
+            {"name": "y", "datatype": "FP32", "shape": [-1, 3]},
+            {"name": "n", "datatype": "INT64", "shape": [-1]},
+        ],
+    }
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 64])
+def test_raw_inputs_are_preprocessed_and_answered(server: Server, rows: int) -> None:
+    response = server.infer(raw_samples(rows), id="a")
+    assert response.status_code == 200
+    assert (response.json()["model_name"], response.json()["model_version"], response.json()["id"]) == (
+        "tiny",
+        "1",
+        "a",
+    )
+    found, expected = outputs(response), answer_raw(raw_samples(rows))
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+def test_binary_requests_get_the_same_answers(server: Server) -> None:
+    raw = raw_samples(5)
+    entry = tensor(raw, parameters={"binary_data_size": raw.size})
+    del entry["data"]
+    envelope = json.dumps({"inputs": [entry], "parameters": {"binary_data_output": True}}).encode()
+    response = server.client.post(
+        "/v2/models/tiny/versions/1/infer",
+        content=envelope + raw.tobytes(),
+        headers={"Inference-Header-Content-Length": str(len(envelope))},
+    )
+    length = int(response.headers["inference-header-content-length"])
+    expected = answer_raw(raw)
+    assert [entry["name"] for entry in json.loads(response.content[:length])["outputs"]] == ["y", "n"]
+    assert response.content[length:] == to_bytes(expected["y"]) + to_bytes(expected["n"])
+
+
+def test_answers_are_the_same_however_many_ask_at_once(server: Server) -> None:
+    def ask(rows: int) -> bool:
+        found, expected = outputs(server.infer(raw_samples(rows))), answer_raw(raw_samples(rows))
+        return all(np.array_equal(found[name], expected[name]) for name in expected)
+
+    with ThreadPoolExecutor(16) as pool:
+        assert all(pool.map(ask, [1, 3, 64, 7] * 40))
+
+
+# --- what it refuses ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "sentence"),
+    [
+        ("GET", "/", 404, "there is no /; the protocol's paths start at /v2"),
+        ("GET", "/v1/models/tiny", 404, "there is no /v1/models/tiny; the protocol's paths start at /v2"),
+        ("GET", "/v2/models/other", 404, "there is no model 'other'; this server has 'tiny'"),
+        ("POST", "/v2/models/other/infer", 404, "there is no model 'other'; this server has 'tiny'"),
+        ("GET", "/v2/models/tiny/versions/2", 404, "there is no version '2' of 'tiny'; this server has '1'"),
+        ("POST", "/v2/models/tiny/versions/2/infer", 404, "there is no version '2' of 'tiny'; this server has '1'"),
+        ("GET", "/v2/models/tiny/versions", 404, "there is no version '' of 'tiny'; this server has '1'"),
+        ("GET", "/v2/models/tiny/explain", 404, "there is no /v2/models/tiny/explain; a model has /ready and /infer"),
+        ("GET", URL, 405, f"{URL} takes POST, found GET"),
+        ("DELETE", "/v2/models/tiny", 405, "/v2/models/tiny takes GET, found DELETE"),
+        ("POST", "/v2/health/ready", 405, "/v2/health/ready takes GET, found POST"),
+    ],
+)
+def test_paths_and_methods_that_there_are_not(
+    server: Server, method: str, path: str, status: int, sentence: str
+) -> None:
+    response = server.client.request(method, path)
+    assert (response.status_code, response.json()) == (status, {"error": sentence})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b"[" * 50_000,
+        b'{"inputs": []}',
+        json.dumps({"inputs": [tensor(raw_samples(1), datatype="FP32")]}).encode(),
+        json.dumps({"inputs": [tensor(raw_samples(1), shape=[1, 5])]}).encode(),
+        json.dumps({"inputs": [tensor(raw_samples(65))]}).encode(),
+        json.dumps({"inputs": [tensor(raw_samples(1), data=[256] * IN)]}).encode(),
+        json.dumps({"inputs": [tensor(raw_samples(1), data=[None] * IN)]}).encode(),
+    ],
+)
+def test_a_request_that_does_not_fit_is_400_and_the_next_one_is_answered(server: Server, body: bytes) -> None:
+    response = server.client.post(URL, content=body)
+    assert response.status_code == 400
+    assert response.json()["error"]
+    assert server.infer(raw_samples(1)).status_code == 200
+
+
+def test_what_was_expected_and_what_was_found_is_said(server: Server) -> None:
+    response = server.client.post(URL, json={"inputs": [tensor(raw_samples(1), shape=[1, 5])]})
+    assert response.json() == {"error": "input 'x': dimension 1 of [batch, 6] must be 6, found 5"}
+
+
+def test_a_request_that_is_longer_than_any_that_fits_is_413(server: Server) -> None:
+    body = b" " * 200_000
+    whole = server.client.post(URL, content=body)
+    in_pieces = server.client.post(URL, content=iter([body[:100_000], body[100_000:]]))
+    assert whole.status_code == in_pieces.status_code == 413
+    assert "at most" in whole.json()["error"]
+
+
+def test_an_encoded_request_is_415(server: Server) -> None:
+    response = server.client.post(URL, content=b"x", headers={"Content-Encoding": "gzip"})
+    assert response.status_code == 415
+
+
+def test_requests_that_break_off_leave_the_server_as_it_was(server: Server) -> None:
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", server.client.base_url.port)) as connection:
+            connection.sendall(f"POST {URL} HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n{{".encode())
+    assert server.infer(raw_samples(1)).status_code == 200
+    assert server.process.poll() is None
+
+
+# --- how it starts ------------------------------------------------------------------------------------------------
+
+
+def test_a_changed_model_file_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    package = tiny("onnx").package(tmp_path / "package")
+    path = package / "model" / "model.onnx"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    code, sentence = refusal(package, tmp_path / "log")
+    assert code == Refusal.FILES
+    assert sentence.startswith("model/model.onnx is not the file of the contract: expected ")
+
+
+def test_other_versions_are_refused(tiny: Tiny, tmp_path: Path) -> None:
+    package = tiny("onnx").package(tmp_path / "package", runtime_versions={"onnxruntime": "1.0.0"})
+    code, sentence = refusal(package, tmp_path / "log")
+    assert code == Refusal.VERSIONS
+    assert "instead of 1.0.0" in sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"preprocess": (PreprocessStep("cast", "x", source_dtype=DType.UINT8),)}, Refusal.ANSWERS),
+        ({"preprocess": (PreprocessStep("blur", "x"),)}, Refusal.CONTRACT),
+        ({"runtime": "caffe"}, Refusal.MODEL),
+        ({"model": "golden.npz"}, Refusal.MODEL),
+        ({"golden": "model/model.onnx"}, Refusal.FILES),
+    ],
+    ids=["other preprocessing", "unknown preprocessing", "runtime", "model", "golden"],
+)
+def test_a_contract_that_does_not_hold_is_refused(
+    tiny: Tiny, tmp_path: Path, changes: dict[str, Any], expected: Refusal
+) -> None:
+    package = tiny("onnx").package(tmp_path / "package", **changes)
+    code, sentence = refusal(package, tmp_path / "log")
+    assert code == expected
+    assert sentence
+
+
+def test_a_missing_contract_is_refused(tmp_path: Path) -> None:
+    code, sentence = refusal(tmp_path, tmp_path / "log")
+    assert code == Refusal.CONTRACT
+    assert "contract.json cannot be read" in sentence
+
+
+def test_a_port_that_is_taken_is_refused(tiny: Tiny, server: Server, tmp_path: Path) -> None:
+    package = tiny("onnx").package(tmp_path / "package")
+    command = [sys.executable, "-m", "serving", "--package", str(package), "--host", "127.0.0.1"]
+    done = subprocess.run(
+        [*command, "--port", str(server.client.base_url.port)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == Refusal.ADDRESS
+    assert "cannot be listened on" in done.stderr
+
+
+def test_selftest_replays_every_golden_sample(tiny: Tiny, tmp_path: Path) -> None:
+    package = tiny("onnx").package(tmp_path / "package")
+    command = [sys.executable, "-m", "serving", "selftest", "--package", str(package)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert json.loads(done.stderr)["answers"] == 24  # twelve alone, and twelve in batches
+
+
+def test_contract_is_printed_as_it_is(tiny: Tiny, tmp_path: Path) -> None:
+    package = tiny("onnx").package(tmp_path / "package")
+    command = [sys.executable, "-m", "serving", "contract", "--package", str(package)]
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert done.stdout == (package / "contract.json").read_bytes()
+
+
+# --- how it ends --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Path:
+    """A package whose model works for about two seconds on each request."""
+    return write_slow_package(tmp_path / "slow")
+
+
+def test_sigterm_lets_requests_in_flight_finish_and_takes_no_new_ones(slow: Path, tmp_path: Path) -> None:
+    with running(slow, tmp_path / "log") as server, ThreadPoolExecutor(1) as pool:
+        flying = pool.submit(server.infer, raw_samples(1))
+        time.sleep(0.7)
+        assert server.client.get("/v2/health/live").status_code == 200, "health waits for the model"
+        assert not flying.done()
+        os.kill(server.process.pid, signal.SIGTERM)
+        time.sleep(0.2)
+        ready, refused = server.client.get("/v2/health/ready"), server.infer(raw_samples(1))
+        assert (ready.status_code, ready.json()) == (503, {"ready": False})
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert not flying.done()
+        answered = flying.result()
+        assert answered.status_code == 200
+        assert np.array_equal(outputs(answered)["n"], answer_raw(raw_samples(1))["n"])
+        assert server.process.wait(timeout=30) == 0
+        assert server.log[-1]["event"] == "stopped"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_idle_server_ends_in_order(tiny: Tiny, tmp_path: Path, number: signal.Signals) -> None:
+    with running(tiny("onnx").package(tmp_path / "package"), tmp_path / "log") as server:
+        os.kill(server.process.pid, number)
+        assert server.process.wait(timeout=30) == 0
+
+
+def write_slow_package(folder: Path) -> Path:
+    """The tiny model behind a loop of matrix products."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    from tests.integration.tiny import write_onnx
+
+    (folder / "files").mkdir(parents=True)
+    write_onnx(folder / "files")
+    path = folder / "files" / "model.onnx"
+    model = onnx.load(path)
+    size = 400
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["state", "square"], ["next"]),
+            helper.make_node("Identity", ["go"], ["go_on"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("state", TensorProto.FLOAT, [size, size]),
+        ],
+        [
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, [size, size]),
+        ],
+    )
+    graph = model.graph
+    for name, array in {
+        "turns": np.array(1200),
+        "yes": np.array(True),
+        "square": np.eye(size, dtype=np.float32),
+        "corner": np.array([0]),
+        "one": np.array([1]),
+        "axes": np.array([0]),
+    }.items():
+        graph.initializer.append(numpy_helper.from_array(array, name))
+    # x0 - x0 is nothing, but depends on the input and on the loop: nothing can be computed beforehand or left out.
+    (output,) = (node for node in graph.node if node.output[0] == "n")
+    output.output[0] = "counted"
+    graph.node.extend(
+        [
+            helper.make_node("ReduceSum", ["x"], ["total"], keepdims=0),
+            helper.make_node("Mul", ["square", "total"], ["start"]),
+            helper.make_node("Loop", ["turns", "yes", "start"], ["finished"], body=body),
+            helper.make_node("Sub", ["finished", "start"], ["difference"]),
+            helper.make_node("ReduceSum", ["difference"], ["nothing"], keepdims=0),
+            helper.make_node("Cast", ["nothing"], ["zero64"], to=TensorProto.INT64),
+            helper.make_node("Add", ["counted", "zero64"], ["n"]),
+        ]
+    )
+    onnx.save(model, path)
+    return TinyModel("onnx", folder / "files").package(folder / "package")
