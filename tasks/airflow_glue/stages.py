@@ -108,7 +108,7 @@ def parity(format: str) -> None:
     """
     exported = pull(ExportRun, EXPORT, map_index=_index())
     if exported is None or exported.result.export is None:
-        _skip(f"{format} has no export to compare", None if exported is None else exported.result)
+        _skip(f"{format} has no export to compare", _index())
     planned = require(Plan, PLAN)
     run = _pipeline(planned).parity(planned.spec, require(IngestRun, INGEST).result, exported.result.export)
     _leave(run)
@@ -120,9 +120,9 @@ def image(format: str) -> None:
     exported = pull(ExportRun, EXPORT, map_index=_index())
     compared = pull(ParityRun, PARITY, map_index=_index())
     if exported is None or exported.result.export is None:
-        _skip(f"{format} has no export to build an image from", None if exported is None else exported.result)
+        _skip(f"{format} has no export to build an image from", _index())
     if compared is None or compared.result.verdict is not Verdict.PASSED:
-        _skip(f"{format} has no passed parity to build an image on", None if compared is None else compared.result)
+        _skip(f"{format} has no passed parity to build an image on", _index())
     planned = require(Plan, PLAN)
     artifact = require(IngestRun, INGEST).result
     run = _pipeline(planned).image(planned.spec, artifact, exported.result.export, compared.result)
@@ -142,7 +142,7 @@ def smoke(cell: dict[str, str]) -> None:
     built = pull(ImageRun, IMAGE, map_index=index)
     compared = pull(ParityRun, PARITY, map_index=index)
     if built is None or compared is None:
-        _skip(f"{name} has no image to start", None if compared is None else compared.result)
+        _skip(f"{name} has no image to start", index)
     run = _pipeline(planned).smoke(planned.spec, built.result, compared.result, instance_type)
     _leave(run)
 
@@ -156,7 +156,7 @@ def register() -> None:
     planned = pull(Plan, PLAN)
     ingested = pull(IngestRun, INGEST)
     if planned is None or ingested is None:
-        _skip("there is no artifact, so there is nothing to record", None)
+        raise AirflowSkipException("there is no artifact, so there is nothing to record")
     formats = len(planned.formats)
     package, recorded = _pipeline(planned).register(
         planned.spec,
@@ -217,9 +217,16 @@ def _tell(run: AnyRun) -> None:
         _log.info(line)
 
 
-def _skip(what: str, report: Report | None) -> NoReturn:
-    why = [finding.code for finding in report.findings if finding.verdict is not Verdict.PASSED] if report else []
-    raise AirflowSkipException(f"{what}: {', '.join(why)}" if why else what)
+def _skip(what: str, format_index: int) -> NoReturn:
+    """Skip this cell, naming the findings that stopped its format where a gate did."""
+    reports: list[Report] = []
+    for run in (
+        pull(ExportRun, EXPORT, map_index=format_index),
+        pull(ParityRun, PARITY, map_index=format_index),
+    ):
+        reports += [run.result] if run is not None else []
+    codes = [finding.code for report in reports for finding in report.findings if finding.verdict is not Verdict.PASSED]
+    raise AirflowSkipException(f"{what}: {', '.join(dict.fromkeys(codes))}" if codes else what)
 
 
 def _index() -> int:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,6 +24,11 @@ from scripts.airflow_home import credentials
 from tasks.contracts import Package
 from tasks.image.engine import COMPONENT_LABEL
 from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from docker.models.images import Image
+
+    import docker
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE, NIGHTLY = "package_model", "nightly_packaging"
@@ -90,12 +95,14 @@ def slipway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slipway]:
 
 
 def containers() -> list[str]:
-    """The names of all containers that Slipway started, running or not."""
+    """The names of all containers, running or not, that were started from an image of these tests' models."""
     import docker
 
     client = docker.from_env()
     try:
-        return [found.name for found in client.containers.list(all=True, filters={"label": COMPONENT_LABEL})]
+        ours = {image.id for image in _images(client)}
+        labelled = client.api.containers(all=True, filters={"label": COMPONENT_LABEL})
+        return [str(found["Names"][0]) for found in labelled if found["ImageID"] in ours]
     finally:
         client.close()
 
@@ -120,9 +127,13 @@ def _remove_images() -> None:
 
     client = docker.from_env()
     try:
-        for image in client.images.list():
+        for image in _images(client):
             for tag in image.tags:
-                if tag.startswith(f"slipway/{PREFIX}"):
-                    client.images.remove(tag)
+                client.images.remove(tag)
     finally:
         client.close()
+
+
+def _images(client: docker.DockerClient) -> list[Image]:
+    """The images of these tests' models."""
+    return [image for image in client.images.list() if any(tag.startswith(f"slipway/{PREFIX}") for tag in image.tags)]
