@@ -77,7 +77,7 @@ def confront(
     asked = _asked(spec, evaluation, seed)
     # One thread, as the export is asked: sums have one order, and other work on this machine does not slow it down.
     with threads(loader, 1):
-        asking = AskedSource(source, loader, asked.signature, asked.sizes)
+        asking = AskedSource.of(source, loader, asked.signature, asked.sizes)
         generator = np.random.default_rng(list(hashlib.sha256(seed.encode()).digest()))
         references, findings = _references(asking, asked, generator)
         if findings:

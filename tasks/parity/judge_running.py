@@ -100,12 +100,13 @@ def run_findings(
         return [_runtime_error(f"the runtime refused the export: {_sentence(answered.load_error)}", {})]
     findings = [_crashed(answered.ended, plan)] if answered.ended is not None else []
     failed = [outcome for outcome in outcomes if outcome.error is not None]
-    if not failed:
-        return findings
-    frozen = _declared_frozen(answered.structure, signature)
-    if frozen is not None and all(outcome.error is not None for outcome in outcomes):
-        return [*findings, frozen]
-    return [*findings, *frozen_findings(failed, outcomes, lambda outcome: outcome.error is not None, "fails")]
+    declared = _declared_frozen(answered.structure, signature)
+    if declared and outcomes and len(failed) == len(outcomes):
+        return [*findings, *declared]
+    findings += frozen_findings(failed, outcomes, lambda outcome: outcome.error is not None, "fails")
+    if not any(finding.code.endswith("_FROZEN") for finding in findings):
+        findings += declared  # this runtime may run other sizes all the same, the next one refuses them
+    return findings
 
 
 def unasked_findings(answered: AskedExport, plan: Sequence[Batch], findings: Sequence[Finding]) -> list[Finding]:
@@ -148,18 +149,20 @@ def _runtime_error(message: str, evidence: Evidence) -> Finding:
     )
 
 
-def _declared_frozen(structure: Structure | None, signature: Signature) -> Finding | None:
-    """The batch dimension that the file itself declares as one number, where model.yaml says it is free."""
-    if structure is None or signature.batch is None:
-        return None
-    for port, tensor in zip(structure.inputs, signature.inputs, strict=False):
-        named = next((item for item in structure.inputs if item.name == tensor.name), port)
-        if named.sizes and named.sizes[0] is not None:
-            return _batch_frozen(
-                f"input {tensor.name!r} of the export is fixed at {named.sizes[0]} rows",
-                {"frozen_at": named.sizes[0], "input": tensor.name},
-            )
-    return None
+def _declared_frozen(structure: Structure | None, signature: Signature) -> list[Finding]:
+    """Dimensions that the file itself declares as one number, where model.yaml says that they are free."""
+    findings: dict[str, Finding] = {}
+    ports = {} if structure is None else {port.name: port for port in structure.inputs}
+    for tensor in signature.inputs:
+        sizes = ports[tensor.name].sizes if tensor.name in ports else None
+        for name, size in zip(tensor.shape, sizes or (), strict=False):
+            if not isinstance(name, str) or size is None:
+                continue
+            what = f"input {tensor.name!r} of the export is fixed at {name} = {size}"
+            evidence: Evidence = {"frozen_at": size, "input": tensor.name}
+            found = _batch_frozen(what, evidence) if name == signature.batch else _length_frozen(what, evidence)
+            findings.setdefault(name, found)
+    return list(findings.values())
 
 
 def _batch_frozen(what: str, evidence: Evidence) -> Finding:
@@ -196,7 +199,10 @@ def frozen_findings(
                 )
         elif bad and not good and _works_at_other_lengths(first.pool, outcomes, is_bad):
             explained.add(number)
-            findings.append(_length_frozen(first, verb))
+            lengths = ", ".join(f"{name} = {size}" for name, size in first.pool.lengths.items())
+            findings.append(
+                _length_frozen(f"the export {verb} with {lengths}: {_reason(first)}", dict(first.pool.lengths))
+            )
     rest = [outcome for outcome in failed if outcome.batch.pool not in explained]
     if rest and verb == "fails":
         worst = rest[0]
@@ -215,14 +221,13 @@ def _works_at_other_lengths(pool: Pool, outcomes: Sequence[Outcome], is_bad: Cal
     return bool(others) and not all(is_bad(outcome) for outcome in others)
 
 
-def _length_frozen(outcome: Outcome, verb: str) -> Finding:
-    lengths = ", ".join(f"{name} = {size}" for name, size in outcome.pool.lengths.items())
+def _length_frozen(what: str, evidence: Evidence) -> Finding:
     return Finding(
         code="PARITY_LENGTH_FROZEN",
         owner=Owner.MODEL,
-        message=f"the export {verb} with {lengths}, which model.yaml declares: {_reason(outcome)}",
+        message=f"a dimension is frozen that model.yaml declares as dynamic: {what}",
         advice="keep the dimension dynamic in the export, or narrow its range in model.yaml",
-        evidence=dict(outcome.pool.lengths),
+        evidence=evidence,
     )
 
 

@@ -33,12 +33,18 @@ class SourceFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class AskedSource:
-    """A source model and how to ask it. `loader` and `signature` are the artifact's."""
+    """A source model and how to ask it. `loader` and `signature` are the artifact's; `twin` is the same in float64."""
 
     model: SourceModel
     loader: str
     signature: Signature
     sizes: Batching
+    twin: SourceModel | None = None
+
+    @classmethod
+    def of(cls, model: SourceModel, loader: str, signature: Signature, sizes: Batching) -> AskedSource:
+        """With its twin, where one can be made."""
+        return cls(model, loader, signature, sizes, float64_twin(model, loader))
 
     def answer(self, inputs: Answers, size: int | None = None, model: SourceModel | None = None) -> dict[str, Any]:
         """Answers to all rows of `inputs`, asked `size` rows at a time; a last batch that is too small is filled up.
@@ -111,12 +117,11 @@ class AskedSource:
         return {name: np.concatenate([array, answers[name][_ALONE:]]) for name, array in few.items()}
 
     def _twin(self, inputs: Answers) -> list[Probe]:
-        twin = float64_twin(self.model, self.loader)
-        if twin is None:
+        if self.twin is None:
             return []
         wide = {name: array.astype(np.float64) if array.dtype.kind == "f" else array for name, array in inputs.items()}
         try:
-            answers = self.answer(wide, model=twin)
+            answers = self.answer(wide, model=self.twin)
         except SourceFailed:  # casts inside the model can make float64 impossible: then there is no twin
             return []
         floats = [tensor.name for tensor in self.signature.outputs if tensor.dtype.is_float]

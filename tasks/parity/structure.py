@@ -37,7 +37,7 @@ def structure_of(runtime: str, path: Path) -> Structure | None:
     reader = _READERS.get(runtime)
     try:
         return None if reader is None else reader(path)
-    except (OSError, ValueError, LookupError, TypeError, StopIteration, zipfile.BadZipFile, DecodeError):
+    except (OSError, ValueError, LookupError, StopIteration, zipfile.BadZipFile, DecodeError):
         return None
 
 
@@ -106,13 +106,9 @@ def _saved_model_message() -> Any:
     def add(name: str, *fields: tuple[str, int, int, int, str]) -> None:
         kind = file.message_type.add(name=name)
         for field, number, label, type_number, type_name in fields:
-            kind.field.add(
-                name=field,
-                number=number,
-                label=label,
-                type=type_number,
-                type_name=type_name and f".slipway.{type_name}",
-            )
+            added = kind.field.add(name=field, number=number, label=label, type=type_number)
+            if type_name:
+                added.type_name = f".slipway.{type_name}"
 
     add("Dim", ("size", 1, single, integer, ""))
     add("Shape", ("dim", 2, repeated, message, "Dim"), ("unknown_rank", 3, single, boolean, ""))
