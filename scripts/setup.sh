@@ -216,7 +216,7 @@ install_environment() {
     .venv/bin/uv pip install --no-build-isolation --no-deps --offline --editable .
     # Now (but for libraries' own tests) and not at first use: where Python may not write bytecode, every start of a task would compile for seconds.
     echo "Compiling bytecode"
-    .venv/bin/python -m compileall -q -j 0 -x '/tests?/' .venv/lib/python3.11/site-packages ||
+    .venv/bin/python -m compileall -qq -j 0 -x '/tests?/' .venv/lib/python3.11/site-packages ||
         echo "Some files are templates or for other Pythons, and are left as they are"
     environment_key >"$stamp"
     rm "$installing"
