@@ -30,7 +30,7 @@ _SIGNATURE = "serving_default"
 _STATE = re.compile(
     r"(VarHandle|ReadVariable|Assign(Add|Sub)?Variable|VarIsInitialized)Op|Variable(V2|Shape)?|DestroyResourceOp"
     r"|Resource(Gather|GatherNd|Scatter\w+|Apply\w+|SparseApply\w+|StridedSliceAssign|CountUpTo)"
-    r"|(Anonymous)?(Mutable)?(Dense)?HashTable(OfTensors)?(V2)?|InitializeTable(V2|FromTextFileV2)|LookupTable\w+V2"
+    r"|(Anonymous)?(Mutable)?(Dense)?HashTable(OfTensors)?(V2)?|InitializeTableV2|LookupTable\w+V2"
     r"|StatefulPartitionedCall|If|While|Case|Assert|CheckNumerics(V2)?|TensorArray\w*|Stack\w*|TemporaryVariable"
     r"|Random\w+|Multinomial|TruncatedNormal|ParameterizedTruncatedNormal|StatelessRandomGetAlg|Stateful\w+"
     r"|Rng\w+|Anonymous(Random)?SeedGenerator|DummySeedGenerator|NonDeterministicInts|Empty|GuaranteeConst"
@@ -42,6 +42,10 @@ _OUTSIDE = re.compile(
     r"ReadFile|MatchingFiles|\w*Reader\w*|\w*Dataset\w*|PyFunc\w*|\w*PyFunc|Debug\w+|ImmutableConst"
     r"|InitializeTableFromTextFile|\w*Summary\w*|ShardedFilename|ShardedFilespec|CopyHost"
 )
+
+#: Reads a vocabulary; allowed for the model's own assets, in initialisers that TensorFlow hands them to.
+_VOCABULARY = "InitializeTableFromTextFileV2"
+_HANDED_OVER = {"ReadVariableOp", "Placeholder", "HashTableV2", "MutableHashTableV2"}
 
 #: What the saver's own functions may do besides: TensorFlow calls them to restore the variables.
 _SAVER = re.compile(r"SaveV2|RestoreV2|MergeV2Checkpoints|ShardedFilename")
@@ -125,12 +129,16 @@ def _read_graph(path: Path) -> Any:
 
 def _refuse_outside(graph: Any) -> None:
     functions = {function.signature.name: function for function in graph.graph_def.library.function}
-    of_saver = _functions_of_saver(graph, functions)
+    of_saver, with_assets = _functions_of_saver(graph, functions), _functions_of_assets(graph, functions)
     problems: dict[str, None] = {}
+    for asset in graph.asset_file_def:
+        if asset.filename.startswith("/") or ".." in asset.filename.split("/"):
+            problems[f"the asset {asset.filename!r} lies outside the folder"] = None
     for name, nodes in [("the graph", graph.graph_def.node), *((name, f.node_def) for name, f in functions.items())]:
         for node in nodes:
-            in_saver = name in of_saver and _SAVER.fullmatch(node.op) is not None
-            if node.op not in functions and not in_saver and (why := _why_outside(node.op)):
+            known = node.op in functions or (name in of_saver and _SAVER.fullmatch(node.op) is not None)
+            known = known or (name in with_assets and node.op == _VOCABULARY)
+            if not known and (why := _why_outside(node.op)):
                 problems[f"{node.op} in {name} {why}"] = None
     if problems:
         shown = "; ".join(list(problems)[:5])
@@ -143,6 +151,8 @@ def _why_outside(op: str) -> str | None:
     definition = op_def_registry.get(op)
     if definition is None:
         return "is a custom operation, which only its own library can run"
+    if op.startswith("Xla"):
+        return "is a program of another compiler (JAX?), which Slipway does not look into"
     if _OUTSIDE.fullmatch(op) or (definition.is_stateful and not _STATE.fullmatch(op)):
         return "reads, writes or calls what is outside the model"
     return None
@@ -163,6 +173,29 @@ def _functions_of_saver(graph: Any, functions: Mapping[str, Any]) -> set[str]:
                 waiting.extend(function.concrete_functions)
     mine = _reachable(waiting, functions)
     return mine - _reachable(elsewhere, functions)
+
+
+def _functions_of_assets(graph: Any, functions: Mapping[str, Any]) -> set[str]:
+    """Initialisers that only the loader calls, with nothing but tables and the model's own assets as arguments."""
+    kinds_of = [node.WhichOneof("kind") for node in graph.object_graph_def.nodes]
+    by_functions = {name for function in functions.values() for node in function.node_def for name in _called(node)}
+    ops = {node.name: node.op for node in graph.graph_def.node}
+    by_graph = {
+        name
+        for node in graph.graph_def.node
+        if not {ops.get(source.removeprefix("^").partition(":")[0]) for source in node.input} <= _HANDED_OVER
+        for name in _called(node)
+    }
+    found = set()
+    for name, concrete in graph.object_graph_def.concrete_functions.items():
+        if name not in functions or name in by_functions | by_graph:
+            continue
+        arguments = {argument.name for argument in functions[name].signature.input_arg}
+        files = {node.input[1] for node in functions[name].node_def if node.op == _VOCABULARY}
+        bound = {kinds_of[index] for index in concrete.bound_inputs}
+        if bound <= {"asset", "resource"} and len(arguments) == len(concrete.bound_inputs) and files <= arguments:
+            found.add(name)
+    return found
 
 
 def _reachable(names: list[str], functions: Mapping[str, Any]) -> set[str]:

@@ -428,6 +428,55 @@ def test_a_savedmodel_with_a_vocabulary_and_strings_is_accepted(workplace: Workp
     assert answers["y"].tolist() == [1, -1]
 
 
+def vocabulary(file: str) -> Any:
+    import tensorflow as tf
+
+    class Lookup(tf.Module):
+        def __init__(self) -> None:
+            kinds = (tf.string, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER)
+            self.table = tf.lookup.StaticHashTable(tf.lookup.TextFileInitializer(file, *kinds), -1)
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="x")])
+        def serve(self, x: Any) -> dict[str, Any]:
+            return {"y": tf.cast(self.table.lookup(x), tf.float32)}
+
+    return Lookup()
+
+
+def test_a_savedmodels_own_vocabulary_is_read(workplace: Workplace, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    (tmp_path / "words.txt").write_text("no\nyes\n")
+    model = vocabulary(str(tmp_path / "words.txt"))
+    tf.saved_model.save(model, str(workplace.folder / "m"), signatures=model.serve)
+    (tmp_path / "words.txt").unlink()
+    np.savez(workplace.folder / "eval.npz", x=np.array(["yes", "no"]), label=np.array([1.0, 0.0]))
+    text, number = TensorSpec("x", DType.STRING, ("batch",)), TensorSpec("y", DType.FLOAT32, ("batch",))
+    assert workplace.ingest("m", "tensorflow", inputs=(text,), outputs=(number,)).loader == "savedmodel"
+
+    saved = workplace.folder / "m" / "saved_model.pb"
+    saved.write_bytes(saved.read_bytes().replace(b"words.txt", b"../secret"))
+    with pytest.raises(SourceError, match=r"the asset '\.\./secret' lies outside"):
+        workplace.ingest("m", "tensorflow", inputs=(text,), outputs=(number,))
+
+
+def test_a_savedmodel_that_reads_a_vocabulary_from_elsewhere_is_refused(workplace: Workplace) -> None:
+    import tensorflow as tf
+
+    class Reads(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32, name="x")])
+        def serve(self, x: Any) -> dict[str, Any]:
+            table = tf.raw_ops.HashTableV2(key_dtype=tf.string, value_dtype=tf.int64)
+            file = {"filename": "/etc/passwd", "key_index": -2, "value_index": -1}
+            tf.raw_ops.InitializeTableFromTextFileV2(table_handle=table, vocab_size=-1, delimiter="\t", **file)
+            return {"y": x[:, :2]}
+
+    model = Reads()
+    tf.saved_model.save(model, str(workplace.folder / "m"), signatures=model.serve)
+    with pytest.raises(SourceError, match="InitializeTableFromTextFileV2"):
+        workplace.ingest("m", "tensorflow")
+
+
 # --- scikit-learn -------------------------------------------------------------------------------------------------
 
 LABEL = TensorSpec("label", DType.INT64, ("batch",))
