@@ -142,7 +142,7 @@ def show(console: Console, examples: Sequence[Example], elapsed_s: float) -> Non
     packages = [example.package for example in examples if example.package is not None]
     console.print()
     if packages:
-        console.print(package_table(packages))
+        console.print(package_table(packages, console.width))
         console.print()
     for example in examples:
         if example.package is None:
