@@ -63,7 +63,7 @@ def metrics(**changes: Any) -> EvaluationSpec:
         ({"folder": Path("/somewhere/else")}, set()),
         ({"formats": tuple(reversed(samples.FORMATS))}, set()),
     ],
-    ids=str,
+    ids=lambda value: " ".join(sorted(value)) or "nothing",
 )
 def test_a_changed_spec_changes_the_keys_of_what_follows_from_it(
     store: LocalStore, change: dict[str, Any], stages: set[str]
