@@ -138,7 +138,7 @@ BAD_VALUES = [
     ("max: 64", "max: 64, step: 2", 12, "dynamic.batch.step", ["unknown key", "min, max"]),
     ("by: 0.0625", "bye: 0.0625", 14, "preprocess.0.bye", ["did you mean by?"]),
     # tensors and dimensions
-    ("dtype: float32, shape: [batch, 10]", "dtype: float, shape: [batch, 10]", 10, "outputs.0.dtype", ["mean float32?"]),
+    ("dtype: float32, shape: [batch, 10]", "dtype: float, shape: [batch, 10]", 10, "outputs.0.dtype", ["float32?"]),
     ("name: logits", "name: pixels", 10, "outputs.0.name", ["already the name of inputs.0"]),
     ("name: logits", "name: lo-gits", 10, "outputs.0.name", ["letters, digits and underscores", "'lo-gits'"]),
     ("name: logits", "name: lambda", 10, "outputs.0.name", ["'lambda'"]),
