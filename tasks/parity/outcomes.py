@@ -46,7 +46,7 @@ class Outcome:
     @property
     def place(self) -> str:
         """Where it was seen, as words."""
-        return f"batch {self.batch.size} of {self.pool.name} rows"
+        return f"a batch of {self.batch.size} {self.pool.name} rows"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from serving.contract import TensorSpec
 from tasks.contracts import Artifact, Export, ParityReport, Verdict
-from tasks.figures import short, size
+from tasks.figures import size
 from tasks.parity.confrontation import Judgement
 from tasks.parity.inputs import Pool
 from tasks.parity.outcomes import Outcome
@@ -79,7 +79,7 @@ def render(report: ParityReport, evidence: Evidence) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": _figure, "short": short, "size": size}
+    environment.filters |= {"figure": _figure, "share": _share, "size": size}
     return environment.get_template("report.html.j2").render(
         report=report,
         said=_SAID[report.verdict],
@@ -96,13 +96,12 @@ def render(report: ParityReport, evidence: Evidence) -> str:
 
 
 def _summary(report: ParityReport) -> str:
-    """One sentence of figures; empty where nothing was compared."""
+    """One sentence of figures for a pass; what blocks is said by the findings."""
     margins = [output.worst_margin for output in report.outputs if output.worst_margin is not None]
-    if not margins:
+    if report.verdict is not Verdict.PASSED or not margins:
         return ""
     values = sum(output.compared_values for output in report.outputs)
-    margin = f"{max(margins):.0%} of" if max(margins) <= 1 else f"{max(margins):.3g} times"
-    said = f"{values:,} values compared; the largest difference is {margin} what the source's own noise allows"
+    said = f"{values:,} values compared; the largest difference is {_share(max(margins))} of what is allowed"
     changes = [f"{metric.name} {_figure(metric.source, 4)} → {_figure(metric.export, 4)}" for metric in report.metrics]
     return "; ".join([said, *changes]) + "."
 
@@ -140,7 +139,7 @@ def _chart(tensor: TensorSpec, judged: Judgement) -> Chart:
         )
         for bar in bars
     )
-    step = max(1, (high - low) // 4)
+    step = math.ceil((high - low) / 4)
     ticks = tuple((round(100 * (power - low) / (high - low), 2), power) for power in range(low, high + 1, step))
     twin = judged.references[0].noise[name].twin
     method = "noise against the source in float64" if twin else "noise from moved inputs, and the rounding bound"
@@ -189,3 +188,10 @@ def _batches(outcomes: Sequence[Outcome], pools: Sequence[Pool]) -> Sequence[Map
 def _figure(value: float | None, digits: int = 3) -> str:
     """A measurement; `–` where there is none."""
     return "–" if value is None else f"{value:.{digits}g}"
+
+
+def _share(margin: float) -> str:
+    """A difference as a share of what is allowed."""
+    if margin > 1:
+        return f"{margin:,.3g} times" if margin < 1e4 else f"{margin:.1e} times"
+    return "0 %" if margin == 0 else "under 1 %" if margin < 0.01 else f"{100 * margin:.0f} %"
