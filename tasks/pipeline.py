@@ -6,9 +6,8 @@ In: a `ModelSpec`. Out: a `StageRun` per stage and cell, and in the end a `Packa
     artifact = pipeline.ingest(spec).result
     exported = pipeline.export(spec, artifact, "onnx").result
 
-A result is remembered in the store under the digest of all that it follows from (`tasks.reuse`), and taken again while
-every object that it refers to is still there. Two processes that come to the same cell at once do the work once: the
-second waits, and takes the first one's result. Scratch folders go when the stage ends, and are swept after a kill.
+Each stage says here what its result follows from (`tasks.reuse`) and how it is made; whether it is made or remembered
+is decided in `tasks.memory`.
 """
 
 from __future__ import annotations
@@ -17,17 +16,14 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic import ValidationError
 
 from tasks import reuse
 from tasks.contracts import (
     Artifact,
-    Digest,
     Export,
     ExportReport,
     ExportRun,
@@ -38,7 +34,6 @@ from tasks.contracts import (
     Package,
     ParityReport,
     ParityRun,
-    Report,
     SmokeReport,
     SmokeRun,
     Verdict,
@@ -46,38 +41,15 @@ from tasks.contracts import (
 )
 from tasks.errors import GateBlocked, PlatformError
 from tasks.manifest import assemble, package_inputs
+from tasks.memory import AnyRun, Event, Memory, Moment
 from tasks.settings import Settings
 from tasks.spec import ModelSpec
 from tasks.store import Store, open_store
-from tasks.workspace import locked, scratch, sweep
 
 if TYPE_CHECKING:
     from tasks.image import Engine
 
-AnyRun: TypeAlias = IngestRun | ExportRun | ParityRun | ImageRun | SmokeRun
 Evidence: TypeAlias = tuple[Artifact, list[ExportReport], list[ParityReport], list[Image], list[SmokeReport]]
-Run = TypeVar("Run", IngestRun, ExportRun, ParityRun, ImageRun, SmokeRun)
-
-
-class Moment(StrEnum):
-    """What just happened to a stage."""
-
-    STARTED = "started"
-    WAITING = "waiting"  # another process works on the same cell
-    REUSED = "reused"
-    FINISHED = "finished"
-    STOPPED = "stopped"  # an exception ended it
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A stage's progress, for whoever shows it. `verdict` and `duration_s` are there once it is over."""
-
-    moment: Moment
-    stage: str
-    label: str
-    verdict: Verdict | None = None
-    duration_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -136,10 +108,8 @@ class Pipeline:
         """
         self.settings = settings
         self.store: Store = open_store(settings.store_uri)
-        self._fresh = fresh
         self._tell = on_event or (lambda event: None)
-        sweep(settings.work)
-        sweep(self._locks)
+        self._memory = Memory(self.store, settings, fresh=fresh, tell=self._tell, is_in_engine=self._is_in_engine)
 
     @cached_property
     def engine(self) -> Engine:
@@ -152,9 +122,9 @@ class Pipeline:
 
         return connect()
 
-    @property
-    def _locks(self) -> Path:
-        return self.settings.home / "locks"
+    def _is_in_engine(self, image: Image) -> bool:
+        found = self.engine.find_image(image.reference)
+        return found is not None and found.id == image.digest
 
     # --- the stages, in order -------------------------------------------------------------------------------------
 
@@ -168,14 +138,16 @@ class Pipeline:
         from tasks.ingest import fingerprint, ingest
 
         key = reuse.stage_key("ingest", reuse.ingest_inputs(spec, fingerprint(spec, self.settings)))
-        return self._stage(IngestRun, "ingest", spec.name, key, lambda work: ingest(spec, self.store, self.settings))
+        return self._memory.run(
+            IngestRun, "ingest", spec.name, key, lambda work: ingest(spec, self.store, self.settings)
+        )
 
     def export(self, spec: ModelSpec, artifact: Artifact, format: str) -> ExportRun:
         """The model in one format, or the finding that says why not."""
         from tasks.export import export
 
         key = reuse.stage_key("export", reuse.export_inputs(spec, artifact, format))
-        return self._stage(
+        return self._memory.run(
             ExportRun, "export", format, key, lambda work: export(spec, artifact, format, self.store, work)
         )
 
@@ -184,7 +156,7 @@ class Pipeline:
         from tasks.parity import check
 
         key = reuse.stage_key("parity", reuse.parity_inputs(spec, artifact, export))
-        return self._stage(
+        return self._memory.run(
             ParityRun, "parity", export.format, key, lambda work: check(spec, artifact, export, self.store, work)
         )
 
@@ -209,7 +181,7 @@ class Pipeline:
                 "parity": parity,
             },
         )
-        return self._stage(
+        return self._memory.run(
             ImageRun,
             "image",
             export.format,
@@ -238,7 +210,7 @@ class Pipeline:
                 "serving": spec.serving.model_dump(mode="json", exclude={"format"}),
             },
         )
-        return self._stage(
+        return self._memory.run(
             SmokeRun,
             "smoke",
             f"{image.format} × {instance_type}",
@@ -307,11 +279,14 @@ class Pipeline:
         from tasks.ingest import fingerprint
 
         key = reuse.stage_key("ingest", reuse.ingest_inputs(spec, fingerprint(spec, self.settings)))
-        earlier = self._remembered(IngestRun, "ingest", key)
+        earlier = self._memory.recall(IngestRun, "ingest", key)
         if earlier is None:
             return None
         text = self.store.get_result("package", digest_of(package_inputs(spec, earlier.result)))
-        package = None if text is None else _parsed(Package, text)
+        try:
+            package = None if text is None else Package.model_validate_json(text)
+        except ValidationError:  # another version of Slipway wrote it in another form
+            return None
         if package is None or package.verdict is Verdict.INCONCLUSIVE or not reuse.is_whole(package, self.store):
             return None
         return package
@@ -344,71 +319,6 @@ class Pipeline:
         runs.parity.append(compared)
         if compared.result.verdict is Verdict.PASSED:
             runs.images.append(self.image(spec, artifact, exported.result.export, compared.result))
-
-    # --- running one, or not --------------------------------------------------------------------------------------
-
-    def _stage(self, kind: type[Run], stage: str, label: str, key: Digest, compute: Callable[[Path], Any]) -> Run:
-        started = time.monotonic()
-
-        def tell(moment: Moment, verdict: Verdict | None = None) -> None:
-            over = moment not in {Moment.STARTED, Moment.WAITING}
-            self._tell(Event(moment, stage, label, verdict, time.monotonic() - started if over else None))
-
-        def reused(run: Run) -> Run:
-            tell(Moment.REUSED, _verdict(run.result))
-            return run.model_copy(update={"label": label, "reused": True, "duration_s": time.monotonic() - started})
-
-        if (earlier := self._remembered(kind, stage, key)) is not None:
-            return reused(earlier)
-        tell(Moment.STARTED)
-        lock = self._locks / f"{stage}-{key.removeprefix('sha256:')}.lock"
-        try:
-            with locked(lock, on_wait=lambda: tell(Moment.WAITING)):
-                if (earlier := self._remembered(kind, stage, key)) is not None:
-                    return reused(earlier)
-                with scratch(self.settings.work) as work:
-                    result = compute(work)
-                run = kind(
-                    stage=stage,
-                    label=label,
-                    key=key,
-                    reused=False,
-                    duration_s=time.monotonic() - started,
-                    result=result,
-                )
-                if reuse.is_repeatable(stage, result):
-                    self.store.put_result(stage, key, run.model_dump_json())
-        except BaseException:
-            tell(Moment.STOPPED)
-            raise
-        tell(Moment.FINISHED, _verdict(result))
-        return run
-
-    def _remembered(self, kind: type[Run], stage: str, key: Digest) -> Run | None:
-        text = None if self._fresh else self.store.get_result(stage, key)
-        run = None if text is None else _parsed(kind, text)
-        if run is None or not reuse.is_whole(run, self.store):
-            return None
-        return None if isinstance(run.result, Image) and not self._is_in_engine(run.result) else run
-
-    def _is_in_engine(self, image: Image) -> bool:
-        found = self.engine.find_image(image.reference)
-        return found is not None and found.id == image.digest
-
-
-_Model = TypeVar("_Model", Package, IngestRun, ExportRun, ParityRun, ImageRun, SmokeRun)
-
-
-def _parsed(kind: type[_Model], text: str) -> _Model | None:
-    """What was remembered, or `None` where another version of Slipway wrote it in another form."""
-    try:
-        return kind.model_validate_json(text)
-    except ValidationError:
-        return None
-
-
-def _verdict(result: Any) -> Verdict | None:
-    return result.verdict if isinstance(result, Report) else None
 
 
 __all__ = ["Event", "Moment", "Pipeline", "Runs"]
