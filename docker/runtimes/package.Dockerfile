@@ -2,5 +2,5 @@
 ARG RUNTIME
 FROM ${RUNTIME}
 LABEL io.slipway.component=image
-COPY package /package
+COPY root /
 USER 65532:65532

@@ -2,7 +2,7 @@
 ARG LIBRARIES
 FROM ${LIBRARIES}
 LABEL io.slipway.component=image
-COPY serving /opt/serving/serving
+COPY root /
 ENTRYPOINT ["python3.11", "-m", "serving"]
 CMD ["serve"]
 EXPOSE 8000

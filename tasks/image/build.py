@@ -65,10 +65,10 @@ def build(
         with scratch(settings.work) as work, tempfile.TemporaryFile(dir=work) as stream:
             context = Context(stream)
             context.add_file("Dockerfile", _DOCKERFILE)
-            context.add_bytes(f"package/{CONTRACT_FILE}", content)
-            context.add_stored(f"package/{_GOLDEN}", golden, store)
+            context.add_bytes(f"root/package/{CONTRACT_FILE}", content)
+            context.add_stored(f"root/package/{_GOLDEN}", golden, store)
             for file in export.files.files:
-                context.add_stored(f"package/{_MODEL}/{file.path}", file, store)
+                context.add_stored(f"root/package/{_MODEL}/{file.path}", file, store)
             there = engine.build(context.finish(), reference, {"RUNTIME": below.id}, labels)
     return Image(
         format=export.format,

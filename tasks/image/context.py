@@ -1,7 +1,8 @@
 """Build contexts: tars whose bytes follow from their content alone, so that the same input gives the same layer.
 
 No time of day, no owner, no permission of the machine that builds enters: files are 0644, folders 0755, all of root and
-of one fixed date.
+of one fixed date. What goes into the image lies below `root/`, and is copied as a whole (`COPY root /`): a folder that
+is named in COPY would get the time of day.
 """
 
 from __future__ import annotations

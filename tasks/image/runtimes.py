@@ -113,7 +113,7 @@ def _ensure_libraries(
         install(runtime.lock, folder)
         trim(folder, [_DOCKER / "runtimes" / "trim", runtime.folder / "trim"])
         compile_bytecode(folder, _INSTALLED_AT)
-        context.add_tree("runtime", folder)
+        context.add_tree(f"root{_INSTALLED_AT}", folder)
 
     return _build(engine, settings, runtime.folder / "Dockerfile", tag, {"BASE": base.id}, fill)
 
@@ -125,7 +125,7 @@ def _add_serving(context: Context, work: Path) -> None:
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
     compile_bytecode(folder, _SERVING_AT)
-    context.add_tree("serving", folder)
+    context.add_tree(f"root{_SERVING_AT}", folder)
 
 
 def _build(
