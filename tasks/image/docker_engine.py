@@ -116,9 +116,15 @@ class DockerEngine:
             self._api.remove_image(reference)
 
     def prune_builds(self) -> None:
+        import docker
+
+        left = {"dangling": True, "label": [f"{COMPONENT_LABEL}=image"], "until": "1h"}
         with _answers():
-            left = {"dangling": True, "label": [f"{COMPONENT_LABEL}=image"], "until": "1h"}
-            self._api.prune_images(left)  # type: ignore[no-untyped-call]
+            try:
+                self._api.prune_images(left)  # type: ignore[no-untyped-call]
+            except docker.errors.APIError as error:
+                if error.status_code != 409:  # another build is at it
+                    raise
 
     # --- containers -----------------------------------------------------------------------------------------------
 
