@@ -41,12 +41,13 @@ def get(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: smoke\r\n\r\n".encode()
 
 
-def post(path: str, body: bytes) -> bytes:
-    """A POST request with a JSON body, ready to be sent."""
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: smoke\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+def post(path: str, body: bytes, json_bytes: int | None = None) -> bytes:
+    """A POST request, ready to be sent; `json_bytes` of the body are JSON, or all of it."""
+    kind = "application/json" if json_bytes is None else "application/octet-stream"
+    head = f"POST {path} HTTP/1.1\r\nHost: smoke\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
+    if json_bytes is not None:
+        head += f"Inference-Header-Content-Length: {json_bytes}\r\n"
+    return f"{head}\r\n".encode() + body
 
 
 class Connection:

@@ -20,7 +20,7 @@ from serving.golden import differences
 from serving.golden import read_golden as read_arrays
 from tasks.contracts import ParityReport
 from tasks.smoke.client import Reply
-from tasks.smoke.protocol import NotTheProtocol, decode_response, encode_request
+from tasks.smoke.protocol import Body, NotTheProtocol, decode_response, encode_request
 from tasks.store import Store, fetch
 
 
@@ -33,7 +33,7 @@ class Sample:
     """One request, and what must come back."""
 
     batch: int
-    payload: bytes
+    body: Body
     expected: Mapping[str, NDArray[Any]]
 
 
@@ -60,10 +60,7 @@ class GoldenSamples:
             rows = np.arange(start, start + batch) % self.rows
             inputs = {name: array[rows] for name, array in inputs.items()}
             outputs = {name: array[rows] for name, array in outputs.items()}
-        unspeakable = [
-            name for name, array in outputs.items() if array.dtype.kind == "f" and not np.isfinite(array).all()
-        ]
-        return Sample(batch, encode_request(inputs, self.raw, unspeakable), outputs)
+        return Sample(batch, encode_request(inputs, outputs, self.raw), outputs)
 
     def complaint(self, reply: Reply, expected: Mapping[str, NDArray[Any]]) -> str | None:
         """What is wrong with an answer, as one clause; None when it is what the source model said."""
@@ -106,5 +103,5 @@ def batch_sizes(signature: Signature, max_batch: int) -> tuple[int, ...]:
     if signature.batch is None:
         return (1,)
     allowed = signature.dynamic[signature.batch]
-    largest = min(allowed.max, max_batch)
+    largest = max(allowed.min, min(allowed.max, max_batch))
     return tuple(sorted({size for size in (1, 2, 3, 7, allowed.min, largest) if allowed.min <= size <= largest}))

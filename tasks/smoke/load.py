@@ -124,7 +124,7 @@ def ask(
     tally, times, in_a_row = _Tally(golden), [], 0
     with Connection(address, timeout_s) as connection:
         for sample in samples:
-            took = tally.ask(connection, sample, post(path, sample.payload))
+            took = tally.ask(connection, sample, post(path, sample.body.content, sample.body.json_bytes))
             if took is not None:
                 times.append(took)
             in_a_row = in_a_row + 1 if took is None else 0
@@ -183,7 +183,7 @@ def ask_at_once(
 
     def work(client: int, samples: Sequence[Sample]) -> _Tally:
         tally, in_a_row = _Tally(golden), 0
-        prepared = [(sample, post(path, sample.payload)) for sample in samples]
+        prepared = [(sample, post(path, sample.body.content, sample.body.json_bytes)) for sample in samples]
         barrier.wait()
         with Connection(address, timeout_s) as connection:
             for turn, (sample, message) in enumerate(prepared * rounds):

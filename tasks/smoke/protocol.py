@@ -1,14 +1,16 @@
 """The client's side of the Open Inference Protocol v2: arrays → request, response → arrays.
 
 Written apart from the server's codec on purpose: what one side gets wrong, the other does not repeat. Requests and
-responses are JSON; an output that must hold NaN or infinity, for which JSON has no form, is asked for as raw bytes.
+responses are JSON, as long as that is what a client would use: tensors of many values go as raw bytes, and so does an
+output that must hold NaN or infinity, for which JSON has no form.
 Specification: https://github.com/kserve/open-inference-protocol, "Inference" and "Binary Tensor Data Extension".
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,30 +19,49 @@ from numpy.typing import NDArray
 
 from serving.contract import DType, Signature, TensorSpec
 
+#: Values of one tensor beyond which nobody sends JSON: half a megabyte of text, where raw bytes are a tenth.
+_LARGE = 1 << 15
+
 
 class NotTheProtocol(Exception):
     """A response is not what the protocol and the signature promise; the message is one clause about what is not."""
 
 
-def encode_request(inputs: Mapping[str, NDArray[Any]], signature: Signature, as_bytes: Sequence[str] = ()) -> bytes:
-    """The body of an inference request. `signature` is the raw one; the outputs in `as_bytes` are to come as bytes."""
-    content: dict[str, Any] = {
-        "inputs": [
-            {
-                "name": tensor.name,
-                "shape": list(inputs[tensor.name].shape),
-                "datatype": tensor.dtype.protocol_name,
-                "data": _flat(inputs[tensor.name], tensor),
-            }
-            for tensor in signature.inputs
-        ]
-    }
-    if as_bytes:
+@dataclass(frozen=True, slots=True)
+class Body:
+    """The body of a request. `json_bytes` is how much of it is JSON, where raw tensors follow; None where all is."""
+
+    content: bytes
+    json_bytes: int | None = None
+
+
+def encode_request(
+    inputs: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]], signature: Signature
+) -> Body:
+    """An inference request. `signature` is the raw one; `expected` decides in which form outputs are asked for."""
+    raw: list[bytes] = []
+    tensors = []
+    for tensor in signature.inputs:
+        array = inputs[tensor.name]
+        entry: dict[str, Any] = {
+            "name": tensor.name,
+            "shape": list(array.shape),
+            "datatype": tensor.dtype.protocol_name,
+        }
+        if _is_large(array):
+            raw.append(np.ascontiguousarray(array, tensor.dtype.numpy.newbyteorder("<")).tobytes())
+            entry["parameters"] = {"binary_data_size": len(raw[-1])}
+        else:
+            entry["data"] = _flat(array, tensor)
+        tensors.append(entry)
+    content: dict[str, Any] = {"inputs": tensors}
+    as_bytes = {name: _is_large(array) or _is_unspeakable(array) for name, array in expected.items()}
+    if any(as_bytes.values()):
         content["outputs"] = [
-            {"name": tensor.name, "parameters": {"binary_data": tensor.name in as_bytes}}
-            for tensor in signature.outputs
+            {"name": name, "parameters": {"binary_data": wanted}} for name, wanted in as_bytes.items()
         ]
-    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    envelope = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Body(b"".join((envelope, *raw)), len(envelope)) if raw else Body(envelope)
 
 
 def decode_response(body: bytes, signature: Signature, json_bytes: int | None = None) -> dict[str, NDArray[Any]]:
@@ -69,6 +90,14 @@ def decode_response(body: bytes, signature: Signature, json_bytes: int | None = 
     if rest:
         raise NotTheProtocol(f"{len(rest)} bytes belong to no output")
     return arrays
+
+
+def _is_large(array: NDArray[Any]) -> bool:
+    return array.size > _LARGE and array.dtype.kind in "biuf"
+
+
+def _is_unspeakable(array: NDArray[Any]) -> bool:
+    return array.dtype.kind == "f" and not bool(np.isfinite(array).all())
 
 
 def _flat(array: NDArray[Any], tensor: TensorSpec) -> Any:

@@ -40,6 +40,13 @@ def test_a_good_image_passes_with_every_figure(bench: Bench) -> None:
     assert (report.instance_type, report.image_digest) == ("test-type", bench.good.digest)
 
 
+def test_the_server_is_asked_in_bytes_where_tensors_are_large(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.smoke.protocol._LARGE", 0)
+    report = bench.smoke(bench.good)
+    assert report.findings == ()
+    assert report.verdict is Verdict.PASSED
+
+
 @pytest.mark.parametrize("runtime", ["tensorflow", "torch"])
 def test_a_good_image_of_every_runtime_passes_on_an_older_processor_too(
     packaged: Callable[[str], Bench], runtime: str

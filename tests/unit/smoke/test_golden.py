@@ -34,8 +34,21 @@ def response(**changes: Any) -> bytes:
 
 
 def test_a_request_names_shapes_and_datatypes() -> None:
-    body = orjson.loads(encode_request({"x": np.zeros((3, 2), np.float32)}, SIGNATURE))
-    assert body == {"inputs": [{"name": "x", "shape": [3, 2], "datatype": "FP32", "data": [0.0] * 6}]}
+    body = encode_request({"x": np.zeros((3, 2), np.float32)}, {"y": np.zeros(3, np.float32)}, SIGNATURE)
+    assert body.json_bytes is None
+    assert orjson.loads(body.content) == {
+        "inputs": [{"name": "x", "shape": [3, 2], "datatype": "FP32", "data": [0.0] * 6}]
+    }
+
+
+def test_large_tensors_go_as_bytes() -> None:
+    inputs = np.arange(80_000, dtype=np.float32).reshape(40_000, 2)
+    body = encode_request({"x": inputs}, {"y": inputs[:, 0]}, SIGNATURE)
+    assert body.json_bytes is not None
+    envelope, raw = orjson.loads(body.content[: body.json_bytes]), body.content[body.json_bytes :]
+    assert envelope["inputs"][0]["parameters"] == {"binary_data_size": 320_000}
+    assert envelope["outputs"] == [{"name": "y", "parameters": {"binary_data": True}}]
+    assert np.frombuffer(raw, "<f4").tolist() == inputs.ravel().tolist()
 
 
 def test_an_answer_in_the_contracts_form_is_read() -> None:
@@ -97,7 +110,7 @@ def golden(rows: int = 3) -> GoldenSamples:
 def test_a_batch_larger_than_the_rows_goes_round() -> None:
     sample = golden(3).sample(2, 5)
     assert sample.expected["y"].tolist() == [9.0, 1.0, 5.0, 9.0, 1.0]
-    assert orjson.loads(sample.payload)["inputs"][0]["shape"] == [5, 2]
+    assert orjson.loads(sample.body.content)["inputs"][0]["shape"] == [5, 2]
 
 
 def complaint(body: bytes, json_bytes: int | None = None) -> str:
@@ -126,9 +139,9 @@ def test_a_wrong_answer_is_named(body: bytes, reason: str) -> None:
 def test_what_json_cannot_say_is_asked_for_and_read_as_bytes() -> None:
     outputs = np.asarray([np.nan, np.inf, 1.0], np.float32)
     samples = GoldenSamples({"x": np.zeros((3, 2), np.float32)}, {"y": outputs}, {"y": EXACT}, SIGNATURE)
-    asked = orjson.loads(samples.sample(0, 3).payload)
+    asked = orjson.loads(samples.sample(0, 3).body.content)
     assert asked["outputs"] == [{"name": "y", "parameters": {"binary_data": True}}]
-    assert "outputs" not in orjson.loads(samples.sample(2, 1).payload)
+    assert "outputs" not in orjson.loads(samples.sample(2, 1).body.content)
     head = orjson.dumps(
         {"outputs": [{"name": "y", "datatype": "FP32", "shape": [3], "parameters": {"binary_data_size": 12}}]}
     )
@@ -144,6 +157,8 @@ def test_batch_sizes_keep_to_the_signature_and_the_server() -> None:
     assert batch_sizes(SIGNATURE, 2) == (1, 2)
     narrow = Signature(SIGNATURE.inputs, SIGNATURE.outputs, {"batch": DimRange(4, 6)})
     assert batch_sizes(narrow, 32) == (4, 6)
+    beyond = Signature(SIGNATURE.inputs, SIGNATURE.outputs, {"batch": DimRange(40, 64)})
+    assert batch_sizes(beyond, 32) == (40,)
     fixed = Signature((TensorSpec("x", DType.FLOAT32, (1, 2)),), (TensorSpec("y", DType.FLOAT32, (1,)),))
     assert batch_sizes(fixed, 32) == (1,)
 
