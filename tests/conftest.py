@@ -14,6 +14,7 @@ settings.load_profile("slipway")
 TESTS = Path(__file__).parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whatever starts services or containers stays in one process, in order; every other file, or
     folder of integration tests, is a group of its own.
