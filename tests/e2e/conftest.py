@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE, NIGHTLY = "package_model", "nightly_packaging"
 
-#: What every model of these tests is called, at the beginning.
-PREFIX = "e2e-"
+#: What every model of these tests is called, at the beginning; another suite on the same engine has other names.
+PREFIX = f"e2e-{os.getpid():x}-"
 RUN_TIMEOUT_S = 400
 
 
