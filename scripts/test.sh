@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 home=${SLIPWAY_HOME:-$PWD/.slipway}
 log=$home/logs/test.log
 mkdir -p "$home/logs"
-(($#)) || set -- --numprocesses 2 --dist loadgroup --quiet
+(($#)) || set -- --numprocesses 2 --dist loadscope --quiet
 status=0
 .venv/bin/python -m pytest "$@" 2>&1 | tee "$log" || status=$?
 echo "All of it: $log"

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 # How long an example takes says something about the machine, nothing about the code.
 settings.register_profile("slipway", deadline=None)
 settings.load_profile("slipway")
 
-TESTS = Path(__file__).parent
 
+class OneForServices(LoadScopeScheduling):
+    """Whatever starts services or containers runs in one process, in order; every other file where there is room.
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever starts services or containers stays in one process, in order; every other file, or
-    folder of integration tests, is a group of its own.
-
-    So that expensive fixtures are made once, and two containers are never measured at the same time.
+    So that expensive fixtures are made once, and no two containers are measured at the same time.
     """
-    for item in items:
-        path = item.path.relative_to(TESTS)
-        needs_services = path.parts[0] == "e2e" or item.get_closest_marker("docker") is not None
-        apart = path.parent if path.parts[0] == "integration" and len(path.parts) > 2 else path
-        item.add_marker(pytest.mark.xdist_group("services" if needs_services else apart.as_posix()))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        if file.startswith("tests/integration/export/"):
+            return "export"  # its models are exported once
+        return "services" if file.startswith(("tests/e2e/", "tests/integration/")) else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneForServices:
+    """xdist's own groups do not reach pytest 9.2."""
+    return OneForServices(config, log)
