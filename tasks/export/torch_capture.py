@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -40,13 +41,12 @@ def capture(
         )
     if isinstance(native, torch.export.ExportedProgram):
         program = native
-        if _order(program, signature) is not None:
-            program = _export(_reordered_program(program, signature), signature)
+        if not _is_plain(program, signature):
+            program = _export(_plain(program.module(), signature), signature)
     else:
         program = _export(native, signature)
-        order = _order(program, signature)
-        if order is not None:
-            program = _export(_ordered(native, order), signature)
+        if not _is_plain(program, signature):
+            program = _export(_plain(native, signature), signature)
     _check_inputs(program, signature)
     _check_outputs(program, signature)
     return program
@@ -58,10 +58,14 @@ def _export(module: torch.nn.Module, signature: Signature) -> torch.export.Expor
     sizes = tracing_sizes(signature)
     dims = {name: torch.export.Dim(name, min=span.min, max=span.max) for name, span in signature.dynamic.items()}
     args = tuple(torch.from_numpy(array) for array in sample_inputs(signature, sizes).values())
-    shapes = tuple(
+    open_axes = [
         {axis: dims[size] for axis, size in enumerate(tensor.shape) if isinstance(size, str)}
         for tensor in signature.inputs
-    )
+    ]
+    try:
+        shapes = dict(inspect.signature(module.forward).bind(*open_axes).arguments)  # as forward takes them, *args too
+    except TypeError as error:
+        raise _not_the_signature(f"forward cannot take the declared inputs: {error}") from error
 
     def attempt() -> torch.export.ExportedProgram:
         with torch.no_grad(), recurrent_layers_whole():
@@ -69,35 +73,36 @@ def _export(module: torch.nn.Module, signature: Signature) -> torch.export.Expor
 
     try:
         return attempt()
+    except ExportFailure:
+        raise
     except Exception as error:  # whatever the model's own code raises comes out here
         raise why_not_captured(error, module, attempt) from error
 
 
-def _order(program: torch.export.ExportedProgram, signature: Signature) -> list[str] | None:
-    """Where the program gives a mapping in another order than the signature: the names in its order, else None."""
+def _is_plain(program: torch.export.ExportedProgram, signature: Signature) -> bool:
+    """Whether its outputs are a tensor, a tuple or list, or a dict in the signature's order."""
     out = program.call_spec.out_spec
-    if out is None or not isinstance(out.type, type) or not issubclass(out.type, Mapping):
-        return None
-    given, wanted = list(out.context), [tensor.name for tensor in signature.outputs]
-    return wanted if set(given) == set(wanted) and given != wanted else None
+    if out is None or out.is_leaf() or out.type in (tuple, list):
+        return True
+    return out.type is dict and list(out.context) == [tensor.name for tensor in signature.outputs]
 
 
-def _ordered(module: torch.nn.Module, names: list[str]) -> torch.nn.Module:
-    """The same module with its mapping of outputs as a tuple. A subclass, so that no module's path changes."""
-    kind = type(module)
+def _plain(module: torch.nn.Module, signature: Signature) -> torch.nn.Module:
+    """The same module with its outputs as a tuple. A subclass, so that no module's path changes."""
+    kind, names = type(module), [tensor.name for tensor in signature.outputs]
 
     @functools.wraps(kind.forward)
     def forward(self: Any, *inputs: Any) -> tuple[Any, ...]:
-        answer: Mapping[str, Any] = kind.forward(self, *inputs)
+        answer = kind.forward(self, *inputs)
+        if not isinstance(answer, Mapping):
+            return tuple(answer)
+        if set(answer) != set(names):
+            raise _not_the_signature(f"it gives outputs {', '.join(answer)}, the spec declares {', '.join(names)}")
         return tuple(answer[name] for name in names)
 
     twin = copy.copy(module)
     twin.__class__ = type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
     return twin
-
-
-def _reordered_program(program: torch.export.ExportedProgram, signature: Signature) -> torch.nn.Module:
-    return _ordered(program.module(), [tensor.name for tensor in signature.outputs])
 
 
 # --- checks on what was captured ----------------------------------------------------------------------------------

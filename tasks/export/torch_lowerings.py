@@ -15,8 +15,20 @@ def lowerings() -> dict[Any, Callable[..., Any]]:
         aten.arange.default: lambda end, **options: _arange(0, end, 1, **options),
         aten.arange.start: lambda start, end, **options: _arange(start, end, 1, **options),
         aten.arange.start_step: _arange,
+        **dict.fromkeys(
+            (
+                aten._assert_async.default,
+                aten._assert_async.msg,
+                aten._assert_scalar.default,
+                aten._assert_tensor_metadata.default,
+                aten.sym_constrain_range.default,
+                aten.sym_constrain_range_for_size.default,
+            ),
+            _nothing,
+        ),
         aten._embedding_bag_forward_only.default: _embedding_bag,
         aten._embedding_bag.default: _embedding_bag,
+        aten.topk.default: _topk,
         aten.lstm.input: _lstm,
         aten.gru.input: _gru,
     }
@@ -33,6 +45,26 @@ def _arange(start: Any, end: Any, step: Any = 1, *, dtype: Any = None, **_: Any)
         return jnp.arange(*bounds, dtype=dtype or default)
     count = (end - start + step - 1) // step
     return (jnp.arange(count) * step + start).astype(dtype or jnp.int64)
+
+
+def _topk(x: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> tuple[Any, Any]:
+    """`torch.topk` by sorting: JAX's own top_k is an operation that TensorFlow 2.21 cannot read.
+
+    NaN counts as the largest, as in PyTorch; of equal values the first comes first.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    index = jax.lax.broadcasted_iota(jnp.int64, x.shape, dim % x.ndim)
+    operands = [jnp.flip(part, dim) if largest else part for part in (x, index)]
+    parts = jax.lax.sort(operands, dimension=dim % x.ndim, num_keys=1, is_stable=True)
+    parts = [jnp.flip(part, dim) if largest else part for part in parts]
+    values, indices = (jax.lax.slice_in_dim(part, 0, k, axis=dim % x.ndim) for part in parts)
+    return values, indices
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """Assertions about values: XLA has none, and what they guard (`one_hot`'s ids, say) was legal in training."""
 
 
 def _embedding_bag(

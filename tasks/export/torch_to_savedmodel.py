@@ -38,13 +38,11 @@ def export(source: Source, signature: Signature, folder: Path) -> Conversion:
     """See `tasks.export.conversion.Exporter`."""
     import jax
 
-    torchax = import_torchax()
     jax.config.update("jax_enable_x64", True)  # int64 and float64 stay what they are
     jax.config.update("jax_traceback_in_locations_limit", 0)  # no paths of this machine in the file
 
     program = capture(source.model.native, signature)
-    lowered = _decomposed(program)
-    _save(torchax, lowered, signature, folder)
+    _save(import_torchax(), _decomposed(program), signature, folder)
     finish(folder, signature)
     return Conversion(root=".", exporter="torchax + jax2tf", distributions=_DISTRIBUTIONS)
 
@@ -88,7 +86,10 @@ def _save(torchax: Any, program: torch.export.ExportedProgram, signature: Signat
 
     def serve(*inputs: Any) -> dict[str, Any]:
         answers = converted([variable.read_value() for variable in module.weights], *inputs)
-        return {tensor.name: answer for tensor, answer in zip(signature.outputs, answers, strict=True)}
+        return {
+            tensor.name: tf.cast(answer, tensor.dtype.value) if answer.dtype.is_integer else answer  # JAX's are int32
+            for tensor, answer in zip(signature.outputs, answers, strict=True)
+        }
 
     module.serve = tf.function(serve, autograph=False, input_signature=tensor_specs(signature))
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
@@ -96,6 +97,7 @@ def _save(torchax: Any, program: torch.export.ExportedProgram, signature: Signat
 
 def _function(torchax: Any, program: torch.export.ExportedProgram) -> Any:
     """The program as a function of JAX arrays: (weights, *inputs) → outputs, raising failures that name the module."""
+    import jax
     import torch
 
     own = lowerings()
@@ -112,6 +114,10 @@ def _function(torchax: Any, program: torch.export.ExportedProgram) -> Any:
         def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
             if isinstance(target, torch._ops.OpOverload) and target.overloadpacket.__name__ in _LAPACK:
                 raise _NeedsLapack
+            if target is torch.ops.higher_order.cond:
+                chosen, *branches, operands = args
+                branches = [Interpreter(branch).run for branch in branches]
+                return jax.lax.cond(chosen, *branches, *operands)
             if target in own:
                 return own[target](*args, **kwargs)
             return super().call_function(target, args, kwargs)

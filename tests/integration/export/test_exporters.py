@@ -18,6 +18,7 @@ FRAMEWORKS = {
     "transformer": "pytorch",
     "recurrent": "pytorch",
     "several": "pytorch",
+    "choosing": "pytorch",
     "program": "pytorch",
     "keras_two": "keras",
     "keras_cnn": "keras",
@@ -130,9 +131,12 @@ def test_importing_torchax_leaves_torch_as_it_was() -> None:
 
     from tasks.export.torchax_import import import_torchax
 
+    fast = torch.backends.mha.get_fastpath_enabled()
     import_torchax()
     with pytest.raises(AttributeError):
         _ = torch.ops.aten.add.no_such_overload
+    assert torch._C._get_privateuse1_backend_name() == "privateuseone"
+    assert torch.backends.mha.get_fastpath_enabled() == fast
 
 
 def test_keeping_recurrent_layers_whole_leaves_torch_as_it_was() -> None:

@@ -156,6 +156,27 @@ def several(_: Path) -> Model:
     )
 
 
+def choosing(_: Path) -> Model:
+    """A decision on values as `torch.cond`; ids through `one_hot`, which asserts; `topk` with its named tuple."""
+    import torch
+    from torch import nn
+
+    class Choosing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Parameter(torch.randn(6, 5))
+
+        def forward(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            scores = nn.functional.one_hot(ids, 6).float() @ self.table
+            scores = torch.cond(scores.sum() > 0, lambda x: x * 2, lambda x: x - 1, (scores,))
+            return torch.topk(scores, 3, dim=1)
+
+    torch.manual_seed(0)
+    return torch_model(
+        Choosing(), signature({"ids": (I64, "batch")}, {"best": (F32, "batch", 3), "which": (I64, "batch", 3)})
+    )
+
+
 def program(_: Path) -> Model:
     """A torch.export archive rather than a module."""
     import torch
@@ -316,6 +337,7 @@ ZOO: dict[str, Callable[[Path], Model]] = {
         transformer,
         recurrent,
         several,
+        choosing,
         program,
         keras_two,
         keras_cnn,
