@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from serving.contract import DType, Signature
 from serving.preprocess import apply, raw_signature
-from tasks.contracts import Finding, MetricComparison, OutputComparison, Owner
+from tasks.contracts import Finding, MetricComparison, OutputComparison, Verdict
 from tasks.errors import EvaluationError
 from tasks.ingest.sources import SourceModel
 from tasks.parity import exported
@@ -32,7 +32,7 @@ from tasks.parity.judge import edge_finding, output_findings
 from tasks.parity.judge_running import run_findings, structure_findings, unasked_findings
 from tasks.parity.outcomes import Arrays, Asked, Outcome, excuse_edges, outcomes_of
 from tasks.parity.quality import compare_metrics
-from tasks.parity.reference import Reference, reference, source_findings
+from tasks.parity.reference import Reference, left_out, reference, source_failed, source_findings, usable_rows
 from tasks.parity.source import AskedSource, SourceFailed, threads
 from tasks.parity.terms import longest_sum
 from tasks.spec import ModelSpec
@@ -74,49 +74,49 @@ def confront(
     Raises:
         BadInput: rows cannot be told apart, or the evaluation data has other dtypes than clients send.
     """
-    asked = _asked(spec, evaluation, seed)
+    signature = spec.signature
+    raw = raw_signature(signature, spec.preprocess)
+    sizes = batching(signature, spec.serving.max_batch)
+    found = pools(raw, _as_clients_send(evaluation, raw), seed)
     # One thread, as the export is asked: sums have one order, and other work on this machine does not slow it down.
     with threads(loader, 1):
-        asking = AskedSource.of(source, loader, asked.signature, asked.sizes)
+        asking = AskedSource.of(source, loader, signature, sizes)
         generator = np.random.default_rng(list(hashlib.sha256(seed.encode()).digest()))
-        references, findings = _references(asking, asked, generator)
-        if findings:
-            return Judgement(asked.sizes, asked.pools, references, tuple(findings))
-        answered = exported.ask(runtime, path, asked.signature, asked.inputs, asked.plan, work / "parity")
+        inputs = tuple(apply(spec.preprocess, pool.raw, signature) for pool in found)
+        heard, findings = _references(asking, found, inputs, generator)
+        asked_pools = tuple(each.pool for each in heard)
+        references = tuple(each.reference for each in heard)
+        if any(finding.verdict is not Verdict.PASSED for finding in findings):
+            return Judgement(sizes, asked_pools, references, tuple(findings))
+        asked = Asked(
+            signature,
+            sizes,
+            asked_pools,
+            tuple(each.inputs for each in heard),
+            plan(sizes, tuple(pool.rows for pool in asked_pools)),
+        )
+        answered = exported.ask(runtime, path, signature, asked.inputs, asked.plan, work / "parity")
         outcomes, own = outcomes_of(answered, asked, references)
         outcomes, on_edge = excuse_edges(outcomes, answered, asked, references, asking, generator)
+    remarks = findings
 
-    findings = structure_findings(answered.structure, asked.signature)
+    findings = structure_findings(answered.structure, signature)
     if not findings or answered.load_error is None:  # a missing name is why the runtime refused the file
-        findings += run_findings(answered, asked.plan, outcomes, asked.signature)
-    findings += output_findings(outcomes, asked.signature)
+        findings += run_findings(answered, asked.plan, outcomes, signature)
+    findings += output_findings(outcomes, signature)
     metrics, lost = compare_metrics(spec.evaluation.metrics, references[0].answers, own[0], evaluation)
     if own[0] is not None or not findings:
         findings += lost
     findings += [edge_finding(asked.pools[pool], count) for pool, count in sorted(on_edge.items())]
     findings += unasked_findings(answered, asked.plan, findings)
     return Judgement(
-        asked.sizes,
-        asked.pools,
-        references,
-        tuple(findings),
-        outcomes,
-        _outputs(outcomes, references, asked.signature),
-        metrics,
-    )
-
-
-def _asked(spec: ModelSpec, evaluation: Arrays, seed: str) -> Asked:
-    signature = spec.signature
-    raw = raw_signature(signature, spec.preprocess)
-    found = pools(raw, _as_clients_send(evaluation, raw), seed)
-    sizes = batching(signature, spec.serving.max_batch)
-    return Asked(
-        signature,
         sizes,
-        found,
-        tuple(apply(spec.preprocess, pool.raw, signature) for pool in found),
-        plan(sizes, tuple(pool.rows for pool in found)),
+        asked_pools,
+        references,
+        (*findings, *remarks),
+        outcomes,
+        _outputs(outcomes, references, signature),
+        metrics,
     )
 
 
@@ -132,31 +132,39 @@ def _as_clients_send(evaluation: Arrays, raw: Signature) -> dict[str, NDArray[An
     return columns
 
 
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """A pool as it is compared: its model inputs, and what the source says of them."""
+
+    pool: Pool
+    inputs: Arrays
+    reference: Reference
+
+
 def _references(
-    source: AskedSource, asked: Asked, generator: np.random.Generator
-) -> tuple[tuple[Reference, ...], list[Finding]]:
-    terms = longest_sum(source.model.native, source.loader, asked.signature)
-    references: list[Reference] = []
+    source: AskedSource, found: Sequence[Pool], inputs: Sequence[Arrays], generator: np.random.Generator
+) -> tuple[tuple[_Heard, ...], list[Finding]]:
+    """Ask the source about every pool. Random rows may be none that it was made for: those are left out."""
+    terms = longest_sum(source.model.native, source.loader, source.signature)
+    heard: list[_Heard] = []
     findings: list[Finding] = []
-    for pool, inputs in zip(asked.pools, asked.inputs, strict=True):
+    for number, (pool, given) in enumerate(zip(found, inputs, strict=True)):
+        made_up = number > 0
         try:
-            found = reference(source, inputs, terms, generator)
+            kept = usable_rows(source, given) if made_up else np.arange(pool.rows)
+            if len(kept) < pool.rows:
+                findings.append(left_out(pool, pool.rows - len(kept)))
+            if not len(kept):
+                continue
+            taken, mine = pool.only(kept), {name: array[kept] for name, array in given.items()}
+            heard.append(_Heard(taken, mine, reference(source, mine, terms, generator)))
         except SourceFailed as failure:
-            return tuple(references), [_source_failed(failure, pool)]
-        references.append(found)
-        findings += source_findings(pool.name, found)
-    return tuple(references), findings
-
-
-def _source_failed(failure: SourceFailed, pool: Pool) -> Finding:
-    return Finding(
-        code="PARITY_SOURCE_FAILED",
-        owner=Owner.MODEL,
-        message=f"on the {pool.name} rows, {failure}",
-        advice="the source model must answer everything that model.yaml promises: correct the dtypes, shapes and "
-        "ranges there, or the model",
-        evidence={"pool": pool.name, **pool.lengths},
-    )
+            if made_up and dict(pool.lengths) == dict(found[0].lengths):
+                findings.append(left_out(pool, pool.rows, str(failure)))
+                continue
+            return tuple(heard), [source_failed(pool, str(failure))]
+        findings += source_findings(pool.name, heard[-1].reference)
+    return tuple(heard), findings
 
 
 def _outputs(

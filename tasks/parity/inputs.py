@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -41,6 +41,12 @@ class Pool:
     lengths: Mapping[str, int]
     raw: Mapping[str, NDArray[Any]]
     rows: int
+
+    def only(self, rows: NDArray[np.int64]) -> Pool:
+        """The pool with these rows alone."""
+        if len(rows) == self.rows:
+            return self
+        return replace(self, raw={name: array[rows] for name, array in self.raw.items()}, rows=len(rows))
 
 
 class Part(StrEnum):

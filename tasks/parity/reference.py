@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tasks.contracts import Finding, Owner, Verdict
 from tasks.parity.edges import MOST_ON_EDGE
+from tasks.parity.inputs import Pool
 from tasks.parity.source import AskedSource, as_declared
 from tasks.parity.tolerance import AGAIN, ALONE, FLOAT64, REVERSED, Noise, Probe, measure, unit_roundoff
 
@@ -66,6 +67,44 @@ def reference(
             found = measure(own, _without_twin(probes), tensor, units[tensor.name], terms, values)
         noise[tensor.name] = found
     return Reference(answers, noise, probed)
+
+
+def usable_rows(asked: AskedSource, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
+    """Which made-up rows the source answers with finite numbers; others (a mask that hides everything) ask nothing.
+
+    Raises:
+        SourceFailed: it cannot answer all rows, or not as the spec says.
+    """
+    answers = as_declared(asked.answer(inputs), asked.signature.outputs)
+    fine = np.ones(len(next(iter(inputs.values()))), dtype=bool)
+    for array in answers.values():
+        if array.dtype.kind == "f":
+            fine &= np.isfinite(array).reshape(len(fine), -1).all(axis=1)
+    return np.flatnonzero(fine)
+
+
+def left_out(pool: Pool, rows: int, reason: str = "it answers them with NaN or infinity") -> Finding:
+    """A remark: so many made-up rows were not compared."""
+    return Finding(
+        code="PARITY_ROWS_LEFT_OUT",
+        owner=Owner.MODEL,
+        verdict=Verdict.PASSED,
+        message=f"{rows} of {pool.rows} {pool.name} rows are none that the source model can answer: {reason}",
+        advice="nothing, if such inputs cannot occur; otherwise add rows like them to the evaluation data",
+        evidence={"pool": pool.name, "rows": rows},
+    )
+
+
+def source_failed(pool: Pool, reason: str) -> Finding:
+    """The source cannot answer what model.yaml promises."""
+    return Finding(
+        code="PARITY_SOURCE_FAILED",
+        owner=Owner.MODEL,
+        message=f"on the {pool.name} rows, {reason}",
+        advice="the source model must answer everything that model.yaml promises: correct the dtypes, shapes and "
+        "ranges there, or the model",
+        evidence={"pool": pool.name, **pool.lengths},
+    )
 
 
 def _without_twin(probes: tuple[Probe, ...]) -> tuple[Probe, ...]:

@@ -113,6 +113,7 @@ def test_answers_that_are_nan_where_the_source_is_nan_pass(gate: Gate) -> None:
         outputs=(TensorSpec("y", DType.FLOAT32, ("batch", 4)),),
     )
     assert codes(report) == ["PARITY_METRIC_MISSING"]  # and nothing about the outputs
+    assert report.outputs[0].compared_values > 0
 
 
 def test_a_batch_that_is_fixed_on_both_sides_is_asked_for_in_that_size(gate: Gate) -> None:
@@ -194,6 +195,27 @@ def test_a_threshold_that_is_missed_by_all_rows_is_no_edge(gate: Gate) -> None:
         outputs=(TensorSpec("y", DType.INT64, ("batch", 4)),),
     )
     assert codes(report) == ["PARITY_TENSOR_DIFFERS"]
+
+
+MASKED = """net (float[batch, 4] x, bool[batch, 4] mask) => (float[batch, 4] y) {
+    hidden = Where (mask, x, never)
+    y = Softmax <axis = 1> (hidden)
+}"""
+
+
+def test_made_up_rows_that_mean_nothing_to_the_source_are_left_out_and_said(gate: Gate) -> None:
+    masked = model(MASKED, never=np.float32([-np.inf]))
+    shown = np.ones((40, 4), dtype=bool)
+    shown[np.arange(40), np.arange(40) % 4] = False  # one of four hidden, never all
+    report = gate(
+        masked,
+        masked,
+        {"x": rows(), "mask": shown, "label": np.zeros((40, 4))},
+        inputs=(X, TensorSpec("mask", DType.BOOL, ("batch", 4))),
+        outputs=(TensorSpec("y", DType.FLOAT32, ("batch", 4)),),
+    )
+    assert report.verdict is Verdict.PASSED
+    assert "PARITY_ROWS_LEFT_OUT" in {finding.code for finding in report.findings}
 
 
 # --- sources that cannot be compared with -------------------------------------------------------------------------
