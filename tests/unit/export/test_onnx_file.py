@@ -160,12 +160,12 @@ def test_weights_that_already_lie_beside_the_graph_stay_there(tmp_path: Path) ->
 
 
 def test_doc_strings_and_stack_traces_are_left_out_and_module_names_kept(tmp_path: Path) -> None:
-    node = helper.make_node("Neg", ["x"], ["y"], doc_string="File /home/someone/model.py")
+    node = helper.make_node("Neg", ["x"], ["y"], doc_string="File /somewhere/model.py")
     for key in ("pkg.torch.onnx.stack_trace", "pkg.torch.onnx.name_scopes"):
-        node.metadata_props.add(key=key, value="File /home/someone/model.py" if "stack" in key else "['', 'head']")
+        node.metadata_props.add(key=key, value="File /somewhere/model.py" if "stack" in key else "['', 'head']")
     path = written(tmp_path, [node], {"x": ["n", 4]}, {"y": ["n", 4]})
     finish(path, signature({"x": ["batch", 4]}, {"y": ["batch", 4]}))
-    assert b"/home/someone" not in path.read_bytes()
+    assert b"/somewhere" not in path.read_bytes()
     (kept,) = onnx.load(path).graph.node[0].metadata_props
     assert (kept.key, kept.value) == ("pkg.torch.onnx.name_scopes", "['', 'head']")
 
