@@ -24,8 +24,7 @@ from tasks.image.libraries import compile_bytecode, install, locked_versions, tr
 from tasks.settings import Settings
 from tasks.workspace import locked, scratch
 
-_ROOT = Path(__file__).parents[2]
-_DOCKER = _ROOT / "docker"
+_DOCKER = Path(__file__).parents[2] / "docker"
 _INSTALLED_AT = "/opt/runtime"
 _SERVING_AT = "/opt/serving/serving"
 
@@ -83,7 +82,7 @@ def ensure_runtime(runtime: str, engine: Engine, settings: Settings) -> str:
 
 
 def _ensure(runtime: Runtime, engine: Engine, settings: Settings) -> ImageInfo:
-    base = _base_image(engine)
+    base = base_image(engine)
     libraries = _libraries_recipe(runtime, base.id)
     serving = _files_digest(_serving_files(), _DOCKER / "runtimes" / "serving.Dockerfile")
     tag = f"slipway/runtime-{runtime.name}:{_short(digest_of([libraries, serving]))}"
@@ -145,7 +144,7 @@ def _build(
         )
 
 
-def _base_image(engine: Engine) -> ImageInfo:
+def base_image(engine: Engine) -> ImageInfo:
     """The base image, bootstrapped by docker/base/build.sh where it is missing.
 
     Raises:
@@ -182,10 +181,7 @@ def _serving_files() -> list[Path]:
 
 def _files_digest(files: tuple[Path, ...] | list[Path], *more: Path) -> Digest:
     return digest_of(
-        [
-            [path.relative_to(_ROOT).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()]
-            for path in (*files, *more)
-        ]
+        [[f"{path.parent.name}/{path.name}", hashlib.sha256(path.read_bytes()).hexdigest()] for path in (*files, *more)]
     )
 
 
