@@ -40,7 +40,7 @@ CODE: Mapping[str, tuple[str, ...]] = {
 }
 
 _LOADING = ("keras", "numpy", "onnx", "onnxruntime", "scikit-learn", "skops", "tensorflow-cpu", "torch")
-_CONVERTING = ("jax", "jaxlib", "onnxscript", "skl2onnx", "tf2onnx", "torchax")
+_CONVERTING = ("jax", "jaxlib", "onnx-ir", "onnxscript", "skl2onnx", "tf2onnx", "torchax")
 
 #: Stage → the distributions whose versions decide its results.
 LIBRARIES: Mapping[str, tuple[str, ...]] = {
