@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 from numpy.typing import NDArray
 
 from serving.contract import CONTRACT_FILE, ServingContract, Signature
 from serving.golden import Golden, differences, read_golden
 from serving.preprocess import apply, raw_signature
 from serving.runners import Runner, RunnerError, load
+from serving.tensors import BadRequest
 
 
 class Refusal(IntEnum):
@@ -60,10 +62,17 @@ class Served:
         """Answer raw inputs that fit `raw`.
 
         Raises:
+            BadRequest: preprocessing takes a value out of the range of the model's dtype.
             RunnerError: the runtime failed.
             WrongAnswer: outputs that are not the signature's.
         """
-        answers = self.runner.run(apply(self.contract.preprocess, inputs, self.contract.signature))
+        prepared = apply(self.contract.preprocess, inputs, self.contract.signature)
+        for name in {step.input for step in self.contract.preprocess}:
+            if prepared[name].dtype.kind == "f" and not np.isfinite(prepared[name]).all():
+                raise BadRequest(
+                    f"input {name!r}: after preprocessing a value is beyond {prepared[name].dtype}'s range"
+                )
+        answers = self.runner.run(prepared)
         self._check(inputs, answers)
         return answers
 
@@ -138,7 +147,7 @@ def replay(served: Served, golden: Golden) -> None:
     """
     try:
         answers = served.predict(golden.inputs)
-    except (RunnerError, WrongAnswer, KeyError, ValueError) as error:
+    except (BadRequest, RunnerError, WrongAnswer, KeyError, ValueError) as error:
         raise Refused(Refusal.MODEL, f"the model cannot answer a golden sample: {error}") from error
     if found := differences(answers, golden.outputs, served.contract.tolerances):
         raise Refused(Refusal.ANSWERS, "the model's answers are not the golden ones: " + "; ".join(found))

@@ -65,7 +65,9 @@ def apply(
         operation, tensor = OPERATIONS.get(step.op), tensors.get(step.input)
         if operation is None or tensor is None or step.input not in arrays:
             raise ValueError(f"preprocess {step.op} of {step.input!r}: no such operation or input")
-        arrays[step.input] = operation.run(step, arrays[step.input], tensor)
+        # What leaves the dtype's range becomes infinite, which is for the caller to judge.
+        with np.errstate(over="ignore", invalid="ignore"):
+            arrays[step.input] = operation.run(step, arrays[step.input], tensor)
     return arrays
 
 

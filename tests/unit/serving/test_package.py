@@ -38,6 +38,7 @@ from serving.package import (
     verify_files,
     verify_versions,
 )
+from serving.tensors import BadRequest
 from tasks.image.build import contract_bytes
 
 SIGNATURE = Signature(
@@ -182,6 +183,11 @@ def test_what_the_pipeline_writes_is_what_the_server_reads(
 
 def test_predict_preprocesses_and_runs(tmp_path: Path) -> None:
     assert (served(tmp_path, lambda x: x + 1).predict({"x": X})["y"] == X * 2 + 1).all()
+
+
+def test_a_value_that_preprocessing_takes_out_of_range_never_reaches_the_model(tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match="input 'x': after preprocessing a value is beyond float32's range"):
+        served(tmp_path, lambda x: x).predict({"x": np.full((1, 2), 3e38, np.float32)})
 
 
 @pytest.mark.parametrize(
