@@ -48,6 +48,7 @@ def under(
         entrypoint=(PYTHON_IN_IMAGE, "-c", _PARENT),
         command=(_EMULATOR_IN_IMAGE, "-cpu", model, PYTHON_IN_IMAGE, "-m", "serving", "selftest"),
         mounts={emulator: _EMULATOR_IN_IMAGE},
+        environment={"SERVING_THREADS": "1"},  # more would only give the emulator races to get wrong
     )
     completed = run(engine, spec, within_s)
     return planned if completed.timed_out else replace(planned, exit=as_exit(completed.state, completed.logs))
