@@ -117,6 +117,8 @@ look() {
     elif ! engine_answers; then
         look_for_engine
     fi
+    has qemu-x86_64-static ||
+        need qemu-user-static "qemu-user-static, which proves older processors by emulation, is missing: install Debian's qemu-user-static."
     if [[ -z ${SLIPWAY_BASE_IMAGE:-} ]] && ! has mmdebstrap && ! docker/base/build.sh --check >/dev/null 2>&1; then
         need mmdebstrap "mmdebstrap, which makes the base image, is missing: install Debian's mmdebstrap, or name an image in SLIPWAY_BASE_IMAGE."
     fi

@@ -93,6 +93,10 @@ def _difference(name: str, answer: NDArray[Any] | None, wanted: NDArray[Any], to
     if wanted.dtype == object:
         unequal = np.array([str(left) != str(right) for left, right in zip(answer.flat, wanted.flat, strict=True)])
         return f"output {name!r}: {int(unequal.sum())} strings differ" if unequal.any() else None
+    # Exactly, because float64 cannot tell integers beyond 2^53 apart.
+    if wanted.dtype.kind in "biu" and tolerance == Tolerance(0.0, 0.0):
+        unequal = answer != wanted
+        return f"output {name!r}: {int(unequal.sum())} of {unequal.size} values differ" if unequal.any() else None
     left, right = answer.astype(np.float64), wanted.astype(np.float64)
     with np.errstate(invalid="ignore"):
         allowed = tolerance.atol + tolerance.rtol * np.abs(right)
