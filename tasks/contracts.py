@@ -136,12 +136,29 @@ class FileTree(Contract):
 # --- the stages, in order -----------------------------------------------------------------------------------------
 
 
+class Expectation(Contract):
+    """One thing that was expected of a table, and whether it held: one Great Expectations result, in a sentence."""
+
+    name: str = Field(description="Great Expectations' own, e.g. expect_column_values_to_not_be_null")
+    column: str | None = None
+    verdict: Verdict = Field(description="passed, or what a broken one does to its gate")
+    message: str = Field(min_length=1, description="what was expected, and what was found")
+
+
+class DataReport(Report):
+    """What was expected of the evaluation data and found in it. `docs` are Great Expectations' Data Docs (a site)."""
+
+    expectations: tuple[Expectation, ...] = ()
+    docs: FileTree | None = None
+
+
 class EvaluationData(Contract):
     """The evaluation data after its columns were checked against the signature."""
 
     file: PackagedFile
     rows: int = Field(ge=1)
     columns: tuple[str, ...]
+    quality: DataReport | None = Field(None, description="what is expected of the data beyond its columns")
 
 
 class Artifact(Contract):
@@ -164,6 +181,13 @@ class Artifact(Contract):
     source_run: str | None = Field(None, description="the MLflow run that trained it, where known")
 
 
+class Base(Contract):
+    """The full-precision ONNX file that a format of reduced precision was made from."""
+
+    files: FileTree
+    root: str
+
+
 class Export(Contract):
     """One format's files, with every version that decides how they behave."""
 
@@ -175,6 +199,9 @@ class Export(Contract):
     opset: int | None = None
     ir_version: int | None = None
     versions: dict[str, str] = Field(description="framework, exporter and runtime distributions → version")
+    precision: str = Field("full", description="of the arithmetic: full, float16 or int8")
+    base: Base | None = Field(None, description="for reduced precision: what it was made from")
+    needs: tuple[str, ...] = Field((), description="instruction-set extensions that the files hold, e.g. avx512f")
 
 
 class ExportReport(Report):
@@ -205,14 +232,70 @@ class OutputComparison(Contract):
 
 
 class MetricComparison(Contract):
-    """One task metric on the evaluation data. `drop` is how much worse the export is; negative when it is better."""
+    """One task metric on the evaluation data. `drop` is how much worse the export is; negative when it is better.
+
+    The export is not inferior when `upper` is at most `max_drop`.
+    """
 
     name: str
     source: float | None
     export: float | None
     drop: float | None
+    upper: float | None = Field(None, description="one-sided upper confidence bound of the drop")
     max_drop: float
+    confidence: float = Field(0.95, description="level of the bound")
+    method: str = Field("", description="how the bound was computed")
     rows: int
+    rows_needed: int | None = Field(None, description="where the rows are too few to decide: how many would do")
+
+
+class ClassChange(Contract):
+    """One class of the labels: how many of its rows each model gets right, and how many changed sides."""
+
+    metric: str
+    label: str
+    rows: int
+    source_right: int
+    export_right: int
+    lost: int = Field(description="rows that the source has right and the export wrong")
+    gained: int = Field(description="rows that the export has right and the source wrong")
+
+
+class Calibration(Contract):
+    """Expected calibration error of both models, over bins of the winning probability; 0 is perfect."""
+
+    metric: str
+    source: float
+    export: float
+    bins: int
+
+
+class LayerDrift(Contract):
+    """One operator of the export against the source's value at the same place."""
+
+    module: str = Field(description="the source's module or layer, e.g. encoder.layers.1.norm; empty where not known")
+    kind: str = Field(description="its class, e.g. LayerNorm; empty where not known")
+    operator: str = Field(description="operator of the export, e.g. LayerNormalization")
+    node: str = Field(description="name of the value in the export's graph")
+    difference: float = Field(description="largest |difference|; infinity is given as the largest float64")
+    allowed: float = Field(description="what the source's own noise at this place allows")
+    margin: float = Field(description="difference / allowed, at most 1e30; above 1 it diverges")
+
+
+class Divergence(Contract):
+    """Where an export leaves its source, layer by layer.
+
+    `first` is the first operator in the graph's order that differs by more than is allowed while all that it is
+    computed from does not. `worst` is ranked by how much each adds, `drift` is the whole way in the graph's order.
+    """
+
+    first: LayerDrift | None
+    explanation: str = Field("", description="why this kind of layer drifts and what differs here, one sentence")
+    worst: tuple[LayerDrift, ...] = ()
+    drift: tuple[LayerDrift, ...] = ()
+    compared: int = Field(description="values of the graph that have a counterpart in the source")
+    total: int = Field(description="values of the graph")
+    note: str = Field("", description="why nothing, or not everything, could be compared")
 
 
 class ParityReport(Report):
@@ -223,8 +306,13 @@ class ParityReport(Report):
     batch_sizes: tuple[int, ...]
     outputs: tuple[OutputComparison, ...] = ()
     metrics: tuple[MetricComparison, ...] = ()
+    classes: tuple[ClassChange, ...] = ()
+    calibration: tuple[Calibration, ...] = ()
+    divergence: Divergence | None = Field(None, description="where it leaves the source, when tensors differ")
     golden: PackagedFile | None = None
     html: PackagedFile | None = None
+    reproduction: FileTree | None = Field(None, description="inputs, both answers and a script, when it failed")
+    docs: FileTree | None = Field(None, description="Great Expectations' Data Docs of the parity table")
 
 
 class Image(Contract):

@@ -59,6 +59,20 @@ class EvaluationSpec(Contract):
     metrics: tuple[MetricSpec, ...] = Field(min_length=1)
 
 
+class Int8(StrEnum):
+    """How `onnx-int8` finds the ranges of what flows through the model."""
+
+    STATIC = "static"  # measured once, on rows of the evaluation data
+    DYNAMIC = "dynamic"  # measured again for every request
+
+
+class ExportSpec(Contract):
+    """How formats are written, where there is a choice."""
+
+    int8: Int8 = Int8.STATIC
+    external_data: bool = Field(False, description="ONNX: weights in a file beside the graph, whatever their size")
+
+
 class ServingSpec(Contract):
     """What serving must hold: batch size, 99th percentile of latency, time from container start to ready."""
 
@@ -96,6 +110,7 @@ class ModelSpec(Contract):
     preprocess: tuple[PreprocessStep, ...] = ()
     evaluation: EvaluationSpec
     formats: tuple[str, ...] = Field(min_length=1)
+    export: ExportSpec = ExportSpec()
     serving: ServingSpec = ServingSpec()
     smoke: SmokeSpec
     release: ReleaseSpec = ReleaseSpec()

@@ -20,7 +20,9 @@ from serving.contract import DimRange, DType, PreprocessStep, TensorSpec
 from tasks.errors import Problem
 from tasks.spec import (
     EvaluationSpec,
+    ExportSpec,
     Framework,
+    Int8,
     MetricSpec,
     ModelSpec,
     ReleaseSpec,
@@ -94,6 +96,9 @@ EXPECTED: dict[str, str] = {
     "evaluation.metrics.*.max_drop": "a number of at least 0: how much worse the export may be, in the metric's unit",
     "formats": "a list of formats such as [onnx]",
     "formats.*": "the name of a format, such as onnx",
+    "export": "a mapping with int8 and external_data",
+    "export.int8": f"one of {', '.join(Int8)}",
+    "export.external_data": "true or false",
     "serving": "a mapping with format, max_batch, p99_ms and cold_start_s",
     "serving.format": "auto, or one of the formats",
     "serving.max_batch": "a whole number of at least 1: the most rows in one request",
@@ -120,6 +125,7 @@ _MODELS: dict[str, type] = {
     "preprocess.*": PreprocessStep,
     "evaluation": EvaluationSpec,
     "evaluation.metrics.*": MetricSpec,
+    "export": ExportSpec,
     "serving": ServingSpec,
     "smoke": SmokeSpec,
     "release": ReleaseSpec,
@@ -295,7 +301,7 @@ def _hint(path: KeyPath, value: Any, kind: str) -> str:
         case str() if kind == "bool_type" and value.lower() in truth:
             hint = f"; write {truth[value.lower()]}, without quotes"
         case str() if kind == "enum":
-            near = nearest(value, Framework if path[-1] == "framework" else DType)
+            near = nearest(value, {"framework": Framework, "int8": Int8}.get(str(path[-1]), DType))
             hint = f"; did you mean {_ALIASES[value]}?" if value in _ALIASES else near
         case str() if path == ("name",):
             hint = _label_hint(value)

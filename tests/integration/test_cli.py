@@ -26,7 +26,8 @@ def home(tmp_path: Path) -> Path:
 
 
 def slipway(home: Path, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLIPWAY_", "MLFLOW_"))}
+    ours = ("SLIPWAY_", "MLFLOW_", "COLUMNS")  # COLUMNS: whoever runs the tests may sit at a narrow terminal
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return subprocess.run(
         [SLIPWAY, *arguments],
         capture_output=True,
@@ -178,6 +179,14 @@ def test_status_shows_each_models_newest_package(home: Path) -> None:
     assert "onnx (serves)" in done.stdout
     assert "accuracy 0.9" in done.stdout
     assert "✓ c6i.large" in done.stdout
+
+
+def test_a_narrow_terminal_gets_a_table_that_fits(home: Path) -> None:
+    published(home, "digits"), published(home, "wine")
+    done = slipway(home, "status", env={"COLUMNS": "80"})
+    table = done.stdout.partition("\n\n")[0]
+    assert max(map(len, table.splitlines())) <= 80
+    assert "(serves)" not in table
 
 
 def test_status_of_one_model_shows_its_findings(home: Path) -> None:
