@@ -131,6 +131,8 @@ class Pipeline:
     def ingest(self, spec: ModelSpec) -> IngestRun:
         """The trained model, its code and its evaluation data, checked and stored.
 
+        A gate: whether the data holds is `evaluation.quality` of the artifact.
+
         Raises:
             BadInput: the source or the evaluation data cannot be used.
             PlatformError: the store or MLflow does not answer.
@@ -292,13 +294,17 @@ class Pipeline:
         return package
 
     def run(self, spec: ModelSpec) -> Runs:
-        """Every stage up to smoke, in one process. What stops one format stops no other.
+        """Every stage up to smoke, in one process. What stops one format stops no other; data that does not hold stops
+        all of them.
 
         Raises:
             BadInput: the spec's inputs cannot be used.
             PlatformError: ingest could not be carried out; of later stages it is in `Runs.errors` instead.
         """
         runs = Runs(self.ingest(spec))
+        quality = runs.ingest.result.evaluation.quality
+        if quality is None or quality.verdict is not Verdict.PASSED:
+            return runs
         for name in spec.formats:
             with runs.noting_errors():
                 self._run_format(spec, name, runs)

@@ -17,6 +17,7 @@ from tasks.contracts import (
     Contract,
     Digest,
     ExportReport,
+    FileTree,
     Image,
     Package,
     ParityReport,
@@ -101,11 +102,18 @@ def of_stages(package: Package) -> Iterator[Evidence]:
 
 
 def _of_artifact(artifact: Artifact) -> Evidence:
+    quality = artifact.evaluation.quality
+    verdict = Verdict.INCONCLUSIVE if quality is None else quality.verdict
     return Evidence(
         stage="ingest",
         label=artifact.name,
         digest=digest_of(artifact),
-        tags={"slipway.artifact": artifact_digest(artifact), "slipway.files": artifact.files.digest},
+        verdict=verdict,
+        tags={
+            "slipway.verdict": verdict.value,
+            "slipway.artifact": artifact_digest(artifact),
+            "slipway.files": artifact.files.digest,
+        },
         params={
             "framework": artifact.framework,
             "loader": artifact.loader,
@@ -115,6 +123,7 @@ def _of_artifact(artifact: Artifact) -> Evidence:
         },
         metrics={"size_bytes": artifact.files.size_bytes, "evaluation.rows": artifact.evaluation.rows},
         texts={"artifact.json": _pretty(artifact)},
+        files={} if quality is None else _below("data_docs", quality.docs),
     )
 
 
@@ -158,7 +167,11 @@ def _of_parity(report: ParityReport) -> Evidence:
         tags={"slipway.export": report.export_digest},
         params=params,
         metrics=metrics,
-        files={} if report.html is None else {"report.html": report.html},
+        files={
+            **({} if report.html is None else {"report.html": report.html}),
+            **_below("data_docs", report.docs),
+            **_below("reproduction", report.reproduction),
+        },
     )
 
 
@@ -214,6 +227,10 @@ def _of_report(
         texts={"report.json": _pretty(report)},
         files=files or {},
     )
+
+
+def _below(folder: str, tree: FileTree | None) -> dict[str, PackagedFile]:
+    return {} if tree is None else {f"{folder}/{file.path}": file for file in tree.files}
 
 
 def _serving_metrics(package: Package) -> dict[str, float]:
