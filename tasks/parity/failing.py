@@ -60,7 +60,8 @@ def failing_case(
     found = answered.answer(number)
     rows = worst.batch.rows(asked.pools[pool].rows)
     actual = {} if found is None or worst.error is not None else found[1]
-    return _case(worst.place, rows, pool, asked, references, actual, worst.error)
+    place = worst.place if len(rows) > 1 else _said(rows, worst.pool.name)
+    return _case(place, rows, pool, asked, references, actual, worst.error)
 
 
 def _asked_alone(
