@@ -168,12 +168,18 @@ class Pipeline:
 
         Raises:
             BadInput: the spec's inputs cannot be used, or `path` holds no export of this format that may be opened.
+            GateBlocked: the evaluation data does not hold, so nothing can be compared on it.
             PlatformError: the store or MLflow does not answer.
         """
         from tasks.export.foreign import adopt
 
         adopted = adopt(path, format, self.store)
         ingested = self.ingest(spec)
+        quality = ingested.result.evaluation.quality
+        if quality is None or quality.verdict is not Verdict.PASSED:
+            found = () if quality is None else quality.findings
+            why = [f"{each.code}: {each.message}" for each in found if each.verdict is not Verdict.PASSED]
+            raise GateBlocked("\n".join(["the evaluation data does not hold, so nothing can be compared on it", *why]))
         return ingested, self.parity(spec, ingested.result, adopted)
 
     def image(self, spec: ModelSpec, artifact: Artifact, export: Export, parity: ParityReport) -> ImageRun:

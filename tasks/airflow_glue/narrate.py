@@ -47,7 +47,10 @@ def remarks(result: Contract | None) -> list[str]:
 def reason(report: Report, what: str) -> str:
     """Why a gate blocks: the message that a failed task ends with."""
     blocking = (finding for finding in report.findings if finding.verdict is not Verdict.PASSED)
-    return "\n".join([f"{what}: {report.verdict}", *_lines(blocking)])
+    seen = []
+    if isinstance(report, ParityReport) and report.reproduction is not None:
+        seen = ["the folder `reproduction` in its MLflow run shows it without Slipway: python reproduce.py"]
+    return "\n".join([f"{what}: {report.verdict}", *_lines(blocking), *seen])
 
 
 def _lines(findings: Iterable[Finding]) -> Iterable[str]:

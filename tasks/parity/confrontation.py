@@ -119,7 +119,6 @@ def confront(
         findings += lost
     findings += [edge_finding(asked.pools[pool], count) for pool, count in sorted(on_edge.items())]
     findings += unasked_findings(answered, asked.plan, findings)
-    blocked = any(finding.verdict is not Verdict.PASSED for finding in findings)
     return Judgement(
         sizes,
         asked_pools,
@@ -129,7 +128,7 @@ def confront(
         _outputs(outcomes, references, signature),
         metrics,
         planned=tuple(sum(batch.pool == number for batch in asked.plan) for number in range(len(asked.pools))),
-        case=failing_case(answered, asked, outcomes, references, ask_again) if blocked else None,
+        case=failing_case(answered, asked, outcomes, references, findings, ask_again),
     )
 
 

@@ -15,12 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.contract import Signature
+from tasks.contracts import Finding, Verdict
 from tasks.parity.compare import compare
 from tasks.parity.exported import AskedExport
 from tasks.parity.inputs import Batch, Part
 from tasks.parity.outcomes import Arrays, Asked, Outcome
 from tasks.parity.reference import Reference
 
+#: Findings about what the file declares: other names, a size that is fixed. A server that goes by them refuses a batch.
+_DECLARED = ("PARITY_INPUT_", "PARITY_OUTPUT_", "PARITY_BATCH_FROZEN", "PARITY_LENGTH_FROZEN")
 #: Asks the export in a process of its own for one batch of model inputs.
 Ask = Callable[[Arrays, Batch], AskedExport]
 
@@ -41,11 +44,22 @@ class Case:
 
 
 def failing_case(
-    answered: AskedExport, asked: Asked, outcomes: Sequence[Outcome], references: Sequence[Reference], ask: Ask
+    answered: AskedExport,
+    asked: Asked,
+    outcomes: Sequence[Outcome],
+    references: Sequence[Reference],
+    findings: Sequence[Finding],
+    ask: Ask,
 ) -> Case | None:
-    """The case to reproduce, of an export that was found to be wrong."""
+    """The case to reproduce, of an export about which `findings` were made."""
+    codes = [finding.code for finding in findings if finding.verdict is not Verdict.PASSED]
+    if not codes:
+        return None
     wrong = [outcome for outcome in outcomes if _is_wrong(outcome)]
     if not wrong:
+        stopped = answered.load_error is not None or answered.ended is not None
+        if not stopped and not any(code.startswith(_DECLARED) for code in codes):
+            return None
         return _never_answered(answered, asked, references)
     worst = min(wrong, key=lambda outcome: (outcome.batch.size, -_margin(outcome)))
     pool = worst.batch.pool
@@ -88,14 +102,10 @@ def _said(rows: NDArray[np.int64], pool: str) -> str:
 
 
 def _never_answered(answered: AskedExport, asked: Asked, references: Sequence[Reference]) -> Case | None:
-    """The batch at which it ended, or the first one where it could not be loaded or has other names than declared."""
+    """The batch at which it ended, or the first one where it could not be loaded or declares something else."""
     number = answered.ended.batch or 0 if answered.ended is not None else 0
     batch = asked.plan[number]
     found = answered.answer(number)
-    if answered.load_error is None and answered.ended is None and found is not None:
-        named = {port.name for port in answered.structure.outputs} if answered.structure is not None else set()
-        if named <= {None} or named == {tensor.name for tensor in asked.signature.outputs}:
-            return None
     rows = batch.rows(asked.pools[batch.pool].rows)
     error = answered.load_error or (answered.ended.how if answered.ended is not None else None)
     place = f"a batch of {batch.size} {asked.pools[batch.pool].name} rows"
