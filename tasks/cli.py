@@ -293,7 +293,8 @@ def _existing(path: Path) -> Path:
     """The spec's path; a folder stands for the model.yaml in it."""
     spec = path / "model.yaml" if path.is_dir() else path
     if not spec.is_file():
-        raise BadInput(f"{path}: there is no such file: give the path of a model.yaml")
+        what = f"there is no {spec.name} in this folder" if path.is_dir() else "there is no such file"
+        raise BadInput(f"{path}: {what}: give the path of a model.yaml")
     return spec
 
 
@@ -305,7 +306,13 @@ def _unknown_model(name: str, known: list[str]) -> str:
     import difflib
 
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known)) or 'none yet'}"
+    hint = (
+        f"did you mean {near[0]}?"
+        if near
+        else f"known are {', '.join(sorted(known))}"
+        if known
+        else "nothing is packaged yet"
+    )
     return f"no package of a model {name!r} is known: {hint}"
 
 
