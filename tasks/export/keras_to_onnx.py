@@ -19,12 +19,12 @@ def export(source: Source, signature: Signature, folder: Path) -> Conversion:
         keras_function(model, signature),
         signature,
         folder,
-        place_of=lambda name: _layer_of(model, name),
+        place_of=lambda name: layer_of(model, name),
         distributions=("keras",),
     )
 
 
-def _layer_of(model: Any, name: str) -> Place:
+def layer_of(model: Any, name: str) -> Place:
     """The layer whose name is among the node's scopes; Keras adds `_1` to a layer that is called again."""
     layers = {layer.name: layer for layer in model._flatten_layers(include_self=False)}
     found = [

@@ -6,7 +6,7 @@ an operator does (an epsilon, an axis).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,13 +41,17 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A file's operators in order. `weights` are the names of its constants, `constants` the small ones' values."""
+    """A file's operators in order. `weights` are the names of its constants, `constants` the small ones' values.
+
+    `beside` are the files in its folder that hold weights.
+    """
 
     operators: tuple[Operator, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     weights: frozenset[str]
     constants: Mapping[str, NDArray[Any]]
+    beside: tuple[str, ...] = ()
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -85,7 +89,7 @@ def graph_of(model: onnx.ModelProto) -> Graph:
         for item in graph.initializer
         if int(np.prod(item.dims)) <= _SMALL and not item.external_data
     }
-    operators = []
+    operators: list[Operator] = []
     for node in graph.node:
         if node.op_type == "Constant":
             weights += node.output
@@ -99,7 +103,7 @@ def graph_of(model: onnx.ModelProto) -> Graph:
                 len(operators),
                 node.op_type,
                 node.name,
-                (*node.input, *_captured(node)),
+                (*node.input, *captured(node)),
                 tuple(node.output),
                 dict(_attributes(node)),
                 _listed(noted.get(_SCOPES, "")),
@@ -107,17 +111,25 @@ def graph_of(model: onnx.ModelProto) -> Graph:
             )
         )
     given = tuple(item.name for item in graph.input if item.name not in set(weights))
-    return Graph(tuple(operators), given, tuple(item.name for item in graph.output), frozenset(weights), constants)
+    located = {entry.value for item in graph.initializer for entry in item.external_data if entry.key == "location"}
+    return Graph(
+        tuple(operators),
+        given,
+        tuple(item.name for item in graph.output),
+        frozenset(weights),
+        constants,
+        tuple(sorted(located)),
+    )
 
 
-def weight(path: Path, name: str) -> NDArray[Any] | None:
-    """One constant of the file at `path`, also where it lies in a file beside it."""
+def weights(path: Path, names: Collection[str]) -> dict[str, NDArray[Any]]:
+    """Some constants of the file at `path`, also where they lie in a file beside it."""
     import onnx
     from onnx import numpy_helper
 
-    model = onnx.load(path, load_external_data=False)
-    found = next((item for item in model.graph.initializer if item.name == name), None)
-    return None if found is None else numpy_helper.to_array(found, base_dir=str(path.parent))
+    graph = onnx.load(path, load_external_data=False).graph
+    folder = str(path.parent)
+    return {item.name: numpy_helper.to_array(item, folder) for item in graph.initializer if item.name in names}
 
 
 def _attributes(node: onnx.NodeProto) -> Iterator[tuple[str, AttributeValue]]:
@@ -134,13 +146,13 @@ def _attributes(node: onnx.NodeProto) -> Iterator[tuple[str, AttributeValue]]:
             yield entry.name, tuple(entry.floats)
 
 
-def _captured(node: onnx.NodeProto) -> Iterator[str]:
+def captured(node: onnx.NodeProto) -> Iterator[str]:
     """What the node's inner graphs take from the graph around them."""
     for entry in node.attribute:
         for graph in [entry.g] if entry.type == entry.GRAPH else list(entry.graphs):
             own = {item.name for item in (*graph.input, *graph.initializer)}
             for inner in graph.node:
-                yield from (name for name in (*inner.input, *_captured(inner)) if name and name not in own)
+                yield from (name for name in (*inner.input, *captured(inner)) if name and name not in own)
                 own.update(inner.output)
             yield from (item.name for item in graph.output if item.name not in own)
 
