@@ -21,6 +21,9 @@ from tasks.parity.divergence.pairing import Pair
 from tasks.parity.divergence.source_values import InnerValues, SourceValue
 from tasks.parity.divergence.weights import altered
 
+#: Operators whose weights hold several gates, in another order than the source's.
+_REORDERED = frozenset({"LSTM", "GRU", "RNN"})
+
 
 @dataclass(frozen=True, slots=True)
 class Cause:
@@ -40,7 +43,8 @@ def cause(pair: Pair, pairs: Sequence[Pair], graph: Graph, path: Path, inner: In
         said = difference(value, layer if value.module == pair.source.module else pair.operators, graph.constants, rank)
         if said:
             return Cause(value.module, value.kind, said)
-    held = onnx_graph.weights(path, {name for operator in pair.operators for name in operator.inputs} & graph.weights)
+    looked_at = [operator for operator in pair.operators if operator.kind not in _REORDERED]
+    held = onnx_graph.weights(path, {name for operator in looked_at for name in operator.inputs} & graph.weights)
     parameters = {module: inner.parameters(module) for module in whose}
     folded = _folded(pair.operators, held, whose, parameters)
     if folded is not None:

@@ -120,13 +120,13 @@ def _spelled_out(
     epsilon = next((source.settings[name] for name in ("eps", "epsilon") if name in source.settings), None)
     found = []
     if isinstance(epsilon, float) and epsilon > 0:
-        # An epsilon keeps a division from zero; whatever is larger than a hundredth is not one.
+        # An epsilon keeps a division from zero; whatever is a tenth or larger is not one.
         added = [
             float(constants[name].reshape(-1)[0])
             for operator in operators
             if operator.kind == "Add"
             for name in operator.inputs
-            if name in constants and constants[name].size == 1 and 0 < abs(float(constants[name].reshape(-1)[0])) < 1e-2
+            if name in constants and constants[name].size == 1 and 0 < abs(float(constants[name].reshape(-1)[0])) < 0.1
         ]
         if added and not any(_same(value, epsilon, False, 0) for value in added):
             found.append(f"the file's epsilon is {_said(added[0])}, the module's {_said(epsilon)}")

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.contract import Signature
-from tasks.export.keras_to_onnx import layer_of
-from tasks.export.tf_function import keras_function, tensor_specs
+from tasks.export.tf_function import keras_function, layer_of, tensor_specs
 from tasks.ingest.sources import SourceModel
 from tasks.parity.divergence.source_values import SourceValue, Written, change, keep
 from tasks.parity.twins import float64_twin
