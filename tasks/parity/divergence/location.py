@@ -85,15 +85,11 @@ def _located(
     for pair in pairs_of(graph, names, inner.values):
         own = written[pair.source.name]
         compared.append(_Compared(pair, own, hold(asked.read(pair.value), own.read(), own.allowed), None))
-    trusted = judge.trusted(_places(compared, signature))
-    given = {
-        item.pair.value: _as_the_file_has_it(asked.read(item.pair.value), item, folder / f"given-{number}.npy")
-        for number, item in enumerate(compared)
-        if number in trusted and item.whole.axes is not None
-    }
-    sizes = {value: sizes[value] for value in names}
-    alone = onnx_values.ask(path, signature, graph.beside, inputs, sizes, folder / "alone", given)
-    compared = [_with_alone(item, alone) for item in compared]
+    if any(item.pair.upstream for item in compared):  # else every operator was asked alone already
+        sizes = {value: sizes[value] for value in names}
+        given = _given(compared, asked, signature, folder)
+        alone = onnx_values.ask(path, signature, graph.beside, inputs, sizes, folder / "alone", given)
+        compared = [_with_alone(item, alone) for item in compared]
     found = _divergence(compared, graph, signature, asked, precision)
     if found.first is None:
         return found
@@ -102,6 +98,16 @@ def _located(
     why = cause(first, pairs, graph, path, inner, asked.read(first.value).ndim)
     named = found.first.model_copy(update={"module": why.module, "kind": why.kind})
     return found.model_copy(update={"first": named, "explanation": why.sentence})
+
+
+def _given(compared: Sequence[_Compared], asked: AskedValues, signature: Signature, folder: Path) -> dict[str, Path]:
+    """The source's values to be handed to the file's operators, where both mean the same by a name."""
+    trusted = judge.trusted(_places(compared, signature))
+    return {
+        item.pair.value: _as_the_file_has_it(asked.read(item.pair.value), item, folder / f"given-{number}.npy")
+        for number, item in enumerate(compared)
+        if number in trusted and item.whole.axes is not None
+    }
 
 
 def _places(compared: Sequence[_Compared], signature: Signature) -> list[judge.Place]:

@@ -74,14 +74,14 @@ class OnnxSourceValues:
         generator = np.random.default_rng(0)
         unit = float(np.finfo(np.float32).eps) / 2
         moved = {name: move(array, unit, generator) for name, array in inputs.items()}
-        own, other = (
-            onnx_values.ask(self.path, self.signature, self._graph.beside, given, sizes, folder / name)
-            for name, given in (("own", inputs), ("moved", moved))
+        folder.mkdir(parents=True)
+        asked = onnx_values.ask(
+            self.path, self.signature, self._graph.beside, inputs, sizes, folder / "source", further=[moved]
         )
         terms = longest_sum(self.path, "onnx", self.signature)
         found = {}
         for number, name in enumerate(sizes):
-            value, beside = own.value(name), other.value(name)
+            value, beside = asked.value(name), asked.value(name, question=1)
             if value is None:
                 continue
             scale = np.abs(value[np.isfinite(value)].astype(np.float64)).max(initial=0.0)

@@ -19,7 +19,16 @@ from numpy.typing import NDArray
 
 from serving.contract import Signature
 from tasks.parity import arrays
-from tasks.parity.divergence.worker import DONE, ERROR, INPUTS, PLAIN, REQUEST, Request, Wanted, value_file
+from tasks.parity.divergence.worker import (
+    DONE,
+    ERROR,
+    PLAIN,
+    REQUEST,
+    Request,
+    Wanted,
+    inputs_file,
+    value_file,
+)
 from tasks.processes import end_group
 
 #: A file of a thousand operators is asked for its inner values in seconds; the gate has found before that it answers.
@@ -35,10 +44,10 @@ class AskedValues:
     numbers: Mapping[str, int]
     error: str | None
 
-    def value(self, name: str) -> NDArray[Any] | None:
-        """The value of this name; None where it was not had."""
+    def value(self, name: str, question: int = 0) -> NDArray[Any] | None:
+        """The value of this name for a set of inputs; None where it was not had."""
         number = self.numbers.get(name)
-        file = None if number is None else value_file(self.folder, number)
+        file = None if number is None else value_file(self.folder, question, number)
         return np.load(file, allow_pickle=False) if file is not None and file.is_file() else None
 
     def read(self, name: str) -> NDArray[Any]:
@@ -65,16 +74,23 @@ def ask(
     sizes: Mapping[str, int],
     folder: Path,
     given: Mapping[str, Path] | None = None,
+    further: Sequence[Mapping[str, NDArray[Any]]] = (),
 ) -> AskedValues:
-    """Ask for the values in `sizes` (name → bytes, in the graph's order); see `tasks.parity.divergence.worker`."""
+    """Ask for the values in `sizes` (name → bytes, in the graph's order); see `tasks.parity.divergence.worker`.
+
+    `further` are more sets of inputs, for which the same is asked.
+    """
     folder.mkdir(parents=True)
-    arrays.save(folder / INPUTS, inputs)
+    questions = (inputs, *further)
+    for question, asked in enumerate(questions):
+        arrays.save(inputs_file(folder, question), asked)
     request = Request(
         path=path.absolute(),
         signature=signature,
         beside=tuple(beside),
         wanted=tuple(Wanted(value=name, size_bytes=size) for name, size in sizes.items()),
         given=dict(given or {}),
+        questions=len(questions),
         parent=os.getpid(),
     )
     (folder / REQUEST).write_text(request.model_dump_json())

@@ -26,7 +26,7 @@ from tasks.contracts import Contract
 from tasks.parity import arrays
 from tasks.processes import die_with
 
-REQUEST, INPUTS, PLAIN, ERROR, DONE = "request.json", "inputs.npz", "plain.npz", "error.txt", "done"
+REQUEST, PLAIN, ERROR, DONE = "request.json", "plain.npz", "error.txt", "done"
 #: Values of less than this are always asked for together: it is what the interpreter and its libraries take anyway.
 _LEAST_BYTES = 32 << 20
 
@@ -39,7 +39,7 @@ class Wanted(Contract):
 
 
 class Request(Contract):
-    """What to ask for, in the graph's order.
+    """What to ask for, in the graph's order, of so many sets of inputs.
 
     `given` are files with the source's version of inner values: where there are any, every operator is asked alone,
     and takes those instead of what the operators before it compute. `beside` are files that hold weights.
@@ -50,29 +50,35 @@ class Request(Contract):
     beside: tuple[str, ...]
     wanted: tuple[Wanted, ...]
     given: dict[str, Path]
+    questions: int
     parent: int
 
 
-def value_file(folder: Path, number: int) -> Path:
-    """Where the value with this number among the wanted ones lies."""
-    return folder / f"value-{number}.npy"
+def inputs_file(folder: Path, question: int) -> Path:
+    """Where a set of inputs lies."""
+    return folder / f"inputs-{question}.npz"
+
+
+def value_file(folder: Path, question: int, number: int) -> Path:
+    """Where a value lies: the number among the wanted ones, for a set of inputs."""
+    return folder / f"value-{question}-{number}.npy"
 
 
 def run(request: Request, folder: Path) -> None:
     """Answer the request."""
-    inputs = arrays.load(folder / INPUTS)
     for name in request.beside:  # onnxruntime looks for weights beside the file, and follows no links out of its folder
         _beside(request.path.parent / name, folder / name)
     if request.given:
-        _alone(request, inputs, folder)
+        _alone(request, arrays.load(inputs_file(folder, 0)), folder)
     else:
-        _whole(request, inputs, folder)
+        _whole(request, folder)
 
 
-def _whole(request: Request, inputs: Mapping[str, NDArray[Any]], folder: Path) -> None:
+def _whole(request: Request, folder: Path) -> None:
     """The file as it is served, then the same with inner values as outputs."""
     before = _peak_bytes()
-    arrays.save(folder / PLAIN, _run(request.path, request.signature, inputs, ()))
+    first = arrays.load(inputs_file(folder, 0))
+    arrays.save(folder / PLAIN, next(_run(request.path, request.signature, [first], ())))
     budget = max((_peak_bytes() - before) // 2, _LEAST_BYTES)
     outputs = {tensor.name for tensor in request.signature.outputs}
     sizes = [wanted.size_bytes for wanted in request.wanted]
@@ -82,9 +88,10 @@ def _whole(request: Request, inputs: Mapping[str, NDArray[Any]], folder: Path) -
         shutil.copyfile(request.path, instrumented)
         with instrumented.open("ab") as file:
             file.write(_further_outputs(name for name in names if name not in outputs))
-        found = _run(instrumented, request.signature, inputs, names)
-        for number, name in zip(group, names, strict=True):
-            _keep(value_file(folder, number), found[name])
+        questions = (arrays.load(inputs_file(folder, question)) for question in range(request.questions))
+        for question, found in enumerate(_run(instrumented, request.signature, questions, names)):
+            for number, name in zip(group, names, strict=True):
+                _keep(value_file(folder, question, number), found[name])
 
 
 def _alone(request: Request, inputs: Mapping[str, NDArray[Any]], folder: Path) -> None:
@@ -106,9 +113,9 @@ def _alone(request: Request, inputs: Mapping[str, NDArray[Any]], folder: Path) -
         del part
         given = {given_name(name): path for name, path in request.given.items()}
         feed = {name: np.load(given[name]) if name in given else inputs[name] for name in taken}
-        found = _run(folder / "piece.onnx", _named(taken, ()), feed, names)
-        for number, name in zip(group, names, strict=True):
-            _keep(value_file(folder, number), found[name])
+        for found in _run(folder / "piece.onnx", _named(taken, ()), [feed], names):
+            for number, name in zip(group, names, strict=True):
+                _keep(value_file(folder, 0, number), found[name])
 
     from serving.runners import RunnerError
 
@@ -124,15 +131,16 @@ def _alone(request: Request, inputs: Mapping[str, NDArray[Any]], folder: Path) -
 
 
 def _run(
-    path: Path, signature: Signature, inputs: Mapping[str, NDArray[Any]], further: Sequence[str]
-) -> dict[str, NDArray[Any]]:
-    """Load the file as it is served and ask it once, for the signature's outputs or for `further` ones instead."""
+    path: Path, signature: Signature, questions: Iterable[Mapping[str, NDArray[Any]]], further: Sequence[str]
+) -> Iterator[dict[str, NDArray[Any]]]:
+    """Load the file as it is served and ask it, for the signature's outputs or for `further` ones instead."""
     from serving.runners import load
 
     asked = _named([tensor.name for tensor in signature.inputs], further) if further else signature
     runner = load("onnx", path, asked)
     try:
-        return runner.run(inputs)
+        for inputs in questions:
+            yield runner.run(inputs)
     finally:
         runner.close()
 
