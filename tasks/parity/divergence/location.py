@@ -58,22 +58,26 @@ def locate(
         inner = open_values(source, loader, signature)
         if inner is None:
             return None
-        return _located(inner, graph, signature, path, inputs, work / "divergence", precision)
+        return located(inner, graph, signature, path, inputs, work / "divergence", precision)
     except Exception as error:  # noqa: BLE001 -- both models may raise anything; the verdict stands without a place
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
         note = f"the place could not be looked for: {type(error).__name__}: {reason[:300]}"
         return Divergence(first=None, compared=0, total=total, note=note)
 
 
-def _located(
+def located(
     inner: InnerValues,
     graph: Graph,
     signature: Signature,
     path: Path,
     inputs: Mapping[str, NDArray[Any]],
     folder: Path,
-    precision: str,
+    precision: str = "full",
 ) -> Divergence:
+    """The same for a source that is open already, and that several files are held against; `folder` is new.
+
+    Raises whatever the source raises when it is asked.
+    """
     outputs = dict(zip((tensor.name for tensor in signature.outputs), inner.outputs, strict=True))
     names = match(graph, inner.values, outputs)
     written = inner.write(inputs, frozenset(names.values()), folder / "source")
