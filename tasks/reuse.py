@@ -29,12 +29,25 @@ _CONTRACTS = ("tasks/contracts.py", "tasks/spec.py", "docker/serving/contract.py
 _SOURCES = ("tasks/ingest", "tasks/lineage/origin.py")
 _LOCKS = ("tasks/image/runtimes.py", "docker/runtimes")
 _ENGINE = ("tasks/image/engine.py", "tasks/image/docker_engine.py")
+#: How exporters trace a model: parity does it again to look inside (`tasks.parity.divergence`).
+_INSIDE = tuple(
+    f"tasks/export/{name}.py"
+    for name in (
+        "__init__",
+        "conversion",
+        "sizes",
+        "tf_function",
+        "torch_capture",
+        "torch_diagnosis",
+        "torch_recurrent",
+    )
+)
 
 #: Stage → the code that decides its results.
 CODE: Mapping[str, tuple[str, ...]] = {
     "ingest": (*_CONTRACTS, *_SOURCES),
     "export": (*_CONTRACTS, *_SOURCES, "tasks/export", "docker/serving/runners", *_LOCKS),
-    "parity": (*_CONTRACTS, *_SOURCES, "tasks/parity", "tasks/figures.py", "docker/serving"),
+    "parity": (*_CONTRACTS, *_SOURCES, "tasks/parity", *_INSIDE, "tasks/figures.py", "docker/serving"),
     "image": (*_CONTRACTS, "tasks/image", "docker/serving", "docker/runtimes", "docker/base"),
     "smoke": (*_CONTRACTS, "tasks/smoke", *_ENGINE, "docker/serving"),
 }
@@ -46,7 +59,7 @@ _CONVERTING = ("jax", "jaxlib", "onnx-ir", "onnxscript", "skl2onnx", "tf2onnx", 
 LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "ingest": (*_LOADING, "pyarrow"),
     "export": (*_LOADING, *_CONVERTING),
-    "parity": (*_LOADING, "pyarrow"),
+    "parity": (*_LOADING, "pyarrow", "onnx-ir", "onnxscript"),
     "image": (),  # what is in an image is pinned by the locks in docker/runtimes
     "smoke": (),
 }

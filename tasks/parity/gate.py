@@ -7,6 +7,7 @@ came out. The verdict is the worst of the findings, and `inconclusive` where not
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 from serving.contract import PackagedFile
@@ -14,6 +15,7 @@ from tasks.contracts import Artifact, Export, ParityReport, Verdict
 from tasks.ingest import load_evaluation, load_source
 from tasks.parity import page
 from tasks.parity.confrontation import Judgement, confront
+from tasks.parity.divergence.report import divergence_of, told
 from tasks.parity.golden import golden_bytes, golden_rows
 from tasks.spec import ModelSpec
 from tasks.store import Store, fetch_tree
@@ -26,17 +28,21 @@ def check(spec: ModelSpec, artifact: Artifact, export: Export, store: Store, wor
         BadInput: the source or the evaluation data cannot be used at all.
         PlatformError: the store does not answer, or its bytes were altered.
     """
+    source, path = load_source(artifact, store, work), fetch_tree(store, export.files, work / "export") / export.root
     judgement = confront(
         spec,
-        load_source(artifact, store, work),
+        source,
         artifact.loader,
         load_evaluation(artifact, store, work),
         export.runtime,
-        fetch_tree(store, export.files, work / "export") / export.root,
+        path,
         work,
         artifact.evaluation.file.digest,
     )
+    divergence = divergence_of(spec, artifact, source, export, judgement, path, work)
+    judgement = replace(judgement, findings=told(judgement.findings, divergence))
     report = _report(export, judgement, None if not judgement.outputs else _golden(spec, judgement, store))
+    report = report.model_copy(update={"divergence": divergence})
     document = page.render(report, page.Evidence(spec, artifact, export, judgement))
     return report.model_copy(update={"html": _stored(f"parity-{export.format}.html", document.encode(), store)})
 
