@@ -133,6 +133,8 @@ class Pipeline:
     def ingest(self, spec: ModelSpec) -> IngestRun:
         """The trained model, its code and its evaluation data, checked and stored.
 
+        A gate: whether the data holds is `evaluation.quality` of the artifact.
+
         Raises:
             BadInput: the source or the evaluation data cannot be used.
             PlatformError: the store or MLflow does not answer.
@@ -167,12 +169,18 @@ class Pipeline:
 
         Raises:
             BadInput: the spec's inputs cannot be used, or `path` holds no export of this format that may be opened.
+            GateBlocked: the evaluation data does not hold, so nothing can be compared on it.
             PlatformError: the store or MLflow does not answer.
         """
         from tasks.export.foreign import adopt
 
         adopted = adopt(path, format, self.store)
         ingested = self.ingest(spec)
+        quality = ingested.result.evaluation.quality
+        if quality is None or quality.verdict is not Verdict.PASSED:
+            found = () if quality is None else quality.findings
+            why = [f"{each.code}: {each.message}" for each in found if each.verdict is not Verdict.PASSED]
+            raise GateBlocked("\n".join(["the evaluation data does not hold, so nothing can be compared on it", *why]))
         return ingested, self.parity(spec, ingested.result, adopted)
 
     def image(self, spec: ModelSpec, artifact: Artifact, export: Export, parity: ParityReport) -> ImageRun:
@@ -319,13 +327,17 @@ class Pipeline:
         return None if package is None or package.verdict is Verdict.INCONCLUSIVE else package
 
     def run(self, spec: ModelSpec) -> Runs:
-        """Every stage up to smoke, in one process. What stops one format stops no other.
+        """Every stage up to smoke, in one process. What stops one format stops no other; data that does not hold stops
+        all of them.
 
         Raises:
             BadInput: the spec's inputs cannot be used.
             PlatformError: ingest could not be carried out; of later stages it is in `Runs.errors` instead.
         """
         runs = Runs(self.ingest(spec))
+        quality = runs.ingest.result.evaluation.quality
+        if quality is None or quality.verdict is not Verdict.PASSED:
+            return runs
         for name in spec.formats:
             with runs.noting_errors():
                 self._run_format(spec, name, runs)

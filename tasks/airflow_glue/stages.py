@@ -83,11 +83,20 @@ def plan() -> list[dict[str, str]]:
 
 @plainly
 def ingest() -> list[str]:
-    """Check the trained model, its code and its evaluation data, and store them. Gives the formats to export."""
+    """Check the trained model, its code and its evaluation data, and store them. Gives the formats to export.
+
+    Red when the evaluation data does not hold (values that are missing, labels that are no class, one class only): then
+    there is nothing to compare a format on, and none is exported.
+    """
     planned = require(Plan, PLAN)
     run = _pipeline(planned).ingest(planned.spec)
     push(run)
     _tell(run)
+    quality = run.result.evaluation.quality
+    if quality is None:
+        raise GateBlocked(f"{run.stage} of {run.label}: nothing is known of the evaluation data")
+    if quality.verdict is not Verdict.PASSED:
+        raise GateBlocked(narrate.reason(quality, f"{run.stage} of {run.label}"))
     return list(planned.formats)
 
 
