@@ -7,8 +7,11 @@ One visible table, read by spec validation and by `tasks.export.export`. Light t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+#: Alone in a list of formats: every format that the framework can give.
+ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +66,8 @@ FORMATS: dict[str, Format] = {
 def formats_of(framework: str) -> tuple[str, ...]:
     """The formats that a model of this framework can be written in, in the table's order; empty for an unknown one."""
     return tuple(name for name, entry in FORMATS.items() if framework in entry.exporters)
+
+
+def named_formats(formats: Sequence[str], framework: str) -> tuple[str, ...]:
+    """`formats` as names of the table: `[all]` becomes those that the framework can give, the rest stays as it is."""
+    return formats_of(framework) if list(formats) == [ALL] else tuple(formats)
