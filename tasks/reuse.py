@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from serving.contract import PackagedFile
 from tasks.contracts import Artifact, Digest, Export, Owner, Report, Verdict, digest_of
+from tasks.export.formats import FORMATS
 from tasks.spec import ModelSpec
 from tasks.store import Store
 
@@ -109,12 +110,15 @@ def ingest_inputs(spec: ModelSpec, fingerprint: Digest) -> dict[str, Any]:
 
 
 def export_inputs(spec: ModelSpec, artifact: Artifact, format: str) -> dict[str, Any]:
-    """The model and its signature. Neither the evaluation data nor how the model will be served."""
-    return {
+    """The model, its signature and what there is a choice in. Neither the evaluation data nor how it will be served."""
+    inputs = {
         "artifact": artifact_digest(artifact),
         "format": format,
         "signature": _plain(spec, "inputs", "outputs", "dynamic", "preprocess"),
     }
+    if FORMATS[format].is_onnx:
+        inputs["external_data"] = spec.export.external_data
+    return inputs
 
 
 def parity_inputs(spec: ModelSpec, artifact: Artifact, export: Export) -> dict[str, Any]:

@@ -33,6 +33,11 @@ class Format:
         """The frameworks (`tasks.spec.Framework`) whose models can be written in this format."""
         return tuple(self.exporters)
 
+    @property
+    def is_onnx(self) -> bool:
+        """Whether its files are ONNX: a graph, and perhaps weights beside it."""
+        return self.runtime == "onnx"
+
 
 FORMATS: dict[str, Format] = {
     "onnx": Format(

@@ -38,7 +38,8 @@ def export(spec: ModelSpec, artifact: Artifact, format: str, store: Store, work:
     if format not in formats_of(artifact.framework):
         gives = ", ".join(formats_of(artifact.framework)) or "none"
         raise BadInput(f"a {artifact.framework} model cannot be written as {format!r}; it gives {gives}")
-    tried = child.run(artifact, format, store.uri, work / "export")
+    beside = spec.export.external_data and FORMATS[format].is_onnx
+    tried = child.run(artifact, format, store.uri, work / "export", external_data=beside)
     if isinstance(tried.result, Raised):
         raise _error(tried.result)
     if isinstance(tried.result, Written):

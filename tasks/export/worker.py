@@ -18,6 +18,7 @@ from pathlib import Path
 from tasks.contracts import Owner
 from tasks.export.conversion import Conversion, Exporter, ExportFailure, Source, reason_of
 from tasks.export.formats import FORMATS
+from tasks.export.onnx_file import put_weights_beside
 from tasks.export.outcome import Outcome, Raised, Refused, Request, Written
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -62,6 +63,8 @@ def _export(request: Request) -> Written:
     model = load_source(artifact, open_store(request.store_uri), request.work)
     source = Source(model, request.work / "source" / artifact.root)
     conversion = exporter_of(request.format, artifact.framework)(source, artifact.signature, request.folder)
+    if request.external_data:
+        put_weights_beside(request.folder / conversion.root)
     run_once(source, artifact.signature, entry.runtime, request.folder, conversion)
     return Written(
         root=conversion.root,

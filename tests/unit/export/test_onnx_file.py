@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from serving.contract import DimRange, DType, Signature, TensorSpec
 from tasks.export.conversion import ExportFailure
-from tasks.export.onnx_file import DATA_FILE, FILE, finish
+from tasks.export.onnx_file import DATA_FILE, FILE, finish, put_weights_beside
 from tasks.export.onnx_limits import onnx_limits
 
 Shape = Sequence[int | str | None]
@@ -157,6 +157,47 @@ def test_weights_that_already_lie_beside_the_graph_stay_there(tmp_path: Path) ->
     finish(path, signature({"a": ["batch", 4]}, {"b": ["batch", 500]}))
     assert (tmp_path / DATA_FILE).read_bytes() == before
     np.testing.assert_allclose(ask(path, a=ROW)[0], ROW @ weight)
+
+
+def two_layers(folder: Path) -> tuple[Path, np.ndarray]:
+    weight = np.random.default_rng(0).normal(size=(4, 500)).astype(np.float32)
+    nodes = [helper.make_node("Add", ["x", "small"], ["h"]), helper.make_node("MatMul", ["h", "w"], ["y"])]
+    weights = {"small": np.ones(4, np.float32), "w": weight}
+    return written(folder, nodes, {"x": ["n", 4]}, {"y": ["n", 500]}, weights), (ROW + 1) @ weight
+
+
+@pytest.mark.parametrize("how", ["raw bytes", "a list of numbers"])
+def test_weights_of_any_size_can_be_put_beside_the_graph(tmp_path: Path, how: str) -> None:
+    path, expected = two_layers(tmp_path)
+    if how == "a list of numbers":
+        model = onnx.load(path)
+        array = numpy_helper.to_array(model.graph.initializer[1])
+        numbers = helper.make_tensor("w", TensorProto.FLOAT, array.shape, array.ravel().tolist())
+        model.graph.initializer[1].CopyFrom(numbers)
+        onnx.save(model, path)
+    put_weights_beside(path)
+    where = [
+        {entry.key: entry.value for entry in weight.external_data}
+        for weight in onnx.load(path, load_external_data=False).graph.initializer
+    ]
+    assert where == [{}, {"location": DATA_FILE, "offset": "0", "length": "8000"}]
+    np.testing.assert_allclose(ask(path, x=ROW)[0], expected, rtol=1e-5)
+
+
+def test_a_file_that_a_source_brought_is_not_written_over(tmp_path: Path) -> None:
+    path, expected = two_layers(tmp_path)
+    (tmp_path / DATA_FILE).write_bytes(b"the source's own")
+    put_weights_beside(path)
+    assert (tmp_path / DATA_FILE).read_bytes() == b"the source's own"
+    np.testing.assert_allclose(ask(path, x=ROW)[0], expected, rtol=1e-5)
+
+
+def test_a_graph_without_weights_to_move_stays_as_it_is(tmp_path: Path) -> None:
+    path = written(tmp_path, [helper.make_node("Neg", ["x"], ["y"])], {"x": ["n", 4]}, {"y": ["n", 4]})
+    before = path.read_bytes()
+    put_weights_beside(path)
+    assert path.read_bytes() == before
+    assert [item.name for item in tmp_path.iterdir()] == [FILE]
 
 
 def test_doc_strings_and_stack_traces_are_left_out_and_module_names_kept(tmp_path: Path) -> None:
