@@ -111,7 +111,7 @@ def ingest_inputs(spec: ModelSpec, fingerprint: Digest) -> dict[str, Any]:
 
 def export_inputs(spec: ModelSpec, artifact: Artifact, format: str) -> dict[str, Any]:
     """The model, its signature and what there is a choice in. Neither the evaluation data nor how it will be served."""
-    inputs = {
+    inputs: dict[str, Any] = {
         "artifact": artifact_digest(artifact),
         "format": format,
         "signature": _plain(spec, "inputs", "outputs", "dynamic", "preprocess"),

@@ -27,6 +27,7 @@ class Conversion:
         distributions: installed distributions whose versions decide how the files behave.
         opset: the ONNX operator set of the default domain, where there is one.
         ir_version: the version of ONNX's file format, where there is one.
+        needs: instruction-set extensions that the files hold, where they are compiled.
     """
 
     root: str
@@ -34,6 +35,7 @@ class Conversion:
     distributions: tuple[str, ...]
     opset: int | None = None
     ir_version: int | None = None
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,11 +22,13 @@ class Format:
         name: what `formats:` in a model.yaml calls it.
         runtime: which runtime image serves it: an entry of `tasks.image.RUNTIMES`.
         exporters: framework of the source → `module:function` of the exporter (`tasks.export.conversion.Exporter`).
+        is_slow: making it takes so long that it is not tried only to say that it would work in another's place.
     """
 
     name: str
     runtime: str
     exporters: Mapping[str, str]
+    is_slow: bool = False
 
     @property
     def frameworks(self) -> tuple[str, ...]:
@@ -64,6 +66,12 @@ FORMATS: dict[str, Format] = {
         name="torch-export",
         runtime="torch",
         exporters={"pytorch": "tasks.export.torch_to_torch_export:export"},
+    ),
+    "torch-aoti": Format(
+        name="torch-aoti",
+        runtime="torch",
+        exporters={"pytorch": "tasks.export.torch_to_aoti:export"},
+        is_slow=True,
     ),
 }
 

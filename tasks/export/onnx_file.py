@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from serving.contract import Signature
 from tasks.contracts import Owner
 from tasks.export.conversion import ExportFailure, reason_of
-from tasks.export.onnx_limits import onnx_limits
+from tasks.export.onnx_limits import OnnxLimits, onnx_limits
 from tasks.export.onnx_signature import graphs, take_dimensions, take_names
+from tasks.ingest.onnx_model import nodes
 
 if TYPE_CHECKING:
     import onnx
@@ -121,7 +122,7 @@ def _write_weights_beside(model: onnx.ModelProto, path: Path) -> bool:
 
 
 def check(path: Path) -> OnnxVersions:
-    """Legal ONNX with shapes that hold together, and not newer than the onnxruntime that will serve.
+    """Legal ONNX with shapes that hold together, and nothing that the onnxruntime that will serve does not read.
 
     Raises:
         ExportFailure: it is not.
@@ -138,17 +139,42 @@ def check(path: Path) -> OnnxVersions:
             owner=Owner.PLATFORM,
         ) from error
     model = onnx.load(path, load_external_data=False)
+    _check_versions(model, onnx_limits())
+    _check_domains(model, onnx_limits())
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
-    limits = onnx_limits()
-    for what, found, limit in (("opset", opset, limits.opset), ("IR version", model.ir_version, limits.ir_version)):
-        if found > limit:
+    return OnnxVersions(opset, model.ir_version)
+
+
+def _check_versions(model: onnx.ModelProto, limits: OnnxLimits) -> None:
+    found = [("IR version", model.ir_version, limits.ir_version)]
+    for entry in model.opset_import:
+        newest = limits.opset_of(entry.domain)
+        if newest is not None:
+            found.append((f"opset {entry.domain}".rstrip(), entry.version, newest))
+    for what, version, limit in found:
+        if version > limit:
             raise ExportFailure(
                 "EXPORT_OPSET_TOO_NEW",
-                f"the file has {what} {found}, but onnxruntime {limits.version}, which serves it, reads up to {limit}",
+                f"the file has {what} {version}, but onnxruntime {limits.version}, which serves it, reads up to "
+                f"{limit}",
                 f"export the model with {what} {limit} or older",
-                evidence={"found": found, "limit": limit},
+                evidence={"found": version, "limit": limit},
             )
-    return OnnxVersions(opset, model.ir_version)
+
+
+def _check_domains(model: onnx.ModelProto, limits: OnnxLimits) -> None:
+    """Operators of a domain that onnxruntime does not have need functions in the file that say what they are."""
+    own = {(function.domain, function.name) for function in model.functions}
+    used = {(node.domain, node.op_type) for node in nodes(model)} - own
+    foreign = sorted(f"{domain}.{name}" for domain, name in used if limits.opset_of(domain) is None)
+    if foreign:
+        raise ExportFailure(
+            "EXPORT_UNKNOWN_DOMAIN",
+            f"the file uses {', '.join(foreign)}, of a domain that onnxruntime {limits.version}, which serves it, "
+            "does not have",
+            "export the model with standard operators, or with functions in the file that define its own",
+            evidence={"operators": ", ".join(foreign)},
+        )
 
 
 # --- traces of this machine ---------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ class Written(Contract):
     opset: int | None
     ir_version: int | None
     versions: dict[str, str]
+    needs: tuple[str, ...] = ()
 
 
 class Refused(Contract):

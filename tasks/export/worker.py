@@ -72,6 +72,7 @@ def _export(request: Request) -> Written:
         opset=conversion.opset,
         ir_version=conversion.ir_version,
         versions=_versions(conversion),
+        needs=conversion.needs,
     )
 
 

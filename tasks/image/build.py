@@ -30,6 +30,8 @@ _DOCKERFILE = Path(__file__).parents[2] / "docker" / "runtimes" / "package.Docke
 _MODEL = "model"
 _GOLDEN = "golden.npz"
 _BUILD_LABEL = "io.slipway.build"
+#: Instruction-set extensions that a compiled model holds, separated by spaces.
+NEEDS_LABEL = "io.slipway.needs"
 
 
 def build(
@@ -168,6 +170,7 @@ def _labels(
         "io.slipway.export": export.files.digest,
         "io.slipway.parity": digest_of(parity),
         **({"io.slipway.source-run": artifact.source_run} if artifact.source_run else {}),
+        **({NEEDS_LABEL: " ".join(export.needs)} if export.needs else {}),
     }
 
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from serving.contract import DimRange, DType, Signature, TensorSpec
 from tasks.export.conversion import ExportFailure
-from tasks.export.onnx_file import DATA_FILE, FILE, finish, put_weights_beside
+from tasks.export.onnx_file import DATA_FILE, FILE, check, finish, put_weights_beside
 from tasks.export.onnx_limits import onnx_limits
 
 Shape = Sequence[int | str | None]
@@ -215,6 +215,46 @@ def test_what_the_checker_refuses_is_no_export(tmp_path: Path) -> None:
     path = written(tmp_path, [helper.make_node("Neg", ["nowhere"], ["y"])], {"x": ["n", 4]}, {"y": ["n", 4]})
     with pytest.raises(ExportFailure, match="EXPORT_INVALID_ONNX"):
         finish(path, signature({"x": ["batch", 4]}, {"y": ["batch", 4]}))
+
+
+def stamped(path: Path, domain: str, version: int, *, used: bool = False, defined: bool = False) -> Path:
+    """The file with an operator set of one more domain, one of whose operators it uses, or defines itself."""
+    model = onnx.load(path)
+    entries = {entry.domain: entry.version for entry in model.opset_import} | {domain: version}
+    del model.opset_import[:]
+    model.opset_import.extend(helper.make_opsetid(name, number) for name, number in entries.items())
+    if used:
+        model.graph.node[0].op_type, model.graph.node[0].domain = "Own", domain
+    if defined:
+        body = [helper.make_node("Neg", ["a"], ["b"])]
+        model.functions.append(
+            helper.make_function(domain, "Own", ["a"], ["b"], body, [helper.make_opsetid("", entries[""])])
+        )
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def negated(folder: Path) -> Path:
+    return written(folder, [helper.make_node("Neg", ["x"], ["y"])], {"x": ["batch", 4]}, {"y": ["batch", 4]})
+
+
+@pytest.mark.parametrize(("domain", "name"), [("ai.onnx.ml", "opset ai.onnx.ml"), ("com.microsoft", "opset com.mic")])
+def test_an_operator_set_newer_than_the_runtimes_is_refused(tmp_path: Path, domain: str, name: str) -> None:
+    newest = onnx_limits().opsets[domain]
+    check(stamped(negated(tmp_path), domain, newest))
+    with pytest.raises(ExportFailure, match=rf"EXPORT_OPSET_TOO_NEW.*{name}.* {newest + 1}, .*up to {newest}"):
+        check(stamped(negated(tmp_path), domain, newest + 1))
+
+
+def test_an_operator_of_a_domain_that_the_runtime_lacks_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ExportFailure, match=r"EXPORT_UNKNOWN_DOMAIN.*my\.ops\.Own"):
+        check(stamped(negated(tmp_path), "my.ops", 1, used=True))
+
+
+def test_an_operator_that_the_file_defines_itself_is_served(tmp_path: Path) -> None:
+    path = stamped(negated(tmp_path), "my.ops", 1, used=True, defined=True)
+    check(path)
+    assert np.array_equal(ask(path, x=ROW)[0], -ROW)
 
 
 def test_the_limits_are_those_of_the_onnxruntime_that_is_installed() -> None:
