@@ -112,6 +112,47 @@ def package(
 
 
 @app.command()
+def verify(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="The model.yaml of the source model.")],
+    format: Annotated[str, typer.Option(metavar="F", help="What the export is: onnx, savedmodel, torch-export, …")],
+    artifact: Annotated[Path, typer.Option(metavar="PATH", help="The exported file, or the SavedModel's folder.")],
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the report for people, HTML.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compare again, also where nothing changed.")] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Hold an export that was made elsewhere against its source model, with the gate of `package`."""
+    from tasks.console import Progress
+    from tasks.contracts import Verdict
+    from tasks.pipeline import Pipeline
+    from tasks.settings import Settings
+    from tasks.spec import load_spec
+
+    asked = load_spec(_existing(spec))
+    if report is not None and not report.absolute().parent.is_dir():
+        raise BadInput(
+            f"{report}: there is no folder {report.absolute().parent} to write the report into; make it first"
+        )
+    with _session(as_json, debug) as (session, interruption), Progress(session.err, interruption.check) as progress:
+        pipeline = Pipeline(Settings.from_environment(), fresh=fresh, on_event=progress)
+        _, compared = pipeline.verify(asked, format, artifact)
+        found = compared.result
+        if report is not None and found.html is not None:
+            from tasks.store import fetch
+
+            report.unlink(missing_ok=True)
+            fetch(pipeline.store, found.html, report)
+        session.document(
+            {"artifact": str(artifact), "reused": compared.reused, "report": found.model_dump(mode="json")}
+        )
+        if not as_json:
+            from tasks.console import verification
+
+            session.result(*verification(found))
+    return 0 if found.verdict is Verdict.PASSED else 1
+
+
+@app.command()
 def status(
     model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Only this model.")] = None,
     as_json: AsJson = False,

@@ -6,7 +6,6 @@ each requested instance type. What is missing blocks like what failed.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
@@ -109,14 +108,14 @@ class _Cells:
         for name in self.formats:
             yield from self._of(name)
 
-    def worst_p99_ms(self, name: str) -> float:
-        """The 99th percentile on the slowest instance type; infinite where none was measured."""
-        measured = [
-            report.figures.p99_ms
-            for (served, _), report in self.smoke.items()
-            if served == name and report.figures.p99_ms is not None
-        ]
-        return max(measured, default=math.inf)
+    def rank(self, name: str) -> tuple[bool, int, str]:
+        """Full precision first, then the smallest image.
+
+        Not the measured latency: whatever passed smoke holds the spec's budgets, and milliseconds differ from run to
+        run, so that the same inputs would give a package that serves another format each time.
+        """
+        exported = self.exports[name].export
+        return exported is None or exported.precision != "full", self.images[name].size_bytes, name
 
     def _of(self, name: str) -> Iterable[Verdict]:
         """One verdict per gate up to the first that did not pass: what comes after it was rightly not run."""
@@ -178,7 +177,7 @@ class _Cells:
 
 
 def _serving_format(asked: str, cells: _Cells) -> tuple[str | None, tuple[Finding, ...]]:
-    """The format that serves: the one asked for, or of those that passed the fastest, then the smallest."""
+    """The format that serves: the one asked for, or the first in rank of those that passed."""
     if asked != AUTO:
         if asked in cells.formats:
             return (asked if cells.passed(asked) else None), ()
@@ -192,8 +191,7 @@ def _serving_format(asked: str, cells: _Cells) -> tuple[str | None, tuple[Findin
             ),
         )
     passed = [name for name in cells.formats if cells.passed(name)]
-    best = min(passed, key=lambda name: (cells.worst_p99_ms(name), cells.images[name].size_bytes, name), default=None)
-    return best, ()
+    return min(passed, key=cells.rank, default=None), ()
 
 
 def _placed(report: Report | None, **place: str) -> Iterable[Finding]:

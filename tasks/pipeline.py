@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic import ValidationError
@@ -159,6 +160,19 @@ class Pipeline:
         return self._memory.run(
             ParityRun, "parity", export.format, key, lambda work: check(spec, artifact, export, self.store, work)
         )
+
+    def verify(self, spec: ModelSpec, format: str, path: Path) -> tuple[IngestRun, ParityRun]:
+        """An export that was made elsewhere, held against the source model by the same gate.
+
+        Raises:
+            BadInput: the spec's inputs cannot be used, or `path` holds no export of this format that may be opened.
+            PlatformError: the store or MLflow does not answer.
+        """
+        from tasks.export.foreign import adopt
+
+        adopted = adopt(path, format, self.store)
+        ingested = self.ingest(spec)
+        return ingested, self.parity(spec, ingested.result, adopted)
 
     def image(self, spec: ModelSpec, artifact: Artifact, export: Export, parity: ParityReport) -> ImageRun:
         """The serving image of one export, bound to the evidence that it may serve.

@@ -106,7 +106,13 @@ def _read(path: Path) -> Any:
     return model
 
 
-def _check(path: Path, signature: Signature) -> None:
+def refuse_code(path: Path) -> None:
+    """Refuse models that reach outside their folder or need libraries of their own, whatever their signature is.
+
+    Raises:
+        UnsafeSource: it reads other files than those beside it.
+        SourceError: it cannot be read, files beside it are missing or too short, or onnxruntime lacks its operators.
+    """
     model = _read(path)
     for name in external_files(path):
         if not (path.parent / name).is_file():
@@ -126,6 +132,11 @@ def _check(path: Path, signature: Signature) -> None:
             f"{path.name} has operators that onnxruntime does not bring: {', '.join(sorted(foreign))}; export the "
             "model with standard operators only"
         )
+
+
+def _check(path: Path, signature: Signature) -> None:
+    refuse_code(path)
+    model = _read(path)
     initial = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in initial]
     signatures.check("input", signature.inputs, [_described(value) for value in inputs], by_name=True)
