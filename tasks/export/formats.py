@@ -22,13 +22,14 @@ class Format:
         name: what `formats:` in a model.yaml calls it.
         runtime: which runtime image serves it: an entry of `tasks.image.RUNTIMES`.
         exporters: framework of the source → `module:function` of the exporter (`tasks.export.conversion.Exporter`).
-        is_slow: making it takes so long that it is not tried only to say that it would work in another's place.
+        is_compiled: a C++ compiler makes it (`tasks.export.compiler`). That takes so long that it is not tried only to
+            say that it would work in another's place.
     """
 
     name: str
     runtime: str
     exporters: Mapping[str, str]
-    is_slow: bool = False
+    is_compiled: bool = False
 
     @property
     def frameworks(self) -> tuple[str, ...]:
@@ -71,7 +72,7 @@ FORMATS: dict[str, Format] = {
         name="torch-aoti",
         runtime="torch",
         exporters={"pytorch": "tasks.export.torch_to_aoti:export"},
-        is_slow=True,
+        is_compiled=True,
     ),
 }
 

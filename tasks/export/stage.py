@@ -66,11 +66,13 @@ def _stored(written: Written, format: str, tried: child.Attempt, store: Store) -
 def _formats_that_work(
     artifact: Artifact, refused: Refused, format: str, store: Store, work: Path
 ) -> tuple[str, ...] | None:
-    """The other formats that this very model can be written in, each tried, save slow ones; None where they share what
-    failed."""
+    """The other formats that this very model can be written in, each tried, save compiled ones.
+
+    None where they share what failed.
+    """
     if not refused.other_formats:
         return None
-    others = [name for name in formats_of(artifact.framework) if name != format and not FORMATS[name].is_slow]
+    others = [name for name in formats_of(artifact.framework) if name != format and not FORMATS[name].is_compiled]
     attempts = ((name, child.run(artifact, name, store.uri, work / f"try-{name}")) for name in others)
     return tuple(name for name, tried in attempts if isinstance(tried.result, Written))
 

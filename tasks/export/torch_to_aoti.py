@@ -12,7 +12,6 @@ import contextlib
 import os
 import platform
 import re
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from serving.contract import Signature
 from tasks.errors import PlatformError
+from tasks.export.compiler import COMPILER, compiler_version, find_compiler
 from tasks.export.conversion import Conversion, ExportFailure, Source, reason_of
 from tasks.export.instructions import extensions_of
 from tasks.export.torch_capture import capture, refuse_foreign_operators
@@ -28,7 +28,6 @@ from tasks.export.torch_capture import capture, refuse_foreign_operators
 if TYPE_CHECKING:
     import torch
 
-COMPILER = "g++"
 #: Instruction sets of the generated code by architecture: what every x86-64 server since 2013 (Haswell) and 2015
 #: (Excavator) executes. Without it the code is made for this machine's processor, and dies on an older one. Both are
 #: needed: `march` is the C++ compiler's choice, `simdlen` (bits of a vector) the code generator's.
@@ -50,7 +49,7 @@ def export(source: Source, signature: Signature, folder: Path) -> Conversion:
     Raises:
         PlatformError: there is no C++ compiler.
     """
-    compiler = shutil.which(COMPILER)
+    compiler = find_compiler()
     if compiler is None:
         raise PlatformError(
             f"torch-aoti is compiled, and there is no C++ compiler here: install Debian's {COMPILER} (make setup does)"
@@ -58,10 +57,16 @@ def export(source: Source, signature: Signature, folder: Path) -> Conversion:
     program = capture(source.model.native, signature)
     refuse_foreign_operators(program)
     with tempfile.TemporaryDirectory() as work:
-        package = _compile(program, Path(compiler), Path(work))
+        package = _compile(program, compiler, Path(work))
         _unpack(package, folder)
     (library,) = folder.rglob("*.so")
-    return Conversion(root=".", exporter="torch.inductor", distributions=("torch",), needs=extensions_of(library))
+    return Conversion(
+        root=".",
+        exporter="torch.inductor",
+        distributions=("torch",),
+        programs={COMPILER: compiler_version()},
+        needs=extensions_of(library),
+    )
 
 
 def _compile(program: torch.export.ExportedProgram, compiler: Path, work: Path) -> Path:

@@ -84,7 +84,7 @@ def exporter_of(format: str, framework: str) -> Exporter:
 
 
 def _versions(conversion: Conversion) -> dict[str, str]:
-    versions = {}
+    versions = dict(conversion.programs)
     for name in (*conversion.distributions, "numpy"):
         try:
             versions[name] = version(name)

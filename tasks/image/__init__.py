@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from tasks.image.build import NEEDS_LABEL, build, contract_bytes
+from tasks.image.build import build, contract_bytes
 from tasks.image.docker_engine import connect
 from tasks.image.engine import Completed, ContainerSpec, ContainerState, Engine, ImageInfo, run, running
 from tasks.image.runtimes import RUNTIMES, Runtime, ensure_runtime
 
 __all__ = [
-    "NEEDS_LABEL",
     "RUNTIMES",
     "Completed",
     "ContainerSpec",

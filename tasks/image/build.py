@@ -19,7 +19,7 @@ from serving.contract import CONTRACT_FILE, PackagedFile, ServingContract
 from tasks.contracts import Artifact, Digest, Export, Image, ParityReport, Verdict, digest_of
 from tasks.errors import BuildFailed, GateBlocked
 from tasks.image.context import Context
-from tasks.image.engine import Engine, ImageInfo
+from tasks.image.engine import NEEDS_LABEL, Engine, ImageInfo
 from tasks.image.runtimes import Runtime, ensure_runtime, find_runtime
 from tasks.settings import Settings
 from tasks.spec import ModelSpec
@@ -30,8 +30,6 @@ _DOCKERFILE = Path(__file__).parents[2] / "docker" / "runtimes" / "package.Docke
 _MODEL = "model"
 _GOLDEN = "golden.npz"
 _BUILD_LABEL = "io.slipway.build"
-#: Instruction-set extensions that a compiled model holds, separated by spaces.
-NEEDS_LABEL = "io.slipway.needs"
 
 
 def build(

@@ -7,8 +7,7 @@ from pathlib import Path
 from serving.preprocess import raw_signature
 from tasks.contracts import Finding, Image, Owner, ParityReport, SmokeReport, Verdict
 from tasks.errors import PlatformError
-from tasks.image import NEEDS_LABEL
-from tasks.image.engine import Engine
+from tasks.image.engine import NEEDS_LABEL, Engine
 from tasks.smoke.catalogue import InstanceType, instance_type
 from tasks.smoke.claims import beyond_type
 from tasks.smoke.findings import Budgets

@@ -109,6 +109,20 @@ def test_only_onnx_exports_follow_from_where_weights_lie(store: LocalStore) -> N
     assert of[0] == of[1]
 
 
+def test_another_compiler_is_another_compiled_export_and_nothing_else(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    formats = ("onnx", "torch-aoti")
+
+    def keys() -> dict[str, Any]:
+        of = {name: reuse.export_inputs(samples.spec(), samples.artifact(store), name) for name in formats}
+        return of | {f"package of {name}": reuse.pipeline_digest([name]) for name in formats}
+
+    before = keys()
+    monkeypatch.setattr("tasks.reuse.compiler_version", lambda: "99.0")
+    assert {name for name, key in keys().items() if key != before[name]} == {"torch-aoti", "package of torch-aoti"}
+
+
 def test_comments_and_spacing_in_a_spec_do_not_matter(tmp_path: Path) -> None:
     from tasks.spec import load_spec
 

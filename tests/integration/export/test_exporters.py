@@ -14,6 +14,7 @@ import serving.runners
 from serving.contract import Signature
 from serving.runners import RunnerError
 from tasks.errors import PlatformError
+from tasks.export.compiler import compiler_version
 from tasks.export.formats import formats_of
 from tasks.export.sizes import sample_inputs, shape_of
 from tasks.smoke.catalogue import LEVELS
@@ -148,6 +149,7 @@ def compiled(exported: Exports) -> tuple[serving.runners.Runner, Signature]:
 def test_a_compiled_model_runs_on_every_processor_of_its_level(exported: Exports) -> None:
     _, conversion = exported(*COMPILED)
     assert {"avx2", "fma"} <= set(conversion.needs) <= LEVELS["x86-64-v3"]
+    assert conversion.programs == {"g++": compiler_version()}
 
 
 def test_a_compiled_model_is_never_given_what_it_was_not_compiled_for(exported: Exports) -> None:
