@@ -75,7 +75,7 @@ class Session:
 def package(
     spec: Annotated[Path, typer.Argument(metavar="SPEC", help="The model.yaml.")],
     formats: Annotated[
-        list[str] | None, typer.Option(help="Only these formats, by comma or repeated; else those of the spec.")
+        list[str] | None, typer.Option(help="Only these formats (or all), by comma or repeated; else the spec's.")
     ] = None,
     instance_types: Annotated[
         list[str] | None, typer.Option(help="Only these instance types, by comma or repeated; else those of the spec.")

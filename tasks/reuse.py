@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from pydantic import BaseModel
 
 from serving.contract import PackagedFile
 from tasks.contracts import Artifact, DataReport, Digest, Export, Owner, Report, Verdict, digest_of
+from tasks.export.compiler import compiler_version
+from tasks.export.formats import FORMATS
 from tasks.spec import ModelSpec
 from tasks.store import Store
 
@@ -71,9 +73,13 @@ def stage_key(stage: str, inputs: Mapping[str, Any]) -> Digest:
     return digest_of({"stage": stage, "code": code_digest(stage), "libraries": versions(stage), "inputs": dict(inputs)})
 
 
-def pipeline_digest() -> Digest:
-    """Identity of all of Slipway that decides what a package is: code, libraries, the runtimes' locks, the base."""
-    return digest_of({stage: [code_digest(stage), versions(stage)] for stage in CODE})
+def pipeline_digest(formats: Iterable[str] = ()) -> Digest:
+    """Identity of all of Slipway that decides what a package is: code, libraries, the runtimes' locks, the base; and
+    the compiler, where one of `formats` is compiled."""
+    parts: dict[str, Any] = {stage: [code_digest(stage), versions(stage)] for stage in CODE}
+    if any(FORMATS[name].is_compiled for name in formats):
+        parts["compiler"] = compiler_version()
+    return digest_of(parts)
 
 
 @functools.cache
@@ -123,12 +129,17 @@ def ingest_inputs(spec: ModelSpec, fingerprint: Digest) -> dict[str, Any]:
 
 
 def export_inputs(spec: ModelSpec, artifact: Artifact, format: str) -> dict[str, Any]:
-    """The model and its signature. Neither the evaluation data nor how the model will be served."""
-    return {
+    """The model, its signature and what there is a choice in. Neither the evaluation data nor how it will be served."""
+    inputs: dict[str, Any] = {
         "artifact": artifact_digest(artifact),
         "format": format,
         "signature": _plain(spec, "inputs", "outputs", "dynamic", "preprocess"),
     }
+    if FORMATS[format].is_onnx:
+        inputs["external_data"] = spec.export.external_data
+    if FORMATS[format].is_compiled:
+        inputs["compiler"] = compiler_version()
+    return inputs
 
 
 def parity_inputs(spec: ModelSpec, artifact: Artifact, export: Export) -> dict[str, Any]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tasks.errors import BadInput
+from tasks.export.formats import formats_of
 from tasks.narrowing import narrowed, refuse_unknown
 from tests import samples
 
@@ -16,6 +17,15 @@ def test_a_choice_takes_the_place_of_the_specs_own() -> None:
     chosen = narrowed(samples.spec(), ["savedmodel"], ["c5.large", "c5.large"])
     assert chosen.formats == ("savedmodel",)
     assert chosen.smoke.instance_types == ("c5.large",)
+
+
+def test_all_is_what_the_framework_can_give() -> None:
+    assert narrowed(samples.spec(), ["all"], ()).formats == formats_of(samples.spec().source.framework)
+
+
+def test_all_beside_a_name_is_refused() -> None:
+    with pytest.raises(BadInput, match="all stands alone"):
+        narrowed(samples.spec(), ["all", "onnx"], ())
 
 
 def test_another_choice_is_another_spec() -> None:
