@@ -75,7 +75,7 @@ class Session:
 def package(
     spec: Annotated[Path, typer.Argument(metavar="SPEC", help="The model.yaml.")],
     formats: Annotated[
-        list[str] | None, typer.Option(help="Only these formats, by comma or repeated; else those of the spec.")
+        list[str] | None, typer.Option(help="Only these formats (or all), by comma or repeated; else the spec's.")
     ] = None,
     instance_types: Annotated[
         list[str] | None, typer.Option(help="Only these instance types, by comma or repeated; else those of the spec.")
@@ -337,7 +337,8 @@ def _existing(path: Path) -> Path:
     """The spec's path; a folder stands for the model.yaml in it."""
     spec = path / "model.yaml" if path.is_dir() else path
     if not spec.is_file():
-        raise BadInput(f"{path}: there is no such file: give the path of a model.yaml")
+        what = f"there is no {spec.name} in this folder" if path.is_dir() else "there is no such file"
+        raise BadInput(f"{path}: {what}: give the path of a model.yaml")
     return spec
 
 
@@ -349,7 +350,13 @@ def _unknown_model(name: str, known: list[str]) -> str:
     import difflib
 
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known)) or 'none yet'}"
+    hint = (
+        f"did you mean {near[0]}?"
+        if near
+        else f"known are {', '.join(sorted(known))}"
+        if known
+        else "nothing is packaged yet"
+    )
     return f"no package of a model {name!r} is known: {hint}"
 
 

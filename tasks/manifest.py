@@ -43,7 +43,7 @@ def package_inputs(spec: ModelSpec, artifact: Artifact) -> PackageInputs:
         evaluation=artifact.evaluation.file.digest,
         formats=formats,
         instance_types=types,
-        pipeline=pipeline_digest(),
+        pipeline=pipeline_digest(formats),
     )
 
 

@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from tasks import reuse
 from tasks.contracts import (
     Artifact,
+    Digest,
     Export,
     ExportReport,
     ExportRun,
@@ -251,6 +252,8 @@ class Pipeline:
     ) -> tuple[Package, LineageRecord]:
         """Judge everything, publish the manifest in the store, and record it in MLflow.
 
+        Answers the package that this evidence makes, and the record of the one that stands under its digest.
+
         Raises:
             TrackingUnavailable: MLflow does not answer. The manifest is published by then; nothing is lost.
         """
@@ -266,18 +269,25 @@ class Pipeline:
         images: Sequence[Image],
         smoke: Sequence[SmokeReport],
     ) -> Package:
-        """The first half of `register`: judge everything, and publish the manifest in the store."""
+        """The first half of `register`: judge everything, and publish the manifest in the store.
+
+        What was decided before stands when this run could not decide it again (no engine, a busy machine): a package
+        that passed or failed is not replaced by an inconclusive one of the same inputs.
+        """
         package = assemble(spec, artifact, exports, parity, images, smoke)
-        self.store.put_result("package", package.digest, package.model_dump_json())
+        if package.verdict is not Verdict.INCONCLUSIVE or self._decided(package.digest) is None:
+            self.store.put_result("package", package.digest, package.model_dump_json())
         return package
 
     def record(self, package: Package, spec: ModelSpec) -> LineageRecord:
-        """The second half of `register`: a published package into MLflow.
+        """The second half of `register`: what stands under the package's digest into MLflow.
 
         Raises:
             TrackingUnavailable: MLflow does not answer.
         """
         from tasks.lineage import record
+
+        package = self._decided(package.digest) or package
 
         started = time.monotonic()
         self._tell(Event(Moment.STARTED, "register", spec.name))
@@ -304,14 +314,17 @@ class Pipeline:
         earlier = self._memory.recall(IngestRun, "ingest", key)
         if earlier is None:
             return None
-        text = self.store.get_result("package", digest_of(package_inputs(spec, earlier.result)))
+        package = self._decided(digest_of(package_inputs(spec, earlier.result)))
+        return package if package is not None and reuse.is_whole(package, self.store) else None
+
+    def _decided(self, digest: Digest) -> Package | None:
+        """The package that stands under a digest, if it passed or failed."""
+        text = self.store.get_result("package", digest)
         try:
             package = None if text is None else Package.model_validate_json(text)
         except ValidationError:  # another version of Slipway wrote it in another form
             return None
-        if package is None or package.verdict is Verdict.INCONCLUSIVE or not reuse.is_whole(package, self.store):
-            return None
-        return package
+        return None if package is None or package.verdict is Verdict.INCONCLUSIVE else package
 
     def run(self, spec: ModelSpec) -> Runs:
         """Every stage up to smoke, in one process. What stops one format stops no other; data that does not hold stops

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from pydantic import BaseModel
 
 from serving.contract import PackagedFile
 from tasks.contracts import Artifact, DataReport, Digest, Export, Owner, Report, Verdict, digest_of
+from tasks.export.compiler import compiler_version
+from tasks.export.formats import FORMATS
 from tasks.spec import ModelSpec
 from tasks.store import Store
 
@@ -29,12 +31,25 @@ _CONTRACTS = ("tasks/contracts.py", "tasks/spec.py", "docker/serving/contract.py
 _SOURCES = ("tasks/ingest", "tasks/lineage/origin.py", "tasks/expectations")
 _LOCKS = ("tasks/image/runtimes.py", "docker/runtimes")
 _ENGINE = ("tasks/image/engine.py", "tasks/image/docker_engine.py")
+#: How exporters trace a model: parity does it again to look inside (`tasks.parity.divergence`).
+_INSIDE = tuple(
+    f"tasks/export/{name}.py"
+    for name in (
+        "__init__",
+        "conversion",
+        "sizes",
+        "tf_function",
+        "torch_capture",
+        "torch_diagnosis",
+        "torch_recurrent",
+    )
+)
 
 #: Stage → the code that decides its results.
 CODE: Mapping[str, tuple[str, ...]] = {
     "ingest": (*_CONTRACTS, *_SOURCES),
     "export": (*_CONTRACTS, *_SOURCES, "tasks/export", "docker/serving/runners", *_LOCKS),
-    "parity": (*_CONTRACTS, *_SOURCES, "tasks/parity", "tasks/figures.py", "docker/serving"),
+    "parity": (*_CONTRACTS, *_SOURCES, "tasks/parity", *_INSIDE, "tasks/figures.py", "docker/serving"),
     "image": (*_CONTRACTS, "tasks/image", "docker/serving", "docker/runtimes", "docker/base"),
     "smoke": (*_CONTRACTS, "tasks/smoke", *_ENGINE, "docker/serving"),
 }
@@ -47,7 +62,7 @@ _CONVERTING = ("jax", "jaxlib", "onnx-ir", "onnxscript", "skl2onnx", "tf2onnx", 
 LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "ingest": (*_LOADING, *_EXPECTING, "pyarrow"),
     "export": (*_LOADING, *_CONVERTING),
-    "parity": (*_LOADING, *_EXPECTING, "pyarrow"),
+    "parity": (*_LOADING, *_EXPECTING, "pyarrow", "onnx-ir", "onnxscript"),
     "image": (),  # what is in an image is pinned by the locks in docker/runtimes
     "smoke": (),
 }
@@ -58,9 +73,13 @@ def stage_key(stage: str, inputs: Mapping[str, Any]) -> Digest:
     return digest_of({"stage": stage, "code": code_digest(stage), "libraries": versions(stage), "inputs": dict(inputs)})
 
 
-def pipeline_digest() -> Digest:
-    """Identity of all of Slipway that decides what a package is: code, libraries, the runtimes' locks, the base."""
-    return digest_of({stage: [code_digest(stage), versions(stage)] for stage in CODE})
+def pipeline_digest(formats: Iterable[str] = ()) -> Digest:
+    """Identity of all of Slipway that decides what a package is: code, libraries, the runtimes' locks, the base; and
+    the compiler, where one of `formats` is compiled."""
+    parts: dict[str, Any] = {stage: [code_digest(stage), versions(stage)] for stage in CODE}
+    if any(FORMATS[name].is_compiled for name in formats):
+        parts["compiler"] = compiler_version()
+    return digest_of(parts)
 
 
 @functools.cache
@@ -110,12 +129,17 @@ def ingest_inputs(spec: ModelSpec, fingerprint: Digest) -> dict[str, Any]:
 
 
 def export_inputs(spec: ModelSpec, artifact: Artifact, format: str) -> dict[str, Any]:
-    """The model and its signature. Neither the evaluation data nor how the model will be served."""
-    return {
+    """The model, its signature and what there is a choice in. Neither the evaluation data nor how it will be served."""
+    inputs: dict[str, Any] = {
         "artifact": artifact_digest(artifact),
         "format": format,
         "signature": _plain(spec, "inputs", "outputs", "dynamic", "preprocess"),
     }
+    if FORMATS[format].is_onnx:
+        inputs["external_data"] = spec.export.external_data
+    if FORMATS[format].is_compiled:
+        inputs["compiler"] = compiler_version()
+    return inputs
 
 
 def parity_inputs(spec: ModelSpec, artifact: Artifact, export: Export) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from tasks.contracts import (
     Verdict,
 )
 from tasks.errors import GateBlocked
-from tasks.narrowing import narrowed
+from tasks.narrowing import narrowed, refuse_unknown
 from tasks.settings import Settings
 from tasks.spec import ModelSpec, load_spec
 
@@ -69,7 +69,9 @@ def plan() -> list[dict[str, str]]:
 
     A spec that does not hold fails here at once, with every problem by line and key. Gives the smoke cells.
     """
-    params = get_current_context()["params"]
+    context = get_current_context()
+    params = context["params"]
+    refuse_unknown(context["dag_run"].conf or {}, params)
     spec = narrowed(load_spec(absolute(params["spec"])), params["formats"] or (), params["instance_types"] or ())
     planned = Plan(spec=spec, fresh=params["fresh"])
     push(planned)

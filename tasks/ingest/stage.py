@@ -11,6 +11,7 @@ import hashlib
 from pathlib import Path
 
 from tasks.contracts import Artifact, Digest, FileTree, Verdict, digest_of
+from tasks.errors import SourceError
 from tasks.ingest.code import module_files, store_code
 from tasks.ingest.evaluation import ingest_evaluation
 from tasks.ingest.fetch import Location, identity, locate, store_tree
@@ -127,7 +128,12 @@ def _with_external_data(location: Location, files: FileTree, store: Store, work:
     path = fetch_tree(store, files, work / "model") / location.name
     stored = list(files.files)
     for name in external_files(path):
-        [data] = store_tree(location.beside(name), store).files
+        beside = location.beside(name)
+        if not beside.exists():
+            raise SourceError(
+                f"{location.uri}: its tensors lie in {name}, which is not there; copy it beside the model"
+            )
+        [data] = store_tree(beside, store).files
         stored.append(type(data)(path=name, digest=data.digest, size_bytes=data.size_bytes))
     return FileTree(files=tuple(sorted(stored, key=lambda file: file.path)))
 

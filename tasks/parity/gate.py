@@ -1,16 +1,17 @@
 """The parity gate: one export against its source model → `ParityReport`, golden samples and a page for people.
 
 Fetches both models and the evaluation data from the store, lets `tasks.parity.confrontation` judge, and stores what
-came X worst of the findings and of the table, and `inconclusive` where nothing was compared.
+came out. The verdict is the worst of the findings and of the table, and `inconclusive` where nothing was compared.
 """
 
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 from serving.contract import PackagedFile
-from tasks.contracts import Artifact, Export, FileTree, ParityReport, Verdict
+from tasks.contracts import Artifact, Export, ParityReport, Verdict
 from tasks.expectations.data_docs import build
 from tasks.expectations.parity_table import disagreement, tables
 from tasks.expectations.validation import Checked
@@ -18,6 +19,7 @@ from tasks.expectations.validation import check as hold
 from tasks.ingest import load_evaluation, load_source
 from tasks.parity import page
 from tasks.parity.confrontation import Judgement, confront
+from tasks.parity.divergence.report import divergence_of, told
 from tasks.parity.golden import golden_bytes, golden_rows
 from tasks.parity.reproduction import reproduction
 from tasks.spec import ModelSpec
@@ -31,24 +33,28 @@ def check(spec: ModelSpec, artifact: Artifact, export: Export, store: Store, wor
         BadInput: the source or the evaluation data cannot be used at all.
         PlatformError: the store does not answer, or its bytes were altered.
     """
+    source, path = load_source(artifact, store, work), fetch_tree(store, export.files, work / "export") / export.root
     judgement = confront(
         spec,
-        load_source(artifact, store, work),
+        source,
         artifact.loader,
         load_evaluation(artifact, store, work),
         export.runtime,
-        fetch_tree(store, export.files, work / "export") / export.root,
+        path,
         work,
         artifact.evaluation.file.digest,
     )
+    divergence = divergence_of(spec, artifact, source, export, judgement, path, work)
+    judgement = replace(judgement, findings=told(judgement.findings, divergence))
     checked = _checked(spec, judgement)
     report = _report(export, judgement, checked, None if not judgement.outputs else _golden(spec, judgement, store))
-    evidence: dict[str, FileTree | None] = {"reproduction": None, "docs": None}
+    docs = None
     if checked is not None:
-        evidence["docs"] = build(checked, f"{spec.name} as {export.format}: parity", store, work / "data_docs")
+        docs = build(checked, f"{spec.name} as {export.format}: parity", store, work / "data_docs")
+    reproduced = None
     if judgement.case is not None:
-        evidence["reproduction"] = reproduction(judgement.case, report, export, spec.signature, store)
-    report = report.model_copy(update=evidence)
+        reproduced = reproduction(judgement.case, report, export, spec.signature, store)
+    report = report.model_copy(update={"divergence": divergence, "docs": docs, "reproduction": reproduced})
     document = page.render(report, page.Evidence(spec, artifact, export, judgement))
     return report.model_copy(update={"html": _stored(f"parity-{export.format}.html", document.encode(), store)})
 
