@@ -12,6 +12,7 @@ from pathlib import Path
 from serving.contract import PackagedFile
 from tasks.contracts import Artifact, Export, ParityReport, Verdict
 from tasks.ingest import load_evaluation, load_source
+from tasks.ingest.metric_code import load_metrics
 from tasks.parity import page
 from tasks.parity.confrontation import Judgement, confront
 from tasks.parity.golden import golden_bytes, golden_rows
@@ -35,6 +36,7 @@ def check(spec: ModelSpec, artifact: Artifact, export: Export, store: Store, wor
         fetch_tree(store, export.files, work / "export") / export.root,
         work,
         artifact.evaluation.file.digest,
+        load_metrics(spec.evaluation, artifact.evaluation, store, work),
     )
     report = _report(export, judgement, None if not judgement.outputs else _golden(spec, judgement, store))
     document = page.render(report, page.Evidence(spec, artifact, export, judgement))
@@ -53,6 +55,8 @@ def _report(export: Export, judgement: Judgement, golden: PackagedFile | None) -
         batch_sizes=judgement.sizes.sizes,
         outputs=judgement.outputs,
         metrics=judgement.metrics,
+        classes=judgement.classes,
+        calibration=judgement.calibration,
         golden=golden,
     )
 

@@ -137,7 +137,7 @@ def codes(report: ParityReport | Judgement) -> list[str]:
 def confronted(
     source: SourceModel, loader: str, signature: Signature, evaluation: Arrays, runtime: str, path: Path, work: Path
 ) -> Judgement:
-    """What the gate says of an export of a source that is loaded already; the metric allows everything."""
+    """What the gate says of an export of a source that is loaded already; the metric allows any finite loss."""
     spec = samples.spec(
         inputs=signature.inputs,
         outputs=signature.outputs,

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from serving.contract import DType, TensorSpec
-from tasks.parity.metrics import METRICS, Direction, Reading
+from tasks.parity.metrics import METRICS
+from tasks.parity.reading import Reading
+from tasks.spec import Direction
 
 LOGITS = np.array([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [1.0, 0.0, 2.0], [5.0, 4.0, 0.0]], dtype=np.float32)
 LABELS = np.array([0, 1, 2, 1])
