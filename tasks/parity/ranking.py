@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.parity.noninferiority import Floats
 from tasks.parity.reading import Undefined, as_numbers
 
 
-def ndcg_by_query(
-    answers: NDArray[Any], labels: NDArray[Any], queries: NDArray[Any] | None, k: int | None
-) -> NDArray[np.float64]:
+def ndcg_by_query(answers: NDArray[Any], labels: NDArray[Any], queries: NDArray[Any] | None, k: int | None) -> Floats:
     """NDCG of each query that has something relevant, of its first `k` ranks or of all; in the order of their names.
 
     Raises:
@@ -33,27 +32,40 @@ def ndcg_by_query(
     if queries is None:
         if scores.shape[1] == 1:
             raise Undefined("each row holds one score, so rows are ranked within a query: name its column as `group`")
-        pairs = list(zip(scores, grades, strict=True))
+        found = _ndcg(scores, grades, k)
     else:
         if scores.shape[1] != 1 or len(queries) != len(scores):
             raise Undefined("with a group, each row is one item: one score and one label")
-        _, place = np.unique(queries, return_inverse=True)
-        order = np.argsort(place, kind="stable")
-        cuts = np.flatnonzero(np.diff(place[order])) + 1
-        pairs = list(zip(np.split(scores[order, 0], cuts), np.split(grades[order, 0], cuts), strict=True))
-    found = [_ndcg(score, grade, k) for score, grade in pairs if np.any(grade > 0)]
-    if not found:
+        found = _by_group(scores[:, 0], grades[:, 0], queries, k)
+    judged = found[~np.isnan(found)]
+    if not len(judged):
         raise Undefined("no query has anything relevant: every label is 0")
-    return np.array(found)
+    return judged
 
 
-def _ndcg(scores: NDArray[np.float64], grades: NDArray[np.float64], k: int | None) -> float:
-    discounts = 1 / np.log2(np.arange(2, len(scores) + 2))
-    discounts[k if k is not None else len(scores) :] = 0
-    ideal = float(np.sort(grades)[::-1] @ discounts)
-    order = np.argsort(-scores, kind="stable")
-    ranked, gains = scores[order], grades[order]
-    starts = np.flatnonzero(np.append(True, np.diff(ranked) != 0))
-    sizes = np.diff(np.append(starts, len(ranked)))
-    shared = np.add.reduceat(discounts, starts) / sizes
-    return float(np.add.reduceat(gains, starts) @ shared / ideal)
+def _by_group(scores: Floats, grades: Floats, queries: NDArray[Any], k: int | None) -> Floats:
+    """Queries of one length make a table; there are far fewer lengths than queries."""
+    _, place, sizes = np.unique(queries, return_inverse=True, return_counts=True)
+    order = np.argsort(place, kind="stable")
+    starts = np.cumsum(sizes) - sizes
+    found = np.empty(len(sizes))
+    for size in np.unique(sizes):
+        alike = np.flatnonzero(sizes == size)
+        rows = order[starts[alike][:, None] + np.arange(size)]
+        found[alike] = _ndcg(scores[rows], grades[rows], k)
+    return found
+
+
+def _ndcg(scores: Floats, grades: Floats, k: int | None) -> Floats:
+    """Of each row of a table of queries × items; NaN where nothing is relevant."""
+    discounts = 1 / np.log2(np.arange(2, scores.shape[1] + 2))
+    discounts[len(discounts) if k is None else k :] = 0
+    ideal = np.sort(grades, axis=1)[:, ::-1] @ discounts
+    order = np.argsort(-scores, axis=1, kind="stable")
+    ranked, gains = np.take_along_axis(scores, order, axis=1), np.take_along_axis(grades, order, axis=1)
+    gained = gains @ discounts
+    for row in np.flatnonzero((np.diff(ranked, axis=1) == 0).any(axis=1)):
+        starts = np.flatnonzero(np.append(True, np.diff(ranked[row]) != 0))
+        shared = np.add.reduceat(discounts, starts) / np.diff(np.append(starts, len(discounts)))
+        gained[row] = np.add.reduceat(gains[row], starts) @ shared
+    return np.divide(gained, ideal, out=np.full(len(ideal), np.nan), where=ideal > 0)

@@ -178,7 +178,7 @@ BAD_VALUES = [
     ("label: label,", "label: label, group: query,", 18, "evaluation.metrics.0.group", ["ranks nothing"]),
     ("name: accuracy", "name: ndcg, group: query", 18, "evaluation.metrics.0.group", ["each row is a query"]),
     ("label: label,", "label: label, direction: higher,", 18, "evaluation.metrics.0.direction", ["accuracy knows"]),
-    ("name: accuracy", "name: p, callable: model:build, direction: up", 18, "evaluation.metrics.0.direction", ["higher, lower"]),
+    ("name: accuracy", "name: p, callable: model:build, direction: x", 18, "evaluation.metrics.0.direction", ["lower"]),
     ("name: accuracy", "name: p, callable: model:build", 18, "evaluation.metrics.0.direction", ["is missing"]),
     ("name: accuracy", "name: p, callable: metric:p", 18, "evaluation.metrics.0.callable", ["no module metric"]),
     ("name: accuracy", "name: p, callable: model:bild", 18, "evaluation.metrics.0.callable", ["did you mean build?"]),
