@@ -71,7 +71,7 @@ def import_callable(code: Path, entrypoint: str) -> Callable[..., Any]:
     """
     found = _in_own_modules(code, entrypoint, lambda function: function)
     if not callable(found):
-        raise SourceError(f"{entrypoint} is a {type(found).__name__}; expected a function")
+        raise SourceError(f"{entrypoint}: expected a function, found a value of type {type(found).__name__}")
     return cast(Callable[..., Any], found)
 
 

@@ -68,4 +68,4 @@ def _ndcg(scores: Floats, grades: Floats, k: int | None) -> Floats:
         starts = np.flatnonzero(np.append(True, np.diff(ranked[row]) != 0))
         shared = np.add.reduceat(discounts, starts) / np.diff(np.append(starts, len(discounts)))
         gained[row] = np.add.reduceat(gains[row], starts) @ shared
-    return np.divide(gained, ideal, out=np.full(len(ideal), np.nan), where=ideal > 0)
+    return np.asarray(np.divide(gained, ideal, out=np.full(len(ideal), np.nan), where=ideal > 0))
