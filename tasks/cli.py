@@ -183,6 +183,50 @@ def status(
 
 
 @app.command()
+def reproduce(
+    package: Annotated[
+        str, typer.Argument(metavar="PACKAGE", help="A package's digest (or its first digits), or a model's name.")
+    ],
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where to write it; a folder that is not there.")],
+    format: Annotated[str | None, typer.Option(metavar="F", help="Which format, where several failed.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Fetch the folder that reproduces a failed comparison: inputs, both answers, the export and a script.
+
+    It needs the format's runtime and NumPy, nothing of Slipway. A model's name stands for its newest package.
+    """
+    from tasks.lineage import packages
+    from tasks.settings import Settings
+    from tasks.store import fetch_tree, open_store
+
+    with _session(as_json, debug) as (session, _):
+        store = open_store(Settings.from_environment().store_uri)
+        known = [item.package for item in packages(store)]
+        first = f"sha256:{package.removeprefix('sha256:')}"
+        named = [each for each in known if each.name == package]
+        named += [each for each in known if len(first) >= len("sha256:123456") and each.digest.startswith(first)]
+        made = named[0] if named else None
+        if made is None:
+            raise BadInput(_unknown_model(package, sorted({each.name for each in known})))
+        trees = {each.format: each.reproduction for each in made.parity if each.reproduction is not None}
+        if not trees or (format is not None and format not in trees):
+            raise BadInput(
+                f"{made.name}: nothing to reproduce{'' if format is None else f' of {format}'}; "
+                f"formats whose failure can be reproduced: {', '.join(trees) or 'none'}"
+            )
+        if format is None and len(trees) > 1:
+            raise BadInput(f"{made.name}: several formats failed: choose one with --format: {', '.join(trees)}")
+        chosen = format or next(iter(trees))
+        if to.exists():
+            raise BadInput(f"{to} is already there: give a folder that is not")
+        fetch_tree(store, trees[chosen], to)
+        session.document({"package": made.digest, "format": chosen, "folder": str(to)})
+        session.result(f"{to}: run `python {to / 'reproduce.py'}`; {to / 'README.md'} says what should be seen")
+    return 0
+
+
+@app.command()
 def lineage(
     digest: Annotated[
         str,
@@ -293,7 +337,8 @@ def _existing(path: Path) -> Path:
     """The spec's path; a folder stands for the model.yaml in it."""
     spec = path / "model.yaml" if path.is_dir() else path
     if not spec.is_file():
-        raise BadInput(f"{path}: there is no such file: give the path of a model.yaml")
+        what = f"there is no {spec.name} in this folder" if path.is_dir() else "there is no such file"
+        raise BadInput(f"{path}: {what}: give the path of a model.yaml")
     return spec
 
 
@@ -305,7 +350,13 @@ def _unknown_model(name: str, known: list[str]) -> str:
     import difflib
 
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known)) or 'none yet'}"
+    hint = (
+        f"did you mean {near[0]}?"
+        if near
+        else f"known are {', '.join(sorted(known))}"
+        if known
+        else "nothing is packaged yet"
+    )
     return f"no package of a model {name!r} is known: {hint}"
 
 
@@ -314,7 +365,7 @@ def _show_package(
 ) -> None:
     from rich.text import Text
 
-    from tasks.console import finding_lines, package_lines, package_table
+    from tasks.console import finding_lines, package_lines, package_table, reproduction_lines
     from tasks.contracts import Report
 
     session.document(
@@ -339,7 +390,7 @@ def _show_package(
     session.result("", package_table([made], session.out.width), "", *package_lines(made, recorded))
     session.result(Text(f"reused {reused} of {len(runs.all)} stages" + (f"; ran {ran}" if ran and reused else "")))
     if made.findings:
-        session.result("", *finding_lines(made.findings))
+        session.result("", *finding_lines(made.findings), *reproduction_lines(made))
     for error in errors:
         session.err.print(Text(f"slipway: {error}"))
 

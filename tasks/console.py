@@ -198,6 +198,14 @@ def verification(report: ParityReport) -> Iterable[RenderableType]:
     yield from finding_lines(report.findings)
 
 
+def reproduction_lines(package: Package) -> Iterable[Text]:
+    """How to see each failed comparison again, without Slipway."""
+    for report in package.parity:
+        if report.reproduction is not None:
+            command = f"slipway reproduce {short(package.digest)} --format {report.format} --to FOLDER"
+            yield Text(f"to see {report.format} fail by itself: {command}")
+
+
 def standings(known: Sequence[Recorded], width: int) -> Iterable[RenderableType]:
     """The newest package of each model, as after packaging it."""
     yield package_table([item.package for item in known], width)

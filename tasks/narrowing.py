@@ -12,6 +12,7 @@ from tasks.errors import BadInput
 from tasks.export.formats import ALL, formats_of, named_formats
 from tasks.smoke.catalogue import instance_type
 from tasks.spec import ModelSpec
+from tasks.spec_keys import nearest
 
 
 def narrowed(spec: ModelSpec, formats: Sequence[str], instance_types: Sequence[str]) -> ModelSpec:
@@ -28,6 +29,18 @@ def narrowed(spec: ModelSpec, formats: Sequence[str], instance_types: Sequence[s
     if problems:
         raise BadInput("\n".join(problems))
     return spec.model_copy(update={"formats": chosen, "smoke": spec.smoke.model_copy(update={"instance_types": types})})
+
+
+def refuse_unknown(given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse parameters that a run was started with and does not take, which Airflow lets through.
+
+    Raises:
+        BadInput: with the nearest name of each.
+    """
+    known = tuple(known)
+    unknown = [f"{name!r}{nearest(name, known)}" for name in given if name not in known]
+    if unknown:
+        raise BadInput(f"unknown parameters: {', '.join(unknown)}; there are {', '.join(known)}")
 
 
 def _no_format(name: str, spec: ModelSpec, possible: Sequence[str]) -> str:

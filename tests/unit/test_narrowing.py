@@ -4,7 +4,7 @@ import pytest
 
 from tasks.errors import BadInput
 from tasks.export.formats import formats_of
-from tasks.narrowing import narrowed
+from tasks.narrowing import narrowed, refuse_unknown
 from tests import samples
 
 
@@ -41,3 +41,9 @@ def test_everything_that_cannot_be_is_said_at_once() -> None:
     assert "'onx': did you mean onnx?" in lines[0]
     assert "'torch-export'" in lines[1]
     assert "c5.large" in lines[2]
+
+
+def test_a_parameter_that_does_not_exist_is_refused_with_the_nearest() -> None:
+    with pytest.raises(BadInput, match="'format'; did you mean formats"):
+        refuse_unknown({"spec": "model.yaml", "format": ["onnx"]}, ("spec", "formats", "fresh"))
+    refuse_unknown({"spec": "model.yaml"}, ("spec", "formats"))

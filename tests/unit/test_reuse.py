@@ -59,7 +59,7 @@ def metrics(**changes: Any) -> EvaluationSpec:
     ("change", "stages"),
     [
         ({"evaluation": metrics(max_drop=0.5)}, {"parity", "package"}),
-        ({"evaluation": metrics(name="f1")}, {"parity", "package"}),
+        ({"evaluation": metrics(name="f1")}, {"ingest", "parity", "package"}),
         ({"evaluation": metrics(label="other")}, {"ingest", "parity", "package"}),
         ({"owner": "other@example.com"}, {"package"}),
         ({"release": ReleaseSpec(bake="5m")}, {"package"}),
@@ -100,7 +100,7 @@ def test_a_changed_artifact_changes_the_keys_of_what_follows_from_it(
 
 
 def evaluation(store: LocalStore, name: str) -> EvaluationData:
-    return EvaluationData(file=samples.stored(store, name), rows=100, columns=("label", "pixels"))
+    return samples.evaluation(store, name)
 
 
 def test_only_onnx_exports_follow_from_where_weights_lie(store: LocalStore) -> None:
@@ -292,7 +292,9 @@ def test_what_is_no_report_is_repeatable(store: LocalStore) -> None:
 
 def test_a_packages_files_are_all_that_it_refers_to(store: LocalStore) -> None:
     found = {file.path for file in files_of(samples.package(store))}
-    assert found == {"digits.keras", "eval.npz", "model.onnx", "model.savedmodel", "golden.npz", "report.html"}
+    assert found == {"digits.keras", "eval.npz", "model.onnx", "model.savedmodel", "golden.npz", "report.html"} | {
+        "index.html"
+    }
 
 
 def test_a_result_is_whole_only_with_every_object(store: LocalStore) -> None:
