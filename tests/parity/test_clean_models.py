@@ -19,6 +19,7 @@ PAIRS = [
     ("cnn", "onnx"),
     ("cnn", "savedmodel"),
     ("cnn", "torch-export"),
+    ("cnn", "torch-aoti"),
     ("transformer", "onnx"),
     ("program", "onnx"),
     ("keras_two", "onnx"),
