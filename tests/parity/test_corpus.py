@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.parity.conftest import codes
@@ -11,8 +13,10 @@ from tests.parity.corpus.table import FAULTS
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    return Corpus(tmp_path_factory.mktemp("corpus"))
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
+    found = Corpus(tmp_path_factory.mktemp("corpus"))
+    yield found
+    found.close()
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)

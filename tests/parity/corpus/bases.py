@@ -5,6 +5,7 @@ Exports are made by Slipway's own exporters, once a session, and judged by the r
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,9 +45,9 @@ class Base:
             from tasks.ingest.torch_predict import TorchModel
 
             return TorchModel(native, native, self.signature), "torch-state-dict"
-        from tasks.ingest.keras_model import KerasModel
+        from tests.parity.corpus.remembered import RememberedKeras
 
-        return KerasModel(native, self.signature), "keras"
+        return RememberedKeras(native, self.signature), "keras"
 
 
 def _images(generator: np.random.Generator) -> Arrays:
@@ -189,6 +190,27 @@ class Corpus:
         rows = entry.rows(np.random.default_rng(0))
         runtime, work = FORMATS[format].runtime, self._folder()
         return confronted(source, loader, entry.signature, rows, runtime, path, work, self.workers)
+
+    @property
+    def can_locate(self) -> bool:
+        """Whether this gate says where an export diverges."""
+        return importlib.util.find_spec("tasks.parity.divergence") is not None
+
+    def diverging_layer(self, fault: Fault, judgement: Judgement, path: Path) -> str | None:
+        """The source's module that is named as the first to diverge, on the rows that the gate would take."""
+        if not self.can_locate:
+            return None
+        from tasks.parity.divergence import locate
+        from tasks.parity.divergence.report import rows_to_look_at
+
+        (source, loader), entry = self.source(fault.base), BASES[fault.base]
+        inputs = rows_to_look_at(judgement, entry.signature)
+        found = locate(source, loader, entry.signature, path, inputs, self._folder())
+        return found.first.module if found is not None and found.first is not None else None
+
+    def close(self) -> None:
+        """End the workers' process."""
+        self.workers.close()
 
     def _folder(self) -> Path:
         self.asked += 1

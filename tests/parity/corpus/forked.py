@@ -61,8 +61,9 @@ def main() -> None:
 
     import serving.runners.onnx
     import serving.runners.tensorflow
-    import serving.runners.torch  # noqa: F401
+    import serving.runners.torch
 
+    serving.runners.tensorflow._library()
     answers = os.fdopen(os.dup(1), "w")
     while folder := sys.stdin.readline().strip():
         log = sys.stdin.readline().strip()

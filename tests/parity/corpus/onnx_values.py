@@ -380,8 +380,7 @@ FAULTS = (
            "PARITY_BATCH_DEPENDENT"),
     _fault("training-batch-norm", "tabular", "BatchNorm normalises over the batch", training_norm, "norm",
            "PARITY_BATCH_DEPENDENT", DIFFERS),
-    _fault("active-dropout", "tabular", "dropout is active", active_dropout, "norm", "PARITY_NOT_DETERMINISTIC",
-           DIFFERS),
-    _fault("noise", "vision", "noise of 1e-4 is added", noise, "activation", "PARITY_NOT_DETERMINISTIC"),
+    _fault("active-dropout", "tabular", "dropout is active", active_dropout, "", "PARITY_NOT_DETERMINISTIC", DIFFERS),
+    _fault("noise", "vision", "noise of 1e-4 is added", noise, "", "PARITY_NOT_DETERMINISTIC"),
 )
 # fmt: on

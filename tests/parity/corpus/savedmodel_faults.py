@@ -43,7 +43,7 @@ def exported(
         change(model)
         function, names = keras_function(model, good.signature), [tensor.name for tensor in good.signature.inputs]
         saved = module()
-        saved.model = model
+        saved.kept = [variable.value for variable in model.variables]  # what is not tracked is not saved
 
         def serve(*given: Any) -> Tensors:
             taken = inputs({spec.name: tensor for spec, tensor in zip(taken_specs, given, strict=True)})

@@ -6,6 +6,7 @@ import inspect
 import json
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from serving.contract import DimRange, Signature
+from serving.contract import DimRange, DType, Signature
 from tasks.export.sizes import sample_inputs, tracing_sizes
 from tests.parity.corpus.fault import Fault, Good
 from tests.parity.corpus.onnx_graph import flip
@@ -179,7 +180,7 @@ def frozen(name: str, size: int) -> Callable[[Signature], Signature]:
     def fix(signature: Signature) -> Signature:
         def shapes(tensors: Any) -> Any:
             return tuple(
-                type(tensor)(tensor.name, tensor.dtype, tuple(size if axis == name else axis for axis in tensor.shape))
+                replace_fields(tensor, shape=tuple(size if axis == name else axis for axis in tensor.shape))
                 for tensor in tensors
             )
 
@@ -187,6 +188,12 @@ def frozen(name: str, size: int) -> Callable[[Signature], Signature]:
         return Signature(shapes(signature.inputs), shapes(signature.outputs), dynamic or {"unused": DimRange(1, 2)})
 
     return fix
+
+
+def narrow_tokens(signature: Signature) -> Signature:
+    """The signature with int32 tokens."""
+    tokens, *others = signature.inputs
+    return replace_fields(signature, inputs=(replace_fields(tokens, dtype=DType.INT32), *others))
 
 
 def truncated(good: Good, folder: Path) -> Path:
@@ -237,6 +244,8 @@ FAULTS = (
            "PARITY_DTYPE"),
     _fault("output-int32", "tabular", "int32 where int64 is declared",
            wrapped(answers=lambda f, s, t, a, v: (f, s, t, a.int(), v)), "PARITY_DTYPE"),
+    Fault("input-int32", "torch-export", "encoder", "the tokens are taken as int32 where int64 is declared",
+          exported(lambda module: None, narrow_tokens), "PARITY_INPUT_DTYPE"),
     _fault("column-flattened", "tabular", "[n] where the source gives [n, 1]: it broadcasts",
            wrapped(answers=lambda f, s, t, a, v: (f, s.squeeze(1), t, a, v)), "PARITY_SHAPE"),
     _fault("flat-made-a-column", "tabular", "[n, 1] where the source gives [n]: it broadcasts",
