@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from tasks import reuse
 from tasks.contracts import (
+    Artifact,
     Digest,
     ExportRun,
     Image,
@@ -130,4 +131,5 @@ class Memory:
 
 
 def _verdict(result: Any) -> Verdict | None:
-    return result.verdict if isinstance(result, Report) else None
+    report = result.evaluation.quality if isinstance(result, Artifact) else result
+    return report.verdict if isinstance(report, Report) else None

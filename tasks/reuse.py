@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from serving.contract import PackagedFile
-from tasks.contracts import Artifact, Digest, Export, Owner, Report, Verdict, digest_of
+from tasks.contracts import Artifact, DataReport, Digest, Export, Owner, Report, Verdict, digest_of
+from tasks.export.compiler import compiler_version
+from tasks.export.formats import FORMATS
 from tasks.spec import ModelSpec
 from tasks.store import Store
 
@@ -26,27 +28,41 @@ _ROOT = Path(__file__).parents[1]
 
 _CONTRACTS = ("tasks/contracts.py", "tasks/spec.py", "docker/serving/contract.py", "docker/serving/preprocess.py")
 
-_SOURCES = ("tasks/ingest", "tasks/lineage/origin.py")
+_SOURCES = ("tasks/ingest", "tasks/lineage/origin.py", "tasks/expectations")
 _LOCKS = ("tasks/image/runtimes.py", "docker/runtimes")
 _ENGINE = ("tasks/image/engine.py", "tasks/image/docker_engine.py")
+#: How exporters trace a model: parity does it again to look inside (`tasks.parity.divergence`).
+_INSIDE = tuple(
+    f"tasks/export/{name}.py"
+    for name in (
+        "__init__",
+        "conversion",
+        "sizes",
+        "tf_function",
+        "torch_capture",
+        "torch_diagnosis",
+        "torch_recurrent",
+    )
+)
 
 #: Stage → the code that decides its results.
 CODE: Mapping[str, tuple[str, ...]] = {
     "ingest": (*_CONTRACTS, *_SOURCES),
     "export": (*_CONTRACTS, *_SOURCES, "tasks/export", "docker/serving/runners", *_LOCKS),
-    "parity": (*_CONTRACTS, *_SOURCES, "tasks/parity", "tasks/figures.py", "docker/serving"),
+    "parity": (*_CONTRACTS, *_SOURCES, "tasks/parity", *_INSIDE, "tasks/figures.py", "docker/serving"),
     "image": (*_CONTRACTS, "tasks/image", "docker/serving", "docker/runtimes", "docker/base"),
     "smoke": (*_CONTRACTS, "tasks/smoke", *_ENGINE, "docker/serving"),
 }
 
 _LOADING = ("keras", "numpy", "onnx", "onnxruntime", "scikit-learn", "skops", "tensorflow-cpu", "torch")
+_EXPECTING = ("great-expectations", "pandas")
 _CONVERTING = ("jax", "jaxlib", "onnx-ir", "onnxscript", "skl2onnx", "tf2onnx", "torchax")
 
 #: Stage → the distributions whose versions decide its results.
 LIBRARIES: Mapping[str, tuple[str, ...]] = {
-    "ingest": (*_LOADING, "pyarrow"),
+    "ingest": (*_LOADING, *_EXPECTING, "pyarrow"),
     "export": (*_LOADING, *_CONVERTING),
-    "parity": (*_LOADING, "pyarrow"),
+    "parity": (*_LOADING, *_EXPECTING, "pyarrow", "onnx-ir", "onnxscript"),
     "image": (),  # what is in an image is pinned by the locks in docker/runtimes
     "smoke": (),
 }
@@ -57,9 +73,13 @@ def stage_key(stage: str, inputs: Mapping[str, Any]) -> Digest:
     return digest_of({"stage": stage, "code": code_digest(stage), "libraries": versions(stage), "inputs": dict(inputs)})
 
 
-def pipeline_digest() -> Digest:
-    """Identity of all of Slipway that decides what a package is: code, libraries, the runtimes' locks, the base."""
-    return digest_of({stage: [code_digest(stage), versions(stage)] for stage in CODE})
+def pipeline_digest(formats: Iterable[str] = ()) -> Digest:
+    """Identity of all of Slipway that decides what a package is: code, libraries, the runtimes' locks, the base; and
+    the compiler, where one of `formats` is compiled."""
+    parts: dict[str, Any] = {stage: [code_digest(stage), versions(stage)] for stage in CODE}
+    if any(FORMATS[name].is_compiled for name in formats):
+        parts["compiler"] = compiler_version()
+    return digest_of(parts)
 
 
 @functools.cache
@@ -104,17 +124,22 @@ def ingest_inputs(spec: ModelSpec, fingerprint: Digest) -> dict[str, Any]:
         "source": spec.source,
         "signature": _plain(spec, "inputs", "outputs", "dynamic", "preprocess"),
         "evaluation": spec.evaluation.data,
-        "columns": sorted([metric.label, metric.output] for metric in spec.evaluation.metrics),
+        "columns": sorted([metric.name, metric.label, metric.output] for metric in spec.evaluation.metrics),
     }
 
 
 def export_inputs(spec: ModelSpec, artifact: Artifact, format: str) -> dict[str, Any]:
-    """The model and its signature. Neither the evaluation data nor how the model will be served."""
-    return {
+    """The model, its signature and what there is a choice in. Neither the evaluation data nor how it will be served."""
+    inputs: dict[str, Any] = {
         "artifact": artifact_digest(artifact),
         "format": format,
         "signature": _plain(spec, "inputs", "outputs", "dynamic", "preprocess"),
     }
+    if FORMATS[format].is_onnx:
+        inputs["external_data"] = spec.export.external_data
+    if FORMATS[format].is_compiled:
+        inputs["compiler"] = compiler_version()
+    return inputs
 
 
 def parity_inputs(spec: ModelSpec, artifact: Artifact, export: Export) -> dict[str, Any]:
@@ -149,14 +174,16 @@ def is_repeatable(stage: str, result: BaseModel) -> bool:
     """Whether the same inputs would give the same result again, so that it may be remembered.
 
     Converters and comparisons are deterministic, so their refusals stand. What was measured on a running container
-    stands only when it passed, and what was inconclusive, or the platform's fault, may heal.
+    stands only when it passed, and what was inconclusive, or the platform's fault, may heal. What data does not
+    show, it will not show tomorrow either.
     """
-    if not isinstance(result, Report) or result.verdict is Verdict.PASSED:
+    report = result.evaluation.quality if isinstance(result, Artifact) else result
+    if not isinstance(report, Report) or report.verdict is Verdict.PASSED:
         return True
-    if stage == "smoke" or result.verdict is Verdict.INCONCLUSIVE:
+    if not isinstance(report, DataReport) and (stage == "smoke" or report.verdict is Verdict.INCONCLUSIVE):
         return False
     return not any(
-        finding.owner is Owner.PLATFORM and finding.verdict is not Verdict.PASSED for finding in result.findings
+        finding.owner is Owner.PLATFORM and finding.verdict is not Verdict.PASSED for finding in report.findings
     )
 
 

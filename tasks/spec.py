@@ -109,7 +109,7 @@ class ModelSpec(Contract):
     dynamic: dict[str, DimRange] = Field(default_factory=dict)
     preprocess: tuple[PreprocessStep, ...] = ()
     evaluation: EvaluationSpec
-    formats: tuple[str, ...] = Field(min_length=1)
+    formats: tuple[str, ...] = Field(min_length=1, description="names; `[all]` in a file was replaced by them")
     export: ExportSpec = ExportSpec()
     serving: ServingSpec = ServingSpec()
     smoke: SmokeSpec
@@ -132,6 +132,7 @@ def load_spec(path: Path) -> ModelSpec:
     Raises:
         SpecError: with every problem found, each with its line and key.
     """
+    from tasks.export.formats import named_formats
     from tasks.spec_checks import CHECKS
     from tasks.spec_document import read_document
     from tasks.spec_keys import read_keys
@@ -148,6 +149,7 @@ def load_spec(path: Path) -> ModelSpec:
         in_order = sorted(dict.fromkeys(problems), key=lambda problem: (problem.line or 0, problem.key))
         raise SpecError(str(path), tuple(in_order))
     spec = ModelSpec.model_validate_json(json.dumps({**document.data, "folder": str(folder)}))
+    spec = spec.model_copy(update={"formats": named_formats(spec.formats, spec.source.framework)})
     if draft.written("serving", "max_batch") is None:
         most = min(DEFAULT_MAX_BATCH, spec.dynamic[spec.signature.batch].max) if spec.signature.batch else 1
         spec = spec.model_copy(update={"serving": spec.serving.model_copy(update={"max_batch": most})})

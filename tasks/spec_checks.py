@@ -155,13 +155,17 @@ def metrics(draft: Draft, _folder: Path) -> Found:
 
 
 def formats(draft: Draft, _folder: Path) -> Found:
-    """Known formats that the framework can give, each once."""
-    from tasks.export.formats import FORMATS, formats_of
+    """Known formats that the framework can give, each once; or `all`, alone."""
+    from tasks.export.formats import ALL, FORMATS, formats_of
 
     framework = draft.framework
     for index, name in draft.formats.items():
-        if name not in FORMATS:
-            yield ("formats", index), f"unknown format {name!r}; there are {', '.join(FORMATS)}{nearest(name, FORMATS)}"
+        if name == ALL:
+            if len(set(draft.formats.values())) > 1:
+                yield ("formats", index), "all stands alone: every format is in it; write [all], or only names"
+        elif name not in FORMATS:
+            there = f"there are {', '.join(FORMATS)}{nearest(name, [*FORMATS, ALL])}"
+            yield ("formats", index), f"unknown format {name!r}; {there}"
         elif framework is not None and name not in formats_of(framework):
             gives = ", ".join(formats_of(framework)) or "none"
             yield ("formats", index), f"a {framework} model cannot be written as {name}; {framework} gives {gives}"
@@ -171,7 +175,11 @@ def formats(draft: Draft, _folder: Path) -> Found:
 
 def serving_format(draft: Draft, _folder: Path) -> Found:
     """`auto`, or one of the formats that are made."""
+    from tasks.export.formats import named_formats
+
     chosen, made = draft.serving_format, list(dict.fromkeys(draft.formats.values()))
+    if draft.framework is not None:
+        made = list(named_formats(made, draft.framework))
     if chosen is not None and chosen not in ("auto", *made):
         hint = nearest(chosen, ["auto", *made])
         yield ("serving", "format"), f"expected auto or one of formats ({', '.join(made)}); found {chosen!r}{hint}"

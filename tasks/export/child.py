@@ -38,14 +38,28 @@ class Attempt:
     folder: Path
 
 
-def run(artifact: Artifact, format: str, store_uri: str, work: Path, *, time_limit_s: float = TIME_LIMIT_S) -> Attempt:
+def run(
+    artifact: Artifact,
+    format: str,
+    store_uri: str,
+    work: Path,
+    *,
+    external_data: bool = False,
+    time_limit_s: float = TIME_LIMIT_S,
+) -> Attempt:
     """Export in a child process. Everything that it writes is below `work`."""
     folder, scratch = work / "files", work / "scratch"
     for path in (folder, scratch):
         path.mkdir(parents=True)
     request_file, outcome_file, log_file = work / "request.json", work / "outcome.json", work / "log.txt"
     request = Request(
-        artifact=artifact, format=format, store_uri=store_uri, folder=folder, work=scratch, parent=os.getpid()
+        artifact=artifact,
+        format=format,
+        store_uri=store_uri,
+        folder=folder,
+        work=scratch,
+        parent=os.getpid(),
+        external_data=external_data,
     )
     request_file.write_text(request.model_dump_json())
     with log_file.open("wb") as log:

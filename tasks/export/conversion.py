@@ -6,6 +6,7 @@ An exporter is one function in one module, named in `tasks.export.formats.FORMAT
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -27,6 +28,8 @@ class Conversion:
         distributions: installed distributions whose versions decide how the files behave.
         opset: the ONNX operator set of the default domain, where there is one.
         ir_version: the version of ONNX's file format, where there is one.
+        programs: further programs that decide it, with their versions.
+        needs: instruction-set extensions that the files hold, where they are compiled.
     """
 
     root: str
@@ -34,6 +37,8 @@ class Conversion:
     distributions: tuple[str, ...]
     opset: int | None = None
     ir_version: int | None = None
+    programs: Mapping[str, str] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

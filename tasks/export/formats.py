@@ -7,8 +7,11 @@ One visible table, read by spec validation and by `tasks.export.export`. Light t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+#: Alone in a list of formats: every format that the framework can give.
+ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,16 +22,24 @@ class Format:
         name: what `formats:` in a model.yaml calls it.
         runtime: which runtime image serves it: an entry of `tasks.image.RUNTIMES`.
         exporters: framework of the source → `module:function` of the exporter (`tasks.export.conversion.Exporter`).
+        is_compiled: a C++ compiler makes it (`tasks.export.compiler`). That takes so long that it is not tried only to
+            say that it would work in another's place.
     """
 
     name: str
     runtime: str
     exporters: Mapping[str, str]
+    is_compiled: bool = False
 
     @property
     def frameworks(self) -> tuple[str, ...]:
         """The frameworks (`tasks.spec.Framework`) whose models can be written in this format."""
         return tuple(self.exporters)
+
+    @property
+    def is_onnx(self) -> bool:
+        """Whether its files are ONNX: a graph, and perhaps weights beside it."""
+        return self.runtime == "onnx"
 
 
 FORMATS: dict[str, Format] = {
@@ -57,9 +68,20 @@ FORMATS: dict[str, Format] = {
         runtime="torch",
         exporters={"pytorch": "tasks.export.torch_to_torch_export:export"},
     ),
+    "torch-aoti": Format(
+        name="torch-aoti",
+        runtime="torch",
+        exporters={"pytorch": "tasks.export.torch_to_aoti:export"},
+        is_compiled=True,
+    ),
 }
 
 
 def formats_of(framework: str) -> tuple[str, ...]:
     """The formats that a model of this framework can be written in, in the table's order; empty for an unknown one."""
     return tuple(name for name, entry in FORMATS.items() if framework in entry.exporters)
+
+
+def named_formats(formats: Sequence[str], framework: str) -> tuple[str, ...]:
+    """`formats` as names of the table: `[all]` becomes those that the framework can give, the rest stays as it is."""
+    return formats_of(framework) if list(formats) == [ALL] else tuple(formats)

@@ -11,7 +11,7 @@ from tasks.contracts import Artifact, Contract, Owner
 
 
 class Request(Contract):
-    """What to export, and where everything is. `folder` is empty; `parent` is the process that waits."""
+    """What to export, how, and where everything is. `folder` is empty; `parent` is the process that waits."""
 
     artifact: Artifact
     format: str
@@ -19,6 +19,7 @@ class Request(Contract):
     folder: Path
     work: Path
     parent: int
+    external_data: bool = Field(False, description="ONNX: weights beside the graph, whatever their size")
 
 
 class Written(Contract):
@@ -30,6 +31,7 @@ class Written(Contract):
     opset: int | None
     ir_version: int | None
     versions: dict[str, str]
+    needs: tuple[str, ...] = ()
 
 
 class Refused(Contract):

@@ -38,7 +38,8 @@ def export(spec: ModelSpec, artifact: Artifact, format: str, store: Store, work:
     if format not in formats_of(artifact.framework):
         gives = ", ".join(formats_of(artifact.framework)) or "none"
         raise BadInput(f"a {artifact.framework} model cannot be written as {format!r}; it gives {gives}")
-    tried = child.run(artifact, format, store.uri, work / "export")
+    beside = spec.export.external_data and FORMATS[format].is_onnx
+    tried = child.run(artifact, format, store.uri, work / "export", external_data=beside)
     if isinstance(tried.result, Raised):
         raise _error(tried.result)
     if isinstance(tried.result, Written):
@@ -58,16 +59,20 @@ def _stored(written: Written, format: str, tried: child.Attempt, store: Store) -
         opset=written.opset,
         ir_version=written.ir_version,
         versions=written.versions,
+        needs=written.needs,
     )
 
 
 def _formats_that_work(
     artifact: Artifact, refused: Refused, format: str, store: Store, work: Path
 ) -> tuple[str, ...] | None:
-    """The other formats that this very model can be written in, each tried; None where they share what failed."""
+    """The other formats that this very model can be written in, each tried, save compiled ones.
+
+    None where they share what failed.
+    """
     if not refused.other_formats:
         return None
-    others = [name for name in formats_of(artifact.framework) if name != format]
+    others = [name for name in formats_of(artifact.framework) if name != format and not FORMATS[name].is_compiled]
     attempts = ((name, child.run(artifact, name, store.uri, work / f"try-{name}")) for name in others)
     return tuple(name for name, tried in attempts if isinstance(tried.result, Written))
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from tasks.contracts import Owner
 from tasks.export.conversion import Conversion, Exporter, ExportFailure, Source, reason_of
 from tasks.export.formats import FORMATS
+from tasks.export.onnx_file import put_weights_beside
 from tasks.export.outcome import Outcome, Raised, Refused, Request, Written
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -62,6 +63,8 @@ def _export(request: Request) -> Written:
     model = load_source(artifact, open_store(request.store_uri), request.work)
     source = Source(model, request.work / "source" / artifact.root)
     conversion = exporter_of(request.format, artifact.framework)(source, artifact.signature, request.folder)
+    if request.external_data:
+        put_weights_beside(request.folder / conversion.root)
     run_once(source, artifact.signature, entry.runtime, request.folder, conversion)
     return Written(
         root=conversion.root,
@@ -69,6 +72,7 @@ def _export(request: Request) -> Written:
         opset=conversion.opset,
         ir_version=conversion.ir_version,
         versions=_versions(conversion),
+        needs=conversion.needs,
     )
 
 
@@ -80,7 +84,7 @@ def exporter_of(format: str, framework: str) -> Exporter:
 
 
 def _versions(conversion: Conversion) -> dict[str, str]:
-    versions = {}
+    versions = dict(conversion.programs)
     for name in (*conversion.distributions, "numpy"):
         try:
             versions[name] = version(name)

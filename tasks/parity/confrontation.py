@@ -27,7 +27,9 @@ from tasks.contracts import Finding, MetricComparison, OutputComparison, Verdict
 from tasks.errors import EvaluationError
 from tasks.ingest.sources import SourceModel
 from tasks.parity import exported
-from tasks.parity.inputs import Batching, Pool, batching, plan, pools
+from tasks.parity.exported import AskedExport
+from tasks.parity.failing import Case, failing_case
+from tasks.parity.inputs import Batch, Batching, Pool, batching, plan, pools
 from tasks.parity.judge import edge_finding, output_findings
 from tasks.parity.judge_running import run_findings, structure_findings, unasked_findings
 from tasks.parity.outcomes import Arrays, Asked, Outcome, excuse_edges, outcomes_of
@@ -40,7 +42,10 @@ from tasks.spec import ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What was found. `outputs` is empty where the gate stopped at the source; `references` may then be short."""
+    """What was found. `outputs` is empty where the gate stopped at the source; `references` may then be short.
+
+    `planned` is how many batches of each pool the export was asked for; `case` shows what is wrong with it.
+    """
 
     sizes: Batching
     pools: tuple[Pool, ...]
@@ -49,6 +54,8 @@ class Judgement:
     outcomes: tuple[Outcome, ...] = ()
     outputs: tuple[OutputComparison, ...] = ()
     metrics: tuple[MetricComparison, ...] = ()
+    planned: tuple[int, ...] = ()
+    case: Case | None = None
 
 
 def confront(
@@ -102,6 +109,9 @@ def confront(
         outcomes, on_edge = excuse_edges(outcomes, answered, asked, references, asking, generator)
     remarks = findings
 
+    def ask_again(inputs: Arrays, batch: Batch) -> AskedExport:
+        return exported.ask(runtime, path, signature, [inputs], [batch], work / "parity-again", launch=launch)
+
     findings = structure_findings(answered.structure, signature)
     findings += run_findings(answered, asked.plan, outcomes, signature, findings)
     findings += output_findings(outcomes, signature)
@@ -118,6 +128,8 @@ def confront(
         outcomes,
         _outputs(outcomes, references, signature),
         metrics,
+        planned=tuple(sum(batch.pool == number for batch in asked.plan) for number in range(len(asked.pools))),
+        case=failing_case(answered, asked, outcomes, references, findings, ask_again),
     )
 
 

@@ -16,6 +16,7 @@ ASKED = [
     ("cnn", "onnx"),
     ("cnn", "savedmodel"),
     ("cnn", "torch-export"),
+    ("cnn", "torch-aoti"),
     ("transformer", "onnx"),
     ("recurrent", "torch-export"),
     ("program", "onnx"),

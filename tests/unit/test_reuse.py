@@ -14,7 +14,16 @@ from tasks import reuse
 from tasks.contracts import Artifact, EvaluationData, ExportReport, Owner, SmokeReport, Verdict, digest_of
 from tasks.manifest import package_inputs
 from tasks.reuse import files_of, is_repeatable, is_whole, stage_key
-from tasks.spec import EvaluationSpec, Framework, MetricSpec, ModelSpec, ReleaseSpec, ServingSpec, SourceSpec
+from tasks.spec import (
+    EvaluationSpec,
+    ExportSpec,
+    Framework,
+    MetricSpec,
+    ModelSpec,
+    ReleaseSpec,
+    ServingSpec,
+    SourceSpec,
+)
 from tasks.store import LocalStore
 from tests import samples
 
@@ -50,11 +59,12 @@ def metrics(**changes: Any) -> EvaluationSpec:
     ("change", "stages"),
     [
         ({"evaluation": metrics(max_drop=0.5)}, {"parity", "package"}),
-        ({"evaluation": metrics(name="f1")}, {"parity", "package"}),
+        ({"evaluation": metrics(name="f1")}, {"ingest", "parity", "package"}),
         ({"evaluation": metrics(label="other")}, {"ingest", "parity", "package"}),
         ({"owner": "other@example.com"}, {"package"}),
         ({"release": ReleaseSpec(bake="5m")}, {"package"}),
         ({"formats": ("onnx",)}, {"package"}),
+        ({"export": ExportSpec(external_data=True)}, {"export", "package"}),
         ({"serving": ServingSpec(p99_ms=1)}, {"package"}),
         ({"serving": ServingSpec(max_batch=8)}, {"parity", "package"}),
         ({"dynamic": {"batch": DimRange(1, 8)}}, {"ingest", "export", "parity", "package"}),
@@ -90,7 +100,27 @@ def test_a_changed_artifact_changes_the_keys_of_what_follows_from_it(
 
 
 def evaluation(store: LocalStore, name: str) -> EvaluationData:
-    return EvaluationData(file=samples.stored(store, name), rows=100, columns=("label", "pixels"))
+    return samples.evaluation(store, name)
+
+
+def test_only_onnx_exports_follow_from_where_weights_lie(store: LocalStore) -> None:
+    beside = samples.spec(export=ExportSpec(external_data=True))
+    of = [reuse.export_inputs(spec, samples.artifact(store), "savedmodel") for spec in (samples.spec(), beside)]
+    assert of[0] == of[1]
+
+
+def test_another_compiler_is_another_compiled_export_and_nothing_else(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    formats = ("onnx", "torch-aoti")
+
+    def keys() -> dict[str, Any]:
+        of = {name: reuse.export_inputs(samples.spec(), samples.artifact(store), name) for name in formats}
+        return of | {f"package of {name}": reuse.pipeline_digest([name]) for name in formats}
+
+    before = keys()
+    monkeypatch.setattr("tasks.reuse.compiler_version", lambda: "99.0")
+    assert {name for name, key in keys().items() if key != before[name]} == {"torch-aoti", "package of torch-aoti"}
 
 
 def test_comments_and_spacing_in_a_spec_do_not_matter(tmp_path: Path) -> None:
@@ -262,7 +292,9 @@ def test_what_is_no_report_is_repeatable(store: LocalStore) -> None:
 
 def test_a_packages_files_are_all_that_it_refers_to(store: LocalStore) -> None:
     found = {file.path for file in files_of(samples.package(store))}
-    assert found == {"digits.keras", "eval.npz", "model.onnx", "model.savedmodel", "golden.npz", "report.html"}
+    assert found == {"digits.keras", "eval.npz", "model.onnx", "model.savedmodel", "golden.npz", "report.html"} | {
+        "index.html"
+    }
 
 
 def test_a_result_is_whole_only_with_every_object(store: LocalStore) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from serving.contract import DimRange, DType, PreprocessStep, TensorSpec
 from tasks.errors import SpecError
+from tasks.export.formats import formats_of
 from tasks.spec import Framework, ModelSpec, load_spec
 from tasks.spec_document import dotted, parse_document
 from tasks.spec_keys import _MODELS, EXPECTED, keys_of, nearest
@@ -103,6 +104,14 @@ def test_the_optional_parts_have_defaults(folder: Path) -> None:
     assert spec.release.steps[-1] == 100
 
 
+def test_all_formats_are_those_that_the_framework_gives(folder: Path) -> None:
+    text = GOOD.replace("[onnx, savedmodel, torch-export]", "[all]").replace("format: auto", "format: savedmodel")
+    spec = load_spec(write(folder, text))
+    assert spec.formats == formats_of("pytorch")
+    named = text.replace("[all]", f"[{', '.join(formats_of('pytorch'))}]")
+    assert spec.digest == load_spec(write(folder, named)).digest
+
+
 def test_max_batch_is_never_above_the_batch_dimension_by_default(folder: Path) -> None:
     text = GOOD.replace("max_batch: 32, ", "").replace("max: 64", "max: 16")
     assert load_spec(write(folder, text)).serving.max_batch == 16
@@ -173,6 +182,9 @@ BAD_VALUES = [
     # formats
     ("[onnx, savedmodel,", "[onnx, onnxx,", 19, "formats.1", ["unknown format", "did you mean onnx?"]),
     ("[onnx, savedmodel,", "[onnx, onnx,", 19, "formats.1", ["already formats.0"]),
+    ("[onnx, savedmodel, torch-export]", "[all, onnx]", 19, "formats.0", ["all stands alone", "write [all]"]),
+    ("[onnx, savedmodel, torch-export]", "[all, all]", 19, "formats.1", ["already formats.0"]),
+    ("[onnx, savedmodel,", "[al,", 19, "formats.0", ["unknown format", "did you mean all?"]),
     ("[onnx, savedmodel, torch-export]", "[]", 19, "formats", ["an empty list"]),
     ("[onnx, savedmodel, torch-export]", "onnx", 19, "formats", ["a list", "write [onnx]"]),
     # serving

@@ -24,7 +24,7 @@ def test_every_exporter_in_the_table_exists(name: str, framework: str, path: str
 @pytest.mark.parametrize(
     ("framework", "expected"),
     [
-        ("pytorch", ("onnx", "savedmodel", "torch-export")),
+        ("pytorch", ("onnx", "savedmodel", "torch-export", "torch-aoti")),
         ("keras", ("onnx", "savedmodel")),
         ("tensorflow", ("onnx", "savedmodel")),
         ("sklearn", ("onnx",)),
