@@ -92,7 +92,7 @@ def _labels(spec: ModelSpec) -> tuple[Label, ...]:
     found: dict[str, Label] = {}
     for metric in spec.evaluation.metrics:
         output = outputs.get(metric.output)
-        is_class = metric.name in _OF_CLASSES or metric.name.startswith("top")
+        is_class = metric.callable is None and (metric.name in _OF_CLASSES or metric.name.startswith("top"))
         classes = None
         if is_class and output is not None and output.dtype.is_float:
             axis = output.shape[-1] if len(output.shape) > 1 else 1
