@@ -106,8 +106,8 @@ def test_what_passed_leaves_none(gate: Gate) -> None:
     assert gate(linear(), linear()).reproduction is None
 
 
-def test_a_metric_that_drops_without_a_wrong_value_leaves_none(gate: Gate) -> None:
-    report = gate(linear(), linear(), metrics=metric("r2", "y", 0))
+def test_a_metric_that_blocks_without_a_wrong_value_leaves_none(gate: Gate) -> None:
+    report = gate(linear(), linear(), metrics=metric("r2", "y", 1))
     assert report.verdict != "passed"
     assert report.reproduction is None
 
