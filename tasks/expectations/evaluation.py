@@ -48,7 +48,7 @@ def examine(columns: Mapping[str, NDArray[Any]], spec: ModelSpec, store: Store, 
         verdict=checked.verdict,
         findings=checked.findings,
         expectations=checked.expectations,
-        docs=build(checked, f"{spec.name}: evaluation data", store, work / "data_docs"),
+        docs=build(checked, f"{spec.name}, evaluation data", store, work / "data_docs"),
     )
 
 

@@ -71,6 +71,7 @@ def confront(
     work: Path,
     seed: str,
     own_metrics: Mapping[str, MetricFunction] | None = None,
+    launch: exported.Launch | None = None,
 ) -> Judgement:
     """Ask both models, and judge.
 
@@ -82,6 +83,7 @@ def confront(
         work: a folder for what is exchanged with the export's process; `work / "parity"` must not exist.
         seed: decides the random rows; the same seed gives the same questions.
         own_metrics: the user's functions, by the `callable` of their metrics.
+        launch: starts the export's process; see `tasks.parity.exported.ask`.
 
     Raises:
         BadInput: rows cannot be told apart, or the evaluation data has other dtypes than clients send.
@@ -107,17 +109,16 @@ def confront(
             tuple(each.inputs for each in heard),
             plan(sizes, tuple(pool.rows for pool in asked_pools)),
         )
-        answered = exported.ask(runtime, path, signature, asked.inputs, asked.plan, work / "parity")
+        answered = exported.ask(runtime, path, signature, asked.inputs, asked.plan, work / "parity", launch=launch)
         outcomes, own = outcomes_of(answered, asked, references)
         outcomes, on_edge = excuse_edges(outcomes, answered, asked, references, asking, generator)
     remarks = findings
 
     def ask_again(inputs: Arrays, batch: Batch) -> AskedExport:
-        return exported.ask(runtime, path, signature, [inputs], [batch], work / "parity-again")
+        return exported.ask(runtime, path, signature, [inputs], [batch], work / "parity-again", launch=launch)
 
     findings = structure_findings(answered.structure, signature)
-    if not findings or answered.load_error is None:  # a missing name is why the runtime refused the file
-        findings += run_findings(answered, asked.plan, outcomes, signature)
+    findings += run_findings(answered, asked.plan, outcomes, signature, findings)
     findings += output_findings(outcomes, signature)
     quality = compare_metrics(spec.evaluation, references[0].answers, own[0], evaluation, own_metrics)
     if own[0] is not None or not findings:

@@ -52,7 +52,7 @@ def check(spec: ModelSpec, artifact: Artifact, export: Export, store: Store, wor
     report = _report(export, judgement, checked, None if not judgement.outputs else _golden(spec, judgement, store))
     docs = None
     if checked is not None:
-        docs = build(checked, f"{spec.name} as {export.format}: parity", store, work / "data_docs")
+        docs = build(checked, f"{spec.name} as {export.format}, parity", store, work / "data_docs")
     reproduced = None
     if judgement.case is not None:
         reproduced = reproduction(judgement.case, report, export, spec.signature, store)

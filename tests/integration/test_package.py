@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tasks.contracts import Package, Verdict
@@ -253,6 +254,30 @@ def test_a_gate_that_fails_is_exit_code_1_and_says_whose_it_is(bench: Bench) -> 
     assert done.returncode == 1, done.stderr
     assert re.search(r"[✗?] SMOKE_\w+  onnx on c6i.large  \(for the (model|platform) team\)", done.stdout)
     assert "Traceback" not in done.stderr
+    assert bench.left_behind() == NOTHING
+
+
+def test_data_that_does_not_hold_stops_every_format_and_is_the_data_teams(bench: Bench) -> None:
+    with np.load(bench.folder / "artifacts" / "eval.npz") as data:
+        columns = dict(data)
+    columns["features"][[3, 7], 2] = np.nan
+    np.savez(bench.folder / "artifacts" / "spoiled.npz", **columns)
+    spec = bench.spec_path()
+    spec.write_text(spec.read_text().replace("eval.npz", "spoiled.npz"))
+
+    done = bench.command("package", str(spec))
+    assert done.returncode == 1, done.stderr
+    assert re.search(r"✗ ingest +test-package +failed", done.stderr)
+    assert "export" not in done.stderr
+    assert "✗ DATA_MISSING_VALUES  (for the data team)" in done.stdout
+    assert "row 3 (features: missing 1" in done.stdout
+
+    document = json.loads(bench.command("package", str(spec), "--json").stdout)
+    assert [(stage["stage"], stage["verdict"], stage["reused"]) for stage in document["stages"]] == [
+        ("ingest", "failed", True)
+    ]
+    assert document["verdict"] == "failed"
+    assert [finding["code"] for finding in document["manifest"]["findings"]] == ["DATA_MISSING_VALUES"]
     assert bench.left_behind() == NOTHING
 
 
