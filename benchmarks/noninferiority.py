@@ -178,7 +178,7 @@ def main() -> int:
         wrong += sum(share > allowed(asked.trials) for share in shares)
         print(f"{case!s:28}{drop:>10.4f}" + "".join(f"{share:>12.1%}" for share in shares), flush=True)
         curves[str(case)] = [
-            [case.share_passed(rows, drop / (ratio or 1), asked.trials // 20, harmless=ratio == 0) for ratio in RATIOS]
+            [case.share_passed(rows, drop / (ratio or 1), asked.trials // 10, harmless=ratio == 0) for ratio in RATIOS]
             for rows in SIZES
         ]
     print("\nthe same where one row in twenty is harmed and a row may cost any amount: what no method can promise\n")
