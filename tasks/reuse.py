@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from serving.contract import PackagedFile
 from tasks.contracts import Artifact, Digest, Export, Owner, Report, Verdict, digest_of
+from tasks.export.formats import FORMATS
 from tasks.spec import ModelSpec
 from tasks.store import Store
 
@@ -109,12 +110,21 @@ def ingest_inputs(spec: ModelSpec, fingerprint: Digest) -> dict[str, Any]:
 
 
 def export_inputs(spec: ModelSpec, artifact: Artifact, format: str) -> dict[str, Any]:
-    """The model and its signature. Neither the evaluation data nor how the model will be served."""
-    return {
+    """The model and its signature; not how it will be served. The evaluation data where the format calibrates on it.
+
+    All of the data, its columns included: which rows are taken follows from how many there are.
+    """
+    inputs: dict[str, Any] = {
         "artifact": artifact_digest(artifact),
         "format": format,
         "signature": _plain(spec, "inputs", "outputs", "dynamic", "preprocess"),
     }
+    entry = FORMATS[format]
+    if entry.options:
+        inputs["options"] = spec.export.model_dump(mode="json", include=set(entry.options))
+    if spec.export.int8 in entry.calibrates:
+        inputs["calibration"] = _evaluation(artifact)
+    return inputs
 
 
 def parity_inputs(spec: ModelSpec, artifact: Artifact, export: Export) -> dict[str, Any]:
@@ -122,7 +132,7 @@ def parity_inputs(spec: ModelSpec, artifact: Artifact, export: Export) -> dict[s
     return {
         "artifact": artifact_digest(artifact),
         "export": export,
-        "evaluation": [artifact.evaluation.file.digest, list(artifact.evaluation.columns)],
+        "evaluation": _evaluation(artifact),
         "metrics": [metric.model_dump(mode="json") for metric in spec.evaluation.metrics],
         "signature": _plain(spec, "inputs", "outputs", "dynamic", "preprocess"),
         "max_batch": spec.serving.max_batch,
@@ -136,6 +146,10 @@ def artifact_digest(artifact: Artifact) -> Digest:
     MLflow could be asked for the training run.
     """
     return digest_of(artifact.model_dump(mode="json", exclude={"evaluation", "source_uri", "source_run"}))
+
+
+def _evaluation(artifact: Artifact) -> list[Any]:
+    return [artifact.evaluation.file.digest, list(artifact.evaluation.columns)]
 
 
 def _plain(spec: ModelSpec, *keys: str) -> dict[str, Any]:

@@ -14,8 +14,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from serving.contract import PreprocessStep
 from tasks.contracts import Artifact, Owner
 from tasks.export.outcome import Outcome, Raised, Refused, Request, Written
+from tasks.spec import ExportSpec
 
 #: An exporter that takes longer hangs; the largest models of the catalogue take minutes.
 TIME_LIMIT_S = 1800
@@ -38,14 +40,30 @@ class Attempt:
     folder: Path
 
 
-def run(artifact: Artifact, format: str, store_uri: str, work: Path, *, time_limit_s: float = TIME_LIMIT_S) -> Attempt:
+def run(
+    artifact: Artifact,
+    format: str,
+    store_uri: str,
+    work: Path,
+    *,
+    preprocess: tuple[PreprocessStep, ...] = (),
+    options: ExportSpec | None = None,
+    time_limit_s: float = TIME_LIMIT_S,
+) -> Attempt:
     """Export in a child process. Everything that it writes is below `work`."""
     folder, scratch = work / "files", work / "scratch"
     for path in (folder, scratch):
         path.mkdir(parents=True)
     request_file, outcome_file, log_file = work / "request.json", work / "outcome.json", work / "log.txt"
     request = Request(
-        artifact=artifact, format=format, store_uri=store_uri, folder=folder, work=scratch, parent=os.getpid()
+        artifact=artifact,
+        format=format,
+        store_uri=store_uri,
+        folder=folder,
+        work=scratch,
+        parent=os.getpid(),
+        preprocess=preprocess,
+        options=options or ExportSpec(),
     )
     request_file.write_text(request.model_dump_json())
     with log_file.open("wb") as log:

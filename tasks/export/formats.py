@@ -7,8 +7,13 @@ One visible table, read by spec validation and by `tasks.export.export`. Light t
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tasks.export.conversion import Exporter
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +24,15 @@ class Format:
         name: what `formats:` in a model.yaml calls it.
         runtime: which runtime image serves it: an entry of `tasks.image.RUNTIMES`.
         exporters: framework of the source → `module:function` of the exporter (`tasks.export.conversion.Exporter`).
+        options: keys of `export:` in a model.yaml that decide what is written.
+        calibrates: values of `export.int8` under which rows of the evaluation data decide what is written.
     """
 
     name: str
     runtime: str
     exporters: Mapping[str, str]
+    options: tuple[str, ...] = ()
+    calibrates: tuple[str, ...] = ()
 
     @property
     def frameworks(self) -> tuple[str, ...]:
@@ -43,6 +52,18 @@ FORMATS: dict[str, Format] = {
             "onnx": "tasks.export.onnx_to_onnx:export",
         },
     ),
+    "onnx-int8": Format(
+        name="onnx-int8",
+        runtime="onnx",
+        exporters=dict.fromkeys(("pytorch", "keras", "tensorflow", "onnx"), "tasks.export.onnx_int8:export"),
+        options=("int8",),
+        calibrates=("static",),
+    ),
+    "onnx-fp16": Format(
+        name="onnx-fp16",
+        runtime="onnx",
+        exporters=dict.fromkeys(("pytorch", "keras", "tensorflow", "onnx"), "tasks.export.onnx_float16:export"),
+    ),
     "savedmodel": Format(
         name="savedmodel",
         runtime="tensorflow",
@@ -58,6 +79,13 @@ FORMATS: dict[str, Format] = {
         exporters={"pytorch": "tasks.export.torch_to_torch_export:export"},
     ),
 }
+
+
+def exporter_of(format: str, framework: str) -> Exporter:
+    """Import the exporter that writes `format` from models of `framework`."""
+    module, _, function = FORMATS[format].exporters[framework].partition(":")
+    exporter: Exporter = getattr(importlib.import_module(module), function)
+    return exporter
 
 
 def formats_of(framework: str) -> tuple[str, ...]:
