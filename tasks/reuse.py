@@ -35,7 +35,14 @@ _ENGINE = ("tasks/image/engine.py", "tasks/image/docker_engine.py")
 CODE: Mapping[str, tuple[str, ...]] = {
     "ingest": (*_CONTRACTS, *_SOURCES),
     "export": (*_CONTRACTS, *_SOURCES, "tasks/export", "docker/serving/runners", *_LOCKS),
-    "parity": (*_CONTRACTS, *_SOURCES, "tasks/parity", "tasks/figures.py", "docker/serving"),
+    "parity": (
+        *_CONTRACTS,
+        *_SOURCES,
+        "tasks/parity",
+        "tasks/export/calibration.py",
+        "tasks/figures.py",
+        "docker/serving",
+    ),
     "image": (*_CONTRACTS, "tasks/image", "docker/serving", "docker/runtimes", "docker/base"),
     "smoke": (*_CONTRACTS, "tasks/smoke", *_ENGINE, "docker/serving"),
 }
@@ -136,6 +143,7 @@ def parity_inputs(spec: ModelSpec, artifact: Artifact, export: Export) -> dict[s
         "metrics": [metric.model_dump(mode="json") for metric in spec.evaluation.metrics],
         "signature": _plain(spec, "inputs", "outputs", "dynamic", "preprocess"),
         "max_batch": spec.serving.max_batch,
+        **({"int8": spec.export.int8} if export.precision == "int8" else {}),
     }
 
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from serving.contract import PreprocessStep, Signature
 from serving.preprocess import apply
-from tasks.export.conversion import Rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from tasks.export.conversion import Rows
 
 #: The range of n rows leaves out a new row's value once in n/2 (exchangeable draws: it is the new least or greatest
 #: with probability 2/(n+1)), so twice as many rows gain little where these are already beyond one in a hundred.

@@ -102,10 +102,10 @@ def _refuse_overflow(model: onnx.ModelProto) -> None:
 
 
 def _tidy(graph: onnx.GraphProto) -> None:
-    """The converter casts a value once for each operator that stays in float32, every time under the same name, and
-    notes types that no longer hold; all of them follow from the rest.
+    """The converter casts a value once for each operator that stays in float32, every time under the same name.
+
+    The types and shapes that it notes stay: without them onnxruntime 1.31 crashes while it optimises some graphs.
     """
-    del graph.value_info[:]
     seen = set[str]()
     for node in list(graph.node):
         if node.op_type == "Cast" and node.output[0] in seen:

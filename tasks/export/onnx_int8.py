@@ -72,12 +72,16 @@ def quantisable(graph: onnx.GraphProto, operators: tuple[str, ...]) -> Iterator[
 def _static(base: Path, path: Path, rows: Rows) -> None:
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
+    model = _named(base)
+    quantise = {node.name for node in quantisable(model.graph, _OPERATORS[Int8.STATIC])}
     quantize_static(
-        base,
+        model,
         path,
         _reader(rows),
         quant_format=QuantFormat.QDQ,
         op_types_to_quantize=list(_OPERATORS[Int8.STATIC]),
+        # MatMulConstBOnly does not keep its word for QDQ.
+        nodes_to_exclude=[node.name for node in model.graph.node if node.name not in quantise],
         per_channel=True,
         reduce_range=True,
         activation_type=QuantType.QUInt8,
@@ -85,15 +89,17 @@ def _static(base: Path, path: Path, rows: Rows) -> None:
         use_external_data_format=_is_large(base),
         # What a matrix product gives stays in float: logits are not rounded to 256 steps of their range. (Convolutions
         # without rounded outputs would not be computed in integers.)
-        extra_options={"MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
+        extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
     )
 
 
 def _dynamic(base: Path, path: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    model = _named(base)
+    del model.graph.value_info[:]  # it transposes weights and leaves what is said of their shapes
     quantize_dynamic(
-        base,
+        model,
         path,
         op_types_to_quantize=list(_OPERATORS[Int8.DYNAMIC]),
         per_channel=True,
@@ -102,6 +108,18 @@ def _dynamic(base: Path, path: Path) -> None:
         use_external_data_format=_is_large(base),
         extra_options={"MatMulConstBOnly": True},
     )
+
+
+def _named(base: Path) -> onnx.ModelProto:
+    """The model with a name of its own for every node: the quantizer tells them apart by it."""
+    import onnx
+
+    model, taken = onnx.load(base), set[str]()
+    for index, node in enumerate(model.graph.node):
+        if not node.name or node.name in taken:
+            node.name = f"{node.name or node.op_type}/{index}"
+        taken.add(node.name)
+    return model
 
 
 def _reader(rows: Rows) -> Any:

@@ -13,8 +13,9 @@ Nothing is fetched or stored here: `tasks.parity.gate` does that.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from tasks.contracts import Finding, MetricComparison, OutputComparison, Verdict
 from tasks.errors import EvaluationError
 from tasks.ingest.sources import SourceModel
 from tasks.parity import exported
+from tasks.parity.coarse import BaseFailed, Coarseness, Reduced, failed
+from tasks.parity.edges import NEIGHBOURS
 from tasks.parity.inputs import Batching, Pool, batching, plan, pools
 from tasks.parity.judge import edge_finding, output_findings
 from tasks.parity.judge_running import run_findings, structure_findings, unasked_findings
@@ -35,6 +38,7 @@ from tasks.parity.quality import compare_metrics
 from tasks.parity.reference import Reference, left_out, reference, source_failed, source_findings, usable_rows
 from tasks.parity.source import AskedSource, SourceFailed, threads
 from tasks.parity.terms import longest_sum
+from tasks.parity.tolerance import unit_roundoff
 from tasks.spec import ModelSpec
 
 
@@ -60,6 +64,7 @@ def confront(
     path: Path,
     work: Path,
     seed: str,
+    reduced: Reduced | None = None,
 ) -> Judgement:
     """Ask both models, and judge.
 
@@ -70,6 +75,7 @@ def confront(
         runtime, path: the export's runtime, and the file or folder that it loads.
         work: a folder for what is exchanged with the export's process; `work / "parity"` must not exist.
         seed: decides the random rows; the same seed gives the same questions.
+        reduced: for exports of reduced precision, which, and the full-precision file that it was made from.
 
     Raises:
         BadInput: rows cannot be told apart, or the evaluation data has other dtypes than clients send.
@@ -95,9 +101,20 @@ def confront(
             tuple(each.inputs for each in heard),
             plan(sizes, tuple(pool.rows for pool in asked_pools)),
         )
+        judged: Sequence[Reference] = references
+        beside: Callable[[Arrays], tuple[Arrays, ...]] = partial(_beside, asking, generator)
+        if reduced is not None:
+            coarseness = Coarseness(reduced, signature, sizes, work / "coarse")
+            try:
+                coarse = coarseness.of(asked.pools, asked.inputs, references)
+            except BaseFailed as failure:
+                findings.append(failed(reduced, str(failure)))
+                return Judgement(sizes, asked_pools, references, tuple(findings))
+            references, judged, beside = coarse.shown, coarse.judged, coarseness.neighbours
+            findings += coarse.findings
         answered = exported.ask(runtime, path, signature, asked.inputs, asked.plan, work / "parity")
-        outcomes, own = outcomes_of(answered, asked, references)
-        outcomes, on_edge = excuse_edges(outcomes, answered, asked, references, asking, generator)
+        outcomes, own = outcomes_of(answered, asked, judged)
+        outcomes, on_edge = excuse_edges(outcomes, answered, asked, judged, beside)
     remarks = findings
 
     findings = structure_findings(answered.structure, signature)
@@ -118,6 +135,12 @@ def confront(
         _outputs(outcomes, references, signature),
         metrics,
     )
+
+
+def _beside(source: AskedSource, generator: np.random.Generator, inputs: Arrays) -> tuple[Arrays, ...]:
+    """What the source answers to these rows moved by a few units in the last place."""
+    unit = max(unit_roundoff(source.signature, tensor) for tensor in source.signature.outputs)
+    return tuple(probe.answers for probe in source.moved(inputs, unit, generator, NEIGHBOURS))
 
 
 def _as_clients_send(evaluation: Arrays, raw: Signature) -> dict[str, NDArray[Any]]:

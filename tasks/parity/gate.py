@@ -13,6 +13,7 @@ from serving.contract import PackagedFile
 from tasks.contracts import Artifact, Export, ParityReport, Verdict
 from tasks.ingest import load_evaluation, load_source
 from tasks.parity import page
+from tasks.parity.coarse import Reduced
 from tasks.parity.confrontation import Judgement, confront
 from tasks.parity.golden import golden_bytes, golden_rows
 from tasks.spec import ModelSpec
@@ -35,10 +36,19 @@ def check(spec: ModelSpec, artifact: Artifact, export: Export, store: Store, wor
         fetch_tree(store, export.files, work / "export") / export.root,
         work,
         artifact.evaluation.file.digest,
+        _reduced(spec, export, store, work),
     )
     report = _report(export, judgement, None if not judgement.outputs else _golden(spec, judgement, store))
     document = page.render(report, page.Evidence(spec, artifact, export, judgement))
     return report.model_copy(update={"html": _stored(f"parity-{export.format}.html", document.encode(), store)})
+
+
+def _reduced(spec: ModelSpec, export: Export, store: Store, work: Path) -> Reduced | None:
+    """What an export of reduced precision is held against; None for full precision."""
+    if export.base is None:
+        return None
+    base = fetch_tree(store, export.base.files, work / "base") / export.base.root
+    return Reduced(export.precision, spec.export.int8, base)
 
 
 def _report(export: Export, judgement: Judgement, golden: PackagedFile | None) -> ParityReport:

@@ -27,7 +27,7 @@ FRAMEWORKS = {
     "columns": "sklearn",
     "onnx_file": "onnx",
 }
-#: Models that a format cannot express: loops and recurrent layers in float16 (test_reduced.py says how they are refused).
+#: Models that a format cannot express: loops and recurrent layers in float16 (test_reduced.py: how they are refused).
 REFUSED = {("several", "onnx-fp16"), ("recurrent", "onnx-fp16"), ("keras_two", "onnx-fp16")}
 PAIRS = [
     (name, target)
