@@ -97,7 +97,10 @@ def _dynamic(base: Path, path: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = _named(base)
-    del model.graph.value_info[:]  # it transposes weights and leaves what is said of their shapes
+    # The quantizer transposes the weight of a Gemm in place: once for every Gemm that shares it, and what is said of
+    # its shape stays as it was.
+    _unshare(model.graph)
+    del model.graph.value_info[:]
     quantize_dynamic(
         model,
         path,
@@ -120,6 +123,19 @@ def _named(base: Path) -> onnx.ModelProto:
             node.name = f"{node.name or node.op_type}/{index}"
         taken.add(node.name)
     return model
+
+
+def _unshare(graph: onnx.GraphProto) -> None:
+    """A weight of its own for every Gemm."""
+    weights, taken = {tensor.name: tensor for tensor in graph.initializer}, set[str]()
+    for node in graph.node:
+        weight = node.input[1] if node.op_type == "Gemm" else ""
+        if weight in taken:
+            copy = graph.initializer.add()
+            copy.CopyFrom(weights[weight])
+            copy.name = node.input[1] = f"{weight}/{node.name}"
+        elif weight in weights:
+            taken.add(weight)
 
 
 def _reader(rows: Rows) -> Any:

@@ -38,6 +38,7 @@ from tasks.parity import exported, perturbed
 from tasks.parity.compare import Allowance, compare
 from tasks.parity.edges import NEIGHBOURS, may_be_edges
 from tasks.parity.inputs import Batch, Batching, Part, Pool
+from tasks.parity.outcomes import Outcome
 from tasks.parity.perturbed import Span
 from tasks.parity.reference import Reference
 from tasks.parity.tolerance import Noise, confidence, evened, scale_of
@@ -258,6 +259,30 @@ def failed(reduced: Reduced, reason: str) -> Finding:
         advice="see what the parity of the format onnx says; where that passes, hand the file to Slipway's maintainers",
         evidence={"precision": reduced.precision},
     )
+
+
+def neighbour_findings(outcomes: Sequence[Outcome], references: Sequence[Reference], said: str) -> list[Finding]:
+    """A remark where the rows beside a row move its answer: more than the source's noise, within the format's."""
+    largest: dict[str, float] = {}
+    for outcome in outcomes:
+        steady = references[outcome.batch.pool].steady
+        for name, found in outcome.against_itself.items():
+            moved = found.max_abs_diff or 0.0
+            if outcome.batch.part is Part.SIZE and steady is not None and moved > steady[name].tolerance.atol:
+                largest[name] = max(largest.get(name, 0.0), moved)
+    return [
+        Finding(
+            code="PARITY_ROUNDS_WITH_NEIGHBOURS",
+            owner=Owner.MODEL,
+            verdict=Verdict.PASSED,
+            message=f"output {name!r} moves by up to {moved:.3g} with the rows that share a row's batch, which {said} "
+            "rounds together; that is within the noise of the format",
+            advice="nothing, unless the same request must always give the same answer: then write "
+            "`export: {int8: static}`, or serve full precision",
+            evidence={"output": name, "max_abs_diff": moved},
+        )
+        for name, moved in largest.items()
+    ]
 
 
 def _beyond(pool: Pool, rows: int) -> Finding:

@@ -28,7 +28,7 @@ from tasks.contracts import Finding, MetricComparison, OutputComparison, Verdict
 from tasks.errors import EvaluationError
 from tasks.ingest.sources import SourceModel
 from tasks.parity import exported
-from tasks.parity.coarse import BaseFailed, Coarseness, Reduced, failed
+from tasks.parity.coarse import BaseFailed, Coarseness, Reduced, failed, neighbour_findings
 from tasks.parity.edges import NEIGHBOURS
 from tasks.parity.inputs import Batching, Pool, batching, plan, pools
 from tasks.parity.judge import edge_finding, output_findings
@@ -116,6 +116,8 @@ def confront(
         outcomes, own = outcomes_of(answered, asked, judged)
         outcomes, on_edge = excuse_edges(outcomes, answered, asked, judged, beside)
     remarks = findings
+    if reduced is not None:
+        remarks += neighbour_findings(outcomes, references, reduced.said)
 
     findings = structure_findings(answered.structure, signature)
     if not findings or answered.load_error is None:  # a missing name is why the runtime refused the file

@@ -14,7 +14,17 @@ from tasks import reuse
 from tasks.contracts import Artifact, EvaluationData, ExportReport, Owner, SmokeReport, Verdict, digest_of
 from tasks.manifest import package_inputs
 from tasks.reuse import files_of, is_repeatable, is_whole, stage_key
-from tasks.spec import EvaluationSpec, Framework, MetricSpec, ModelSpec, ReleaseSpec, ServingSpec, SourceSpec
+from tasks.spec import (
+    EvaluationSpec,
+    ExportSpec,
+    Framework,
+    Int8,
+    MetricSpec,
+    ModelSpec,
+    ReleaseSpec,
+    ServingSpec,
+    SourceSpec,
+)
 from tasks.store import LocalStore
 from tests import samples
 
@@ -91,6 +101,34 @@ def test_a_changed_artifact_changes_the_keys_of_what_follows_from_it(
 
 def evaluation(store: LocalStore, name: str) -> EvaluationData:
     return EvaluationData(file=samples.stored(store, name), rows=100, columns=("label", "pixels"))
+
+
+def export_key(store: LocalStore, format: str, spec: ModelSpec, artifact: Artifact) -> str:
+    return stage_key("export", reuse.export_inputs(spec, artifact, format))
+
+
+def test_only_a_format_that_is_calibrated_follows_from_the_evaluation_data(store: LocalStore) -> None:
+    artifact = samples.artifact(store)
+    other = samples.artifact(store, evaluation=evaluation(store, "other.npz"))
+
+    def follows(format: str, mode: Int8) -> bool:
+        spec = samples.spec(export=ExportSpec(int8=mode))
+        return export_key(store, format, spec, artifact) != export_key(store, format, spec, other)
+
+    assert follows("onnx-int8", Int8.STATIC)
+    assert not follows("onnx-int8", Int8.DYNAMIC)
+    assert not any(follows(name, Int8.STATIC) for name in ("onnx", "onnx-fp16", "savedmodel"))
+
+
+def test_how_int8_finds_its_ranges_matters_to_int8_alone(store: LocalStore) -> None:
+    artifact = samples.artifact(store)
+    static, dynamic = (samples.spec(export=ExportSpec(int8=mode)) for mode in (Int8.STATIC, Int8.DYNAMIC))
+    changed = {
+        name
+        for name in ("onnx", "onnx-int8", "onnx-fp16", "savedmodel")
+        if export_key(store, name, static, artifact) != export_key(store, name, dynamic, artifact)
+    }
+    assert changed == {"onnx-int8"}
 
 
 def test_comments_and_spacing_in_a_spec_do_not_matter(tmp_path: Path) -> None:
