@@ -102,9 +102,11 @@ class Coarseness:
             BaseFailed: the full-precision file does not answer.
         """
         clips = self._reduced.precision == "int8" and self._reduced.int8 is Int8.STATIC
-        self._spans = self._ranges(inputs[0]) if clips else {}
         probed = [_only(given, found.probed) for given, found in zip(inputs, references, strict=True)]
-        plain = [each[0] for each in self._ask(self._model(), inputs if clips else probed)]
+        if clips:
+            plain, self._spans = self._with_ranges(inputs)
+        else:
+            plain = [each[0] for each in self._ask(self._model(), probed)]
         draws = self._ask(self._perturbed(1.0), probed, _DRAWS)
         clipped = [each[0] for each in self._ask(self._perturbed(0.0), inputs)] if clips else plain
         shown, judged, findings = [], [], []
@@ -156,24 +158,31 @@ class Coarseness:
             return perturbed.dynamic_int8(self._model(), size)
         return perturbed.static_int8(self._model(), self._spans, size)
 
-    def _ranges(self, evaluation: Arrays) -> dict[str, Span]:
-        """The range of every value that static int8 rounds, on the rows that it is calibrated on."""
-        model = self._model()
-        values = perturbed.rounded_values(model)
-        ranged, names = perturbed.with_ranges(model, values)
-        rows = next(iter(evaluation.values())).shape[0]
-        given = _only(evaluation, spread(rows, MOST_ROWS))
-        outputs = tuple(TensorSpec(name, DType.FLOAT32, ()) for name in names)
-        answers = self._answers(ranged, replace(self._signature, outputs=outputs), [given], self._plan([given], 1))
-        ends = {name: [float(answer[name]) for answer in answers] for name in names}
-        return {
-            value: Span.of([*ends[names[2 * index]], *ends[names[2 * index + 1]]]) for index, value in enumerate(values)
+    def _with_ranges(self, inputs: Sequence[Arrays]) -> tuple[list[dict[str, Any]], dict[str, Span]]:
+        """The answers to all rows; the range of every value that static int8 rounds, on the rows of its calibration."""
+        values = perturbed.rounded_values(self._model())
+        model, names = perturbed.with_ranges(self._model(), values)
+        rows = next(iter(inputs[0].values())).shape[0]
+        pools = [*inputs, _only(inputs[0], spread(rows, MOST_ROWS))]
+        outputs = (*self._signature.outputs, *(TensorSpec(name, DType.FLOAT32, ()) for name in names))
+        plan = self._plan(pools, 1)
+        answers = self._answers(model, replace(self._signature, outputs=outputs), pools, plan)
+        calibration = [answer for batch, answer in zip(plan, answers, strict=True) if batch.pool == len(inputs)]
+        ends = {name: [float(answer[name]) for answer in calibration] for name in names}
+        spans = {
+            value: Span.of([*ends[least], *ends[greatest]])
+            for value, least, greatest in zip(values, names[::2], names[1::2], strict=True)
         }
+        return [each[0] for each in self._joined(plan, answers, pools, 1)][: len(inputs)], spans
 
     def _ask(self, model: onnx.ModelProto, pools: Sequence[Arrays], times: int = 1) -> list[list[dict[str, Any]]]:
         """Pool by pool, time by time, the answers to all rows."""
         plan = self._plan(pools, times)
-        answers = self._answers(model, self._signature, pools, plan)
+        return self._joined(plan, self._answers(model, self._signature, pools, plan), pools, times)
+
+    def _joined(
+        self, plan: Sequence[Batch], answers: Sequence[Arrays], pools: Sequence[Arrays], times: int
+    ) -> list[list[dict[str, Any]]]:
         asked: Iterator[tuple[Batch, Arrays]] = iter(zip(plan, answers, strict=True))
         found: list[list[dict[str, Any]]] = []
         per_time = [len(self._plan([pool], 1)) for pool in pools]

@@ -110,8 +110,10 @@ def confront(
             except BaseFailed as failure:
                 findings.append(failed(reduced, str(failure)))
                 return Judgement(sizes, asked_pools, references, tuple(findings))
-            references, judged, beside = coarse.shown, coarse.judged, coarseness.neighbours
             findings += coarse.findings
+            if any(finding.verdict is not Verdict.PASSED for finding in coarse.findings):
+                return Judgement(sizes, asked_pools, references, tuple(findings))
+            references, judged, beside = coarse.shown, coarse.judged, coarseness.neighbours
         answered = exported.ask(runtime, path, signature, asked.inputs, asked.plan, work / "parity")
         outcomes, own = outcomes_of(answered, asked, judged)
         outcomes, on_edge = excuse_edges(outcomes, answered, asked, judged, beside)

@@ -17,6 +17,7 @@ from serving.contract import DimRange, DType, Signature, TensorSpec
 from tasks.contracts import Artifact, EvaluationData, Export, ParityReport
 from tasks.ingest.sources import SourceModel
 from tasks.parity import check
+from tasks.parity.coarse import Reduced
 from tasks.parity.confrontation import Judgement, confront
 from tasks.spec import EvaluationSpec, MetricSpec, ModelSpec, ServingSpec
 from tasks.store import LocalStore, put_file, put_tree
@@ -135,7 +136,14 @@ def codes(report: ParityReport | Judgement) -> list[str]:
 
 
 def confronted(
-    source: SourceModel, loader: str, signature: Signature, evaluation: Arrays, runtime: str, path: Path, work: Path
+    source: SourceModel,
+    loader: str,
+    signature: Signature,
+    evaluation: Arrays,
+    runtime: str,
+    path: Path,
+    work: Path,
+    reduced: Reduced | None = None,
 ) -> Judgement:
     """What the gate says of an export of a source that is loaded already; the metric allows everything."""
     spec = samples.spec(
@@ -150,4 +158,4 @@ def confronted(
     rows = len(next(iter(evaluation.values())))
     labels = np.zeros((rows, *first.shape[1:]), dtype=np.float32)
     work.mkdir(exist_ok=True)
-    return confront(spec, source, loader, {**evaluation, "label": labels}, runtime, path, work, "seed")
+    return confront(spec, source, loader, {**evaluation, "label": labels}, runtime, path, work, "seed", reduced)

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from serving.contract import Signature
-from tasks.export.conversion import Source
-from tasks.export.formats import FORMATS
-from tasks.export.worker import exporter_of
+from tasks.export.calibration import calibration_rows
+from tasks.export.conversion import Source, base_folder
+from tasks.export.formats import FORMATS, exporter_of
+from tasks.parity.coarse import Reduced
+from tasks.spec import ExportSpec, Int8
 from tests.integration.export.zoo import ZOO, Model
 from tests.parity.conftest import codes, confronted
 
@@ -74,3 +76,41 @@ def test_a_faithful_export_passes(name: str, format: str, tmp_path: Path) -> Non
     )
     assert codes(found) == [], [finding.message for finding in found.findings]
     assert all((output.worst_margin or 0) < 0.5 for output in found.outputs)
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "mode"),
+    [
+        ("cnn", "onnx-int8", Int8.STATIC),
+        ("transformer", "onnx-int8", Int8.DYNAMIC),  # its layers share weights
+        ("transformer", "onnx-fp16", Int8.STATIC),
+        ("keras_cnn", "onnx-int8", Int8.STATIC),
+        ("recurrent", "onnx-int8", Int8.STATIC),
+    ],
+)
+def test_a_faithful_export_of_reduced_precision_passes(name: str, format: str, mode: Int8, tmp_path: Path) -> None:
+    for folder in ("source", "export"):
+        (tmp_path / folder).mkdir()
+    model = ZOO[name](tmp_path / "source")
+    rows = evaluation(model.signature)
+    given = Source(
+        model,
+        model.path,
+        model.framework,
+        ExportSpec(int8=mode),
+        lambda: calibration_rows(rows, (), model.signature),
+    )
+    conversion = exporter_of(format, model.framework)(given, model.signature, tmp_path / "export")
+    source, loader = loaded(model)
+    found = confronted(
+        source,
+        loader,
+        model.signature,
+        rows,
+        "onnx",
+        tmp_path / "export" / conversion.root,
+        tmp_path / "work",
+        Reduced(conversion.precision, mode, base_folder(tmp_path / "export") / str(conversion.base)),
+    )
+    assert codes(found) == [], [finding.message for finding in found.findings]
+    assert all((output.worst_margin or 0) < 0.7 for output in found.outputs)

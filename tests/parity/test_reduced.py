@@ -213,8 +213,7 @@ def test_stale_weights_are_caught(format: str, mode: Int8, case: Callable[..., C
     fresh, stale = weights(), weights()
     stale["w2"] = stale["w2"] + 0.3 * weights(1)["w2"]
     judged = case(format, mode, source=model(NET, **fresh), export_of=model(NET, **stale)).judged()
-    assert "PARITY_BASE_DIFFERS" in codes(judged)
-    assert set(codes(judged)) <= {"PARITY_BASE_DIFFERS", "PARITY_TENSOR_DIFFERS"}
+    assert codes(judged) == ["PARITY_BASE_DIFFERS"]
 
 
 def test_weights_that_are_staler_than_the_file_they_are_said_to_come_from_are_caught(
@@ -233,7 +232,7 @@ def test_values_beyond_float16_are_caught(case: Callable[..., Case]) -> None:
         y = Gemm <transB = 1> (h, w2, b)
     }"""
     w = weights()
-    trained = model(large, w1=w["w1"] * 3e4, w2=w["w2"] * 1e-4, b=w["b"])
+    trained = model(large, w1=w["w1"] * 8e3, w2=w["w2"] * 1e-4, b=w["b"])
     assert codes(case("onnx-fp16", source=trained).judged()) == ["PARITY_NAN"]
 
 
