@@ -97,7 +97,7 @@ environment_is_ready() { [[ -f $stamp && ! -e $installing && $(<"$stamp") == "$(
 
 packages=()  # what apt is asked for, where it may be
 sentences=() # what to do by hand where not
-wishes=()    # the same for what only makes a test skip
+wishes=()    # the same for what one format or one test needs
 need() {
     packages+=("$1")
     sentences+=("$2")
@@ -122,6 +122,7 @@ look() {
     if [[ -z ${SLIPWAY_BASE_IMAGE:-} ]] && ! has mmdebstrap && ! docker/base/build.sh --check >/dev/null 2>&1; then
         need mmdebstrap "mmdebstrap, which makes the base image, is missing: install Debian's mmdebstrap, or name an image in SLIPWAY_BASE_IMAGE."
     fi
+    has g++ || wish g++ "g++ is missing, which compiles models: the format torch-aoti cannot be made. Install Debian's g++."
     $with_tests || return 0
     has chromium || wish chromium "chromium is missing: the test that looks at Airflow's pages is skipped."
     has chromedriver || wish chromium-driver "chromedriver (Debian's chromium-driver) is missing: the test that looks at Airflow's pages is skipped."

@@ -75,7 +75,7 @@ class Session:
 def package(
     spec: Annotated[Path, typer.Argument(metavar="SPEC", help="The model.yaml.")],
     formats: Annotated[
-        list[str] | None, typer.Option(help="Only these formats, by comma or repeated; else those of the spec.")
+        list[str] | None, typer.Option(help="Only these formats (or all), by comma or repeated; else the spec's.")
     ] = None,
     instance_types: Annotated[
         list[str] | None, typer.Option(help="Only these instance types, by comma or repeated; else those of the spec.")
@@ -112,6 +112,47 @@ def package(
 
 
 @app.command()
+def verify(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="The model.yaml of the source model.")],
+    format: Annotated[str, typer.Option(metavar="F", help="What the export is: onnx, savedmodel, torch-export, …")],
+    artifact: Annotated[Path, typer.Option(metavar="PATH", help="The exported file, or the SavedModel's folder.")],
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the report for people, HTML.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compare again, also where nothing changed.")] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Hold an export that was made elsewhere against its source model, with the gate of `package`."""
+    from tasks.console import Progress
+    from tasks.contracts import Verdict
+    from tasks.pipeline import Pipeline
+    from tasks.settings import Settings
+    from tasks.spec import load_spec
+
+    asked = load_spec(_existing(spec))
+    if report is not None and not report.absolute().parent.is_dir():
+        raise BadInput(
+            f"{report}: there is no folder {report.absolute().parent} to write the report into; make it first"
+        )
+    with _session(as_json, debug) as (session, interruption), Progress(session.err, interruption.check) as progress:
+        pipeline = Pipeline(Settings.from_environment(), fresh=fresh, on_event=progress)
+        _, compared = pipeline.verify(asked, format, artifact)
+        found = compared.result
+        if report is not None and found.html is not None:
+            from tasks.store import fetch
+
+            report.unlink(missing_ok=True)
+            fetch(pipeline.store, found.html, report)
+        session.document(
+            {"artifact": str(artifact), "reused": compared.reused, "report": found.model_dump(mode="json")}
+        )
+        if not as_json:
+            from tasks.console import verification
+
+            session.result(*verification(found))
+    return 0 if found.verdict is Verdict.PASSED else 1
+
+
+@app.command()
 def status(
     model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Only this model.")] = None,
     as_json: AsJson = False,
@@ -138,6 +179,50 @@ def status(
             session.result(*standings(shown, session.out.width))
             if model is not None:
                 session.result(*finding_lines(shown[0].package.findings))
+    return 0
+
+
+@app.command()
+def reproduce(
+    package: Annotated[
+        str, typer.Argument(metavar="PACKAGE", help="A package's digest (or its first digits), or a model's name.")
+    ],
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where to write it; a folder that is not there.")],
+    format: Annotated[str | None, typer.Option(metavar="F", help="Which format, where several failed.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Fetch the folder that reproduces a failed comparison: inputs, both answers, the export and a script.
+
+    It needs the format's runtime and NumPy, nothing of Slipway. A model's name stands for its newest package.
+    """
+    from tasks.lineage import packages
+    from tasks.settings import Settings
+    from tasks.store import fetch_tree, open_store
+
+    with _session(as_json, debug) as (session, _):
+        store = open_store(Settings.from_environment().store_uri)
+        known = [item.package for item in packages(store)]
+        first = f"sha256:{package.removeprefix('sha256:')}"
+        named = [each for each in known if each.name == package]
+        named += [each for each in known if len(first) >= len("sha256:123456") and each.digest.startswith(first)]
+        made = named[0] if named else None
+        if made is None:
+            raise BadInput(_unknown_model(package, sorted({each.name for each in known})))
+        trees = {each.format: each.reproduction for each in made.parity if each.reproduction is not None}
+        if not trees or (format is not None and format not in trees):
+            raise BadInput(
+                f"{made.name}: nothing to reproduce{'' if format is None else f' of {format}'}; "
+                f"formats whose failure can be reproduced: {', '.join(trees) or 'none'}"
+            )
+        if format is None and len(trees) > 1:
+            raise BadInput(f"{made.name}: several formats failed: choose one with --format: {', '.join(trees)}")
+        chosen = format or next(iter(trees))
+        if to.exists():
+            raise BadInput(f"{to} is already there: give a folder that is not")
+        fetch_tree(store, trees[chosen], to)
+        session.document({"package": made.digest, "format": chosen, "folder": str(to)})
+        session.result(f"{to}: run `python {to / 'reproduce.py'}`; {to / 'README.md'} says what should be seen")
     return 0
 
 
@@ -252,7 +337,8 @@ def _existing(path: Path) -> Path:
     """The spec's path; a folder stands for the model.yaml in it."""
     spec = path / "model.yaml" if path.is_dir() else path
     if not spec.is_file():
-        raise BadInput(f"{path}: there is no such file: give the path of a model.yaml")
+        what = f"there is no {spec.name} in this folder" if path.is_dir() else "there is no such file"
+        raise BadInput(f"{path}: {what}: give the path of a model.yaml")
     return spec
 
 
@@ -264,7 +350,13 @@ def _unknown_model(name: str, known: list[str]) -> str:
     import difflib
 
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known)) or 'none yet'}"
+    hint = (
+        f"did you mean {near[0]}?"
+        if near
+        else f"known are {', '.join(sorted(known))}"
+        if known
+        else "nothing is packaged yet"
+    )
     return f"no package of a model {name!r} is known: {hint}"
 
 
@@ -273,8 +365,8 @@ def _show_package(
 ) -> None:
     from rich.text import Text
 
-    from tasks.console import finding_lines, package_lines, package_table
-    from tasks.contracts import Report
+    from tasks.console import finding_lines, package_lines, package_table, reproduction_lines
+    from tasks.memory import verdict_of
 
     session.document(
         {
@@ -283,7 +375,7 @@ def _show_package(
                 {
                     "stage": item.stage,
                     "label": item.label,
-                    "verdict": item.result.verdict if isinstance(item.result, Report) else None,
+                    "verdict": verdict_of(item.result),
                     "reused": item.reused,
                     "duration_s": round(item.duration_s, 3),
                     "key": item.key,
@@ -298,7 +390,7 @@ def _show_package(
     session.result("", package_table([made], session.out.width), "", *package_lines(made, recorded))
     session.result(Text(f"reused {reused} of {len(runs.all)} stages" + (f"; ran {ran}" if ran and reused else "")))
     if made.findings:
-        session.result("", *finding_lines(made.findings))
+        session.result("", *finding_lines(made.findings), *reproduction_lines(made))
     for error in errors:
         session.err.print(Text(f"slipway: {error}"))
 

@@ -111,14 +111,17 @@ def _cells(package: Package, name: str, width: int) -> dict[str, Text]:
 
 
 def _parity(report: ParityReport | None) -> Text:
-    if report is None:
-        return _verdict(Verdict.INCONCLUSIVE, "not compared")
-    figures = ", ".join(
+    return (
+        _verdict(Verdict.INCONCLUSIVE, "not compared") if report is None else _verdict(report.verdict, _metrics(report))
+    )
+
+
+def _metrics(report: ParityReport) -> str:
+    return ", ".join(
         f"{metric.name} {NOTHING if metric.export is None else f'{metric.export:.4g}'}"
         + ("" if not metric.drop else f" ({abs(metric.drop):.2g} {'worse' if metric.drop > 0 else 'better'})")
         for metric in report.metrics
     )
-    return _verdict(report.verdict, figures)
 
 
 def _type(report: SmokeReport) -> Text:
@@ -171,6 +174,36 @@ def finding_lines(findings: Sequence[Finding]) -> Iterable[Text]:
         )
         yield Text(f"    {finding.message}")
         yield Text(f"    → {finding.advice}")
+
+
+def verification(report: ParityReport) -> Iterable[RenderableType]:
+    """One export held against its source: the outputs, the task metrics, the verdict and why."""
+    outputs = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in ("output", "values", "noise", "difference", "of what is allowed"):
+        outputs.add_column(column, no_wrap=True)
+    for output in report.outputs:
+        margin = output.worst_margin
+        outputs.add_row(
+            Text(output.name),
+            Text(f"{output.compared_values:,}"),
+            Text(NOTHING if output.noise is None else f"{output.noise:.3g}"),
+            Text(NOTHING if output.max_abs_diff is None else f"{output.max_abs_diff:.3g}"),
+            Text(NOTHING if margin is None else f"{margin:.2%}" if margin <= 1 else f"{margin:.3g} times"),
+        )
+    if report.outputs:
+        yield outputs
+    if report.metrics:
+        yield Text(f"\n{_metrics(report)}")
+    yield Text.assemble("\n", (f"{report.format} {report.verdict}", _STYLES[report.verdict]))
+    yield from finding_lines(report.findings)
+
+
+def reproduction_lines(package: Package) -> Iterable[Text]:
+    """How to see each failed comparison again, without Slipway."""
+    for report in package.parity:
+        if report.reproduction is not None:
+            command = f"slipway reproduce {short(package.digest)} --format {report.format} --to FOLDER"
+            yield Text(f"to see {report.format} fail by itself: {command}")
 
 
 def standings(known: Sequence[Recorded], width: int) -> Iterable[RenderableType]:

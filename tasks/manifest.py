@@ -1,17 +1,17 @@
 """The package's manifest: every stage's evidence gathered and judged. Pure: contracts in, a `Package` out.
 
-A package passes when each requested format passed export and parity, has an image, and that image passed smoke on
-each requested instance type. What is missing blocks like what failed.
+A package passes when its evaluation data holds, each requested format passed export and parity, has an image, and that
+image passed smoke on each requested instance type. What is missing blocks like what failed.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from tasks.contracts import (
     Artifact,
+    DataReport,
     Digest,
     ExportReport,
     Finding,
@@ -40,10 +40,10 @@ def package_inputs(spec: ModelSpec, artifact: Artifact) -> PackageInputs:
     return PackageInputs(
         spec=ordered.digest,
         artifact=artifact_digest(artifact),
-        evaluation=artifact.evaluation.file.digest,
+        evaluation=artifact.evaluation.digest,
         formats=formats,
         instance_types=types,
-        pipeline=pipeline_digest(),
+        pipeline=pipeline_digest(formats),
     )
 
 
@@ -61,7 +61,7 @@ def assemble(
         ValueError: two reports answer for the same cell, or a report is about something that was not asked for.
     """
     inputs = package_inputs(spec, artifact)
-    cells = _Cells(inputs, exports, parity, images, smoke)
+    cells = _Cells(inputs, artifact.evaluation.quality, exports, parity, images, smoke)
     findings = tuple(cells.findings())
     serving, remarks = _serving_format(spec.serving.format, cells)
     findings += remarks
@@ -84,16 +84,18 @@ def assemble(
 
 
 class _Cells:
-    """The reports by the cell they answer for."""
+    """The reports by the cell they answer for, and the one about the data that all of them rest on."""
 
     def __init__(
         self,
         inputs: PackageInputs,
+        data: DataReport | None,
         exports: Sequence[ExportReport],
         parity: Sequence[ParityReport],
         images: Sequence[Image],
         smoke: Sequence[SmokeReport],
     ) -> None:
+        self.data = data
         self.formats, self.types = inputs.formats, inputs.instance_types
         self.smoke_cells = tuple((name, kind) for name in self.formats for kind in self.types)
         self.exports = _by(exports, lambda report: report.format, self.formats)
@@ -103,20 +105,26 @@ class _Cells:
 
     def passed(self, name: str) -> bool:
         """Whether this format got through every gate, on every instance type."""
-        return all(verdict is Verdict.PASSED for verdict in self._of(name))
+        return self.data_verdict is Verdict.PASSED and all(verdict is Verdict.PASSED for verdict in self._of(name))
+
+    @property
+    def data_verdict(self) -> Verdict:
+        """Ingest's gate. Data that nobody looked at is no evidence."""
+        return Verdict.INCONCLUSIVE if self.data is None else self.data.verdict
 
     def verdicts(self) -> Iterable[Verdict]:
+        yield self.data_verdict
         for name in self.formats:
             yield from self._of(name)
 
-    def worst_p99_ms(self, name: str) -> float:
-        """The 99th percentile on the slowest instance type; infinite where none was measured."""
-        measured = [
-            report.figures.p99_ms
-            for (served, _), report in self.smoke.items()
-            if served == name and report.figures.p99_ms is not None
-        ]
-        return max(measured, default=math.inf)
+    def rank(self, name: str) -> tuple[bool, int, str]:
+        """Full precision first, then the smallest image.
+
+        Not the measured latency: whatever passed smoke holds the spec's budgets, and milliseconds differ from run to
+        run, so that the same inputs would give a package that serves another format each time.
+        """
+        exported = self.exports[name].export
+        return exported is None or exported.precision != "full", self.images[name].size_bytes, name
 
     def _of(self, name: str) -> Iterable[Verdict]:
         """One verdict per gate up to the first that did not pass: what comes after it was rightly not run."""
@@ -145,6 +153,9 @@ class _Cells:
 
     def findings(self) -> Iterable[Finding]:
         """Every report's findings with their place, and one for each piece of evidence that should be there."""
+        yield from _placed(self.data, stage="ingest")
+        if self.data is None:
+            yield _no_data_report()
         for name in self.formats:
             exported, compared, image = self.exports.get(name), self.parity.get(name), self.images.get(name)
             yield from _placed(exported, stage="export", format=name)
@@ -156,6 +167,8 @@ class _Cells:
     def _missing(
         self, name: str, exported: ExportReport | None, compared: ParityReport | None, image: Image | None
     ) -> Iterable[Finding]:
+        if exported is None and self.data_verdict is not Verdict.PASSED:
+            return  # rightly not exported
         if exported is None:
             yield _no_evidence("export", name)
         elif exported.export is None:
@@ -178,7 +191,7 @@ class _Cells:
 
 
 def _serving_format(asked: str, cells: _Cells) -> tuple[str | None, tuple[Finding, ...]]:
-    """The format that serves: the one asked for, or of those that passed the fastest, then the smallest."""
+    """The format that serves: the one asked for, or the first in rank of those that passed."""
     if asked != AUTO:
         if asked in cells.formats:
             return (asked if cells.passed(asked) else None), ()
@@ -192,8 +205,7 @@ def _serving_format(asked: str, cells: _Cells) -> tuple[str | None, tuple[Findin
             ),
         )
     passed = [name for name in cells.formats if cells.passed(name)]
-    best = min(passed, key=lambda name: (cells.worst_p99_ms(name), cells.images[name].size_bytes, name), default=None)
-    return best, ()
+    return min(passed, key=cells.rank, default=None), ()
 
 
 def _placed(report: Report | None, **place: str) -> Iterable[Finding]:
@@ -210,6 +222,17 @@ def _no_evidence(stage: str, name: str, instance_type: str | None = None) -> Fin
         message=f"there is no {stage} result for {cell}",
         advice=f"look why the {stage} of {cell} did not finish, then run the same again: what finished is reused",
         evidence=_place(stage, name, instance_type),
+    )
+
+
+def _no_data_report() -> Finding:
+    return Finding(
+        code="PACKAGE_DATA_MISSING",
+        owner=Owner.PLATFORM,
+        verdict=Verdict.INCONCLUSIVE,
+        message="there is no report on the evaluation data",
+        advice="run the same again with --fresh",
+        evidence={"stage": "ingest"},
     )
 
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic import ValidationError
@@ -24,6 +25,7 @@ from pydantic import ValidationError
 from tasks import reuse
 from tasks.contracts import (
     Artifact,
+    Digest,
     Export,
     ExportReport,
     ExportRun,
@@ -131,6 +133,8 @@ class Pipeline:
     def ingest(self, spec: ModelSpec) -> IngestRun:
         """The trained model, its code and its evaluation data, checked and stored.
 
+        A gate: whether the data holds is `evaluation.quality` of the artifact.
+
         Raises:
             BadInput: the source or the evaluation data cannot be used.
             PlatformError: the store or MLflow does not answer.
@@ -159,6 +163,25 @@ class Pipeline:
         return self._memory.run(
             ParityRun, "parity", export.format, key, lambda work: check(spec, artifact, export, self.store, work)
         )
+
+    def verify(self, spec: ModelSpec, format: str, path: Path) -> tuple[IngestRun, ParityRun]:
+        """An export that was made elsewhere, held against the source model by the same gate.
+
+        Raises:
+            BadInput: the spec's inputs cannot be used, or `path` holds no export of this format that may be opened.
+            GateBlocked: the evaluation data does not hold, so nothing can be compared on it.
+            PlatformError: the store or MLflow does not answer.
+        """
+        from tasks.export.foreign import adopt
+
+        adopted = adopt(path, format, self.store)
+        ingested = self.ingest(spec)
+        quality = ingested.result.evaluation.quality
+        if quality is None or quality.verdict is not Verdict.PASSED:
+            found = () if quality is None else quality.findings
+            why = [f"{each.code}: {each.message}" for each in found if each.verdict is not Verdict.PASSED]
+            raise GateBlocked("\n".join(["the evaluation data does not hold, so nothing can be compared on it", *why]))
+        return ingested, self.parity(spec, ingested.result, adopted)
 
     def image(self, spec: ModelSpec, artifact: Artifact, export: Export, parity: ParityReport) -> ImageRun:
         """The serving image of one export, bound to the evidence that it may serve.
@@ -229,6 +252,8 @@ class Pipeline:
     ) -> tuple[Package, LineageRecord]:
         """Judge everything, publish the manifest in the store, and record it in MLflow.
 
+        Answers the package that this evidence makes, and the record of the one that stands under its digest.
+
         Raises:
             TrackingUnavailable: MLflow does not answer. The manifest is published by then; nothing is lost.
         """
@@ -244,18 +269,25 @@ class Pipeline:
         images: Sequence[Image],
         smoke: Sequence[SmokeReport],
     ) -> Package:
-        """The first half of `register`: judge everything, and publish the manifest in the store."""
+        """The first half of `register`: judge everything, and publish the manifest in the store.
+
+        What was decided before stands when this run could not decide it again (no engine, a busy machine): a package
+        that passed or failed is not replaced by an inconclusive one of the same inputs.
+        """
         package = assemble(spec, artifact, exports, parity, images, smoke)
-        self.store.put_result("package", package.digest, package.model_dump_json())
+        if package.verdict is not Verdict.INCONCLUSIVE or self._decided(package.digest) is None:
+            self.store.put_result("package", package.digest, package.model_dump_json())
         return package
 
     def record(self, package: Package, spec: ModelSpec) -> LineageRecord:
-        """The second half of `register`: a published package into MLflow.
+        """The second half of `register`: what stands under the package's digest into MLflow.
 
         Raises:
             TrackingUnavailable: MLflow does not answer.
         """
         from tasks.lineage import record
+
+        package = self._decided(package.digest) or package
 
         started = time.monotonic()
         self._tell(Event(Moment.STARTED, "register", spec.name))
@@ -282,23 +314,30 @@ class Pipeline:
         earlier = self._memory.recall(IngestRun, "ingest", key)
         if earlier is None:
             return None
-        text = self.store.get_result("package", digest_of(package_inputs(spec, earlier.result)))
+        package = self._decided(digest_of(package_inputs(spec, earlier.result)))
+        return package if package is not None and reuse.is_whole(package, self.store) else None
+
+    def _decided(self, digest: Digest) -> Package | None:
+        """The package that stands under a digest, if it passed or failed."""
+        text = self.store.get_result("package", digest)
         try:
             package = None if text is None else Package.model_validate_json(text)
         except ValidationError:  # another version of Slipway wrote it in another form
             return None
-        if package is None or package.verdict is Verdict.INCONCLUSIVE or not reuse.is_whole(package, self.store):
-            return None
-        return package
+        return None if package is None or package.verdict is Verdict.INCONCLUSIVE else package
 
     def run(self, spec: ModelSpec) -> Runs:
-        """Every stage up to smoke, in one process. What stops one format stops no other.
+        """Every stage up to smoke, in one process. What stops one format stops no other; data that does not hold stops
+        all of them.
 
         Raises:
             BadInput: the spec's inputs cannot be used.
             PlatformError: ingest could not be carried out; of later stages it is in `Runs.errors` instead.
         """
         runs = Runs(self.ingest(spec))
+        quality = runs.ingest.result.evaluation.quality
+        if quality is None or quality.verdict is not Verdict.PASSED:
+            return runs
         for name in spec.formats:
             with runs.noting_errors():
                 self._run_format(spec, name, runs)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,32 @@ from typing import Any
 from pydantic import BaseModel
 
 from serving.contract import PackagedFile
-from tasks.contracts import Artifact, Digest, Export, Owner, Report, Verdict, digest_of
+from tasks.contracts import Artifact, DataReport, Digest, Export, Owner, Report, Verdict, digest_of
+from tasks.export.compiler import compiler_version
 from tasks.export.formats import FORMATS
-from tasks.spec import ModelSpec
+from tasks.spec import Int8, ModelSpec
 from tasks.store import Store
 
 _ROOT = Path(__file__).parents[1]
 
 _CONTRACTS = ("tasks/contracts.py", "tasks/spec.py", "docker/serving/contract.py", "docker/serving/preprocess.py")
 
-_SOURCES = ("tasks/ingest", "tasks/lineage/origin.py")
+_SOURCES = ("tasks/ingest", "tasks/lineage/origin.py", "tasks/expectations")
 _LOCKS = ("tasks/image/runtimes.py", "docker/runtimes")
 _ENGINE = ("tasks/image/engine.py", "tasks/image/docker_engine.py")
+#: How exporters trace a model: parity does it again to look inside (`tasks.parity.divergence`).
+_INSIDE = tuple(
+    f"tasks/export/{name}.py"
+    for name in (
+        "__init__",
+        "conversion",
+        "sizes",
+        "tf_function",
+        "torch_capture",
+        "torch_diagnosis",
+        "torch_recurrent",
+    )
+)
 
 #: Stage → the code that decides its results.
 CODE: Mapping[str, tuple[str, ...]] = {
@@ -39,6 +53,7 @@ CODE: Mapping[str, tuple[str, ...]] = {
         *_CONTRACTS,
         *_SOURCES,
         "tasks/parity",
+        *_INSIDE,
         "tasks/export/calibration.py",
         "tasks/figures.py",
         "docker/serving",
@@ -48,13 +63,14 @@ CODE: Mapping[str, tuple[str, ...]] = {
 }
 
 _LOADING = ("keras", "numpy", "onnx", "onnxruntime", "scikit-learn", "skops", "tensorflow-cpu", "torch")
+_EXPECTING = ("great-expectations", "pandas")
 _CONVERTING = ("jax", "jaxlib", "onnx-ir", "onnxscript", "skl2onnx", "tf2onnx", "torchax")
 
 #: Stage → the distributions whose versions decide its results.
 LIBRARIES: Mapping[str, tuple[str, ...]] = {
-    "ingest": (*_LOADING, "pyarrow"),
+    "ingest": (*_LOADING, *_EXPECTING, "pyarrow"),
     "export": (*_LOADING, *_CONVERTING),
-    "parity": (*_LOADING, "pyarrow"),
+    "parity": (*_LOADING, *_EXPECTING, "pyarrow", "onnx-ir", "onnxscript", "scipy"),
     "image": (),  # what is in an image is pinned by the locks in docker/runtimes
     "smoke": (),
 }
@@ -65,9 +81,13 @@ def stage_key(stage: str, inputs: Mapping[str, Any]) -> Digest:
     return digest_of({"stage": stage, "code": code_digest(stage), "libraries": versions(stage), "inputs": dict(inputs)})
 
 
-def pipeline_digest() -> Digest:
-    """Identity of all of Slipway that decides what a package is: code, libraries, the runtimes' locks, the base."""
-    return digest_of({stage: [code_digest(stage), versions(stage)] for stage in CODE})
+def pipeline_digest(formats: Iterable[str] = ()) -> Digest:
+    """Identity of all of Slipway that decides what a package is: code, libraries, the runtimes' locks, the base; and
+    the compiler, where one of `formats` is compiled."""
+    parts: dict[str, Any] = {stage: [code_digest(stage), versions(stage)] for stage in CODE}
+    if any(FORMATS[name].is_compiled for name in formats):
+        parts["compiler"] = compiler_version()
+    return digest_of(parts)
 
 
 @functools.cache
@@ -112,14 +132,17 @@ def ingest_inputs(spec: ModelSpec, fingerprint: Digest) -> dict[str, Any]:
         "source": spec.source,
         "signature": _plain(spec, "inputs", "outputs", "dynamic", "preprocess"),
         "evaluation": spec.evaluation.data,
-        "columns": sorted([metric.label, metric.output] for metric in spec.evaluation.metrics),
+        "columns": sorted(
+            [metric.name, metric.label, metric.output, metric.group or "", metric.callable or ""]
+            for metric in spec.evaluation.metrics
+        ),
     }
 
 
 def export_inputs(spec: ModelSpec, artifact: Artifact, format: str) -> dict[str, Any]:
-    """The model and its signature; not how it will be served. The evaluation data where the format calibrates on it.
+    """The model, its signature and what there is a choice in, not how it will be served.
 
-    All of the data, its columns included: which rows are taken follows from how many there are.
+    The evaluation data only where the format is calibrated on it.
     """
     inputs: dict[str, Any] = {
         "artifact": artifact_digest(artifact),
@@ -127,10 +150,14 @@ def export_inputs(spec: ModelSpec, artifact: Artifact, format: str) -> dict[str,
         "signature": _plain(spec, "inputs", "outputs", "dynamic", "preprocess"),
     }
     entry = FORMATS[format]
-    if entry.options:
-        inputs["options"] = spec.export.model_dump(mode="json", include=set(entry.options))
-    if spec.export.int8 in entry.calibrates:
-        inputs["calibration"] = _evaluation(artifact)
+    if entry.is_onnx:
+        inputs["external_data"] = spec.export.external_data
+    if entry.quantises:
+        inputs["int8"] = spec.export.int8
+    if entry.quantises and spec.export.int8 is Int8.STATIC:
+        inputs["calibration"] = artifact.evaluation.file.digest
+    if entry.is_compiled:
+        inputs["compiler"] = compiler_version()
     return inputs
 
 
@@ -139,8 +166,8 @@ def parity_inputs(spec: ModelSpec, artifact: Artifact, export: Export) -> dict[s
     return {
         "artifact": artifact_digest(artifact),
         "export": export,
-        "evaluation": _evaluation(artifact),
-        "metrics": [metric.model_dump(mode="json") for metric in spec.evaluation.metrics],
+        "evaluation": [artifact.evaluation.digest, list(artifact.evaluation.columns)],
+        "metrics": spec.evaluation.model_dump(mode="json", exclude={"data"}),
         "signature": _plain(spec, "inputs", "outputs", "dynamic", "preprocess"),
         "max_batch": spec.serving.max_batch,
         **({"int8": spec.export.int8} if export.precision == "int8" else {}),
@@ -156,10 +183,6 @@ def artifact_digest(artifact: Artifact) -> Digest:
     return digest_of(artifact.model_dump(mode="json", exclude={"evaluation", "source_uri", "source_run"}))
 
 
-def _evaluation(artifact: Artifact) -> list[Any]:
-    return [artifact.evaluation.file.digest, list(artifact.evaluation.columns)]
-
-
 def _plain(spec: ModelSpec, *keys: str) -> dict[str, Any]:
     return spec.model_dump(mode="json", include=set(keys))
 
@@ -171,14 +194,16 @@ def is_repeatable(stage: str, result: BaseModel) -> bool:
     """Whether the same inputs would give the same result again, so that it may be remembered.
 
     Converters and comparisons are deterministic, so their refusals stand. What was measured on a running container
-    stands only when it passed, and what was inconclusive, or the platform's fault, may heal.
+    stands only when it passed, and what was inconclusive, or the platform's fault, may heal. What data does not
+    show, it will not show tomorrow either.
     """
-    if not isinstance(result, Report) or result.verdict is Verdict.PASSED:
+    report = result.evaluation.quality if isinstance(result, Artifact) else result
+    if not isinstance(report, Report) or report.verdict is Verdict.PASSED:
         return True
-    if stage == "smoke" or result.verdict is Verdict.INCONCLUSIVE:
+    if not isinstance(report, DataReport) and (stage == "smoke" or report.verdict is Verdict.INCONCLUSIVE):
         return False
     return not any(
-        finding.owner is Owner.PLATFORM and finding.verdict is not Verdict.PASSED for finding in result.findings
+        finding.owner is Owner.PLATFORM and finding.verdict is not Verdict.PASSED for finding in report.findings
     )
 
 

@@ -62,7 +62,13 @@ class LocalStore:
     """A store in a folder on a local disk. The folder is made when something is first stored."""
 
     def __init__(self, root: Path) -> None:
+        """Raises StoreUnavailable where `root` can be no folder."""
         self.root = root
+        there = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
+        if not there.is_dir():
+            raise StoreUnavailable(
+                f"the store {root} cannot be there: {there} is a file; name a folder in SLIPWAY_STORE or SLIPWAY_HOME"
+            )
         self._sweep()
 
     @property

@@ -9,7 +9,7 @@ from airflow.sdk import Param
 
 from tasks.airflow_glue.project import default_patterns, shown, spec_files
 from tasks.errors import BadInput
-from tasks.export.formats import FORMATS
+from tasks.export.formats import ALL, FORMATS
 from tasks.smoke.catalogue import load_catalogue
 
 
@@ -29,8 +29,8 @@ def package_params() -> dict[str, Param]:
             items={"type": "string", "minLength": 1},
             uniqueItems=True,
             title="Formats",
-            description="Leave empty for those of the spec.",
-            examples=list(FORMATS),
+            description="Leave empty for those of the spec; `all` alone is every one that the framework can give.",
+            examples=[ALL, *FORMATS],
         ),
         "instance_types": Param(
             [],

@@ -28,8 +28,9 @@ from tasks.findings import placed
 def story(run: StageRun[Any]) -> list[str]:
     """A stage's run: how it came by its result, what the result is, and what was remarked. What blocks is `reason`."""
     how = "reused: nothing that it follows from has changed" if run.reused else f"ran for {run.duration_s:.1f} s"
-    verdict = f": {run.result.verdict}" if isinstance(run.result, Report) else ""
-    return [f"{run.stage} of {run.label}{verdict}", how, *figures(run.result), *remarks(run.result)]
+    report = run.result.evaluation.quality if isinstance(run.result, Artifact) else run.result
+    verdict = "" if report is None or not isinstance(report, Report) else f": {report.verdict}"
+    return [f"{run.stage} of {run.label}{verdict}", how, *figures(run.result), *remarks(report)]
 
 
 def figures(result: Contract) -> list[str]:
@@ -37,7 +38,7 @@ def figures(result: Contract) -> list[str]:
     return list(_FIGURES[type(result)](result))
 
 
-def remarks(result: Contract) -> list[str]:
+def remarks(result: Contract | None) -> list[str]:
     """What was found and blocks nothing."""
     found = result.findings if isinstance(result, Report) else ()
     return list(_lines(finding for finding in found if finding.verdict is Verdict.PASSED))
@@ -46,7 +47,10 @@ def remarks(result: Contract) -> list[str]:
 def reason(report: Report, what: str) -> str:
     """Why a gate blocks: the message that a failed task ends with."""
     blocking = (finding for finding in report.findings if finding.verdict is not Verdict.PASSED)
-    return "\n".join([f"{what}: {report.verdict}", *_lines(blocking)])
+    seen = []
+    if isinstance(report, ParityReport) and report.reproduction is not None:
+        seen = ["the folder `reproduction` in its MLflow run shows it without Slipway: python reproduce.py"]
+    return "\n".join([f"{what}: {report.verdict}", *_lines(blocking), *seen])
 
 
 def _lines(findings: Iterable[Finding]) -> Iterable[str]:

@@ -30,7 +30,7 @@ from tasks.contracts import (
     Verdict,
 )
 from tasks.errors import GateBlocked
-from tasks.narrowing import narrowed
+from tasks.narrowing import narrowed, refuse_unknown
 from tasks.settings import Settings
 from tasks.spec import ModelSpec, load_spec
 
@@ -69,7 +69,9 @@ def plan() -> list[dict[str, str]]:
 
     A spec that does not hold fails here at once, with every problem by line and key. Gives the smoke cells.
     """
-    params = get_current_context()["params"]
+    context = get_current_context()
+    params = context["params"]
+    refuse_unknown(context["dag_run"].conf or {}, params)
     spec = narrowed(load_spec(absolute(params["spec"])), params["formats"] or (), params["instance_types"] or ())
     planned = Plan(spec=spec, fresh=params["fresh"])
     push(planned)
@@ -81,11 +83,20 @@ def plan() -> list[dict[str, str]]:
 
 @plainly
 def ingest() -> list[str]:
-    """Check the trained model, its code and its evaluation data, and store them. Gives the formats to export."""
+    """Check the trained model, its code and its evaluation data, and store them. Gives the formats to export.
+
+    Red when the evaluation data does not hold (values that are missing, labels that are no class, one class only): then
+    there is nothing to compare a format on, and none is exported.
+    """
     planned = require(Plan, PLAN)
     run = _pipeline(planned).ingest(planned.spec)
     push(run)
     _tell(run)
+    quality = run.result.evaluation.quality
+    if quality is None:
+        raise GateBlocked(f"{run.stage} of {run.label}: nothing is known of the evaluation data")
+    if quality.verdict is not Verdict.PASSED:
+        raise GateBlocked(narrate.reason(quality, f"{run.stage} of {run.label}"))
     return list(planned.formats)
 
 

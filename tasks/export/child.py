@@ -48,6 +48,7 @@ def run(
     *,
     preprocess: tuple[PreprocessStep, ...] = (),
     options: ExportSpec | None = None,
+    external_data: bool = False,
     time_limit_s: float = TIME_LIMIT_S,
 ) -> Attempt:
     """Export in a child process. Everything that it writes is below `work`."""
@@ -64,6 +65,7 @@ def run(
         parent=os.getpid(),
         preprocess=preprocess,
         options=options or ExportSpec(),
+        external_data=external_data,
     )
     request_file.write_text(request.model_dump_json())
     with log_file.open("wb") as log:

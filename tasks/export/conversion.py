@@ -36,6 +36,8 @@ class Conversion:
         ir_version: the version of ONNX's file format, where there is one.
         precision: of the arithmetic: full, float16 or int8.
         base: for reduced precision, what it was made from: the path inside `base_folder` to hand to the runtime.
+        programs: further programs that decide it, with their versions.
+        needs: instruction-set extensions that the files hold, where they are compiled.
     """
 
     root: str
@@ -45,6 +47,8 @@ class Conversion:
     ir_version: int | None = None
     precision: str = "full"
     base: str | None = None
+    programs: Mapping[str, str] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
 
 
 def base_folder(folder: Path) -> Path:

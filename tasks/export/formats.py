@@ -8,12 +8,15 @@ One visible table, read by spec validation and by `tasks.export.export`. Light t
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tasks.export.conversion import Exporter
+
+#: Alone in a list of formats: every format that the framework can give.
+ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,20 +27,26 @@ class Format:
         name: what `formats:` in a model.yaml calls it.
         runtime: which runtime image serves it: an entry of `tasks.image.RUNTIMES`.
         exporters: framework of the source → `module:function` of the exporter (`tasks.export.conversion.Exporter`).
-        options: keys of `export:` in a model.yaml that decide what is written.
-        calibrates: values of `export.int8` under which rows of the evaluation data decide what is written.
+        is_compiled: a C++ compiler makes it (`tasks.export.compiler`). That takes so long that it is not tried only to
+            say that it would work in another's place.
+        quantises: `export.int8` says how, and static ranges come from rows of the evaluation data.
     """
 
     name: str
     runtime: str
     exporters: Mapping[str, str]
-    options: tuple[str, ...] = ()
-    calibrates: tuple[str, ...] = ()
+    is_compiled: bool = False
+    quantises: bool = False
 
     @property
     def frameworks(self) -> tuple[str, ...]:
         """The frameworks (`tasks.spec.Framework`) whose models can be written in this format."""
         return tuple(self.exporters)
+
+    @property
+    def is_onnx(self) -> bool:
+        """Whether its files are ONNX: a graph, and perhaps weights beside it."""
+        return self.runtime == "onnx"
 
 
 FORMATS: dict[str, Format] = {
@@ -56,8 +65,7 @@ FORMATS: dict[str, Format] = {
         name="onnx-int8",
         runtime="onnx",
         exporters=dict.fromkeys(("pytorch", "keras", "tensorflow", "onnx"), "tasks.export.onnx_int8:export"),
-        options=("int8",),
-        calibrates=("static",),
+        quantises=True,
     ),
     "onnx-fp16": Format(
         name="onnx-fp16",
@@ -78,6 +86,12 @@ FORMATS: dict[str, Format] = {
         runtime="torch",
         exporters={"pytorch": "tasks.export.torch_to_torch_export:export"},
     ),
+    "torch-aoti": Format(
+        name="torch-aoti",
+        runtime="torch",
+        exporters={"pytorch": "tasks.export.torch_to_aoti:export"},
+        is_compiled=True,
+    ),
 }
 
 
@@ -91,3 +105,8 @@ def exporter_of(format: str, framework: str) -> Exporter:
 def formats_of(framework: str) -> tuple[str, ...]:
     """The formats that a model of this framework can be written in, in the table's order; empty for an unknown one."""
     return tuple(name for name, entry in FORMATS.items() if framework in entry.exporters)
+
+
+def named_formats(formats: Sequence[str], framework: str) -> tuple[str, ...]:
+    """`formats` as names of the table: `[all]` becomes those that the framework can give, the rest stays as it is."""
+    return formats_of(framework) if list(formats) == [ALL] else tuple(formats)

@@ -1,4 +1,4 @@
-"""What the onnxruntime that will serve can read: its newest operator set and file version, measured.
+"""What the onnxruntime that will serve can read: its newest operator sets and file version, measured.
 
 The version is the one that the runtime image's lock names. It has to be the one installed here: what was measured,
 checked and compared with another version would be no evidence for the image.
@@ -7,22 +7,30 @@ checked and compared with another version would be no evidence for the image.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
+from itertools import count
 
 from tasks.errors import PlatformError
+from tasks.ingest.onnx_model import DOMAINS
 
 _DISTRIBUTION = "onnxruntime"
 
 
 @dataclass(frozen=True, slots=True)
 class OnnxLimits:
-    """The newest default-domain operator set and IR version that `version` of onnxruntime loads."""
+    """The newest operator sets and IR version that `version` of onnxruntime loads. `opset` is the default domain's."""
 
     version: str
     opset: int
     ir_version: int
+    opsets: Mapping[str, int]
+
+    def opset_of(self, domain: str) -> int | None:
+        """The newest operator set of a domain; None where onnxruntime does not have that domain."""
+        return self.opset if domain in ("", "ai.onnx") else self.opsets.get(domain)
 
 
 @cache
@@ -43,7 +51,8 @@ def onnx_limits() -> OnnxLimits:
     opsets = range(onnx.defs.onnx_opset_version(), 0, -1)
     irs = range(onnx.IR_VERSION, 0, -1)
     opset = next(opset for opset in opsets if _loads(opset, ir_version=8))
-    return OnnxLimits(installed, opset, next(ir for ir in irs if _loads(opset=15, ir_version=ir)))
+    domains = {domain: _newest_of(domain) for domain in sorted(DOMAINS - {"", "ai.onnx"})}
+    return OnnxLimits(installed, opset, next(ir for ir in irs if _loads(opset=15, ir_version=ir)), domains)
 
 
 def locked_version(runtime: str, distribution: str) -> str | None:
@@ -55,14 +64,20 @@ def locked_version(runtime: str, distribution: str) -> str | None:
     return found[1] if found else None
 
 
-def _loads(opset: int, ir_version: int) -> bool:
-    """Whether a model of one Relu, stamped so, can be loaded."""
+def _newest_of(domain: str) -> int:
+    """The newest operator set of a domain that onnxruntime has."""
+    return next(version for version in count(1) if not _loads(15, 8, (domain, version + 1)))
+
+
+def _loads(opset: int, ir_version: int, *also: tuple[str, int]) -> bool:
+    """Whether a model of one Relu, stamped so, can be loaded; `also` are further domains with their versions."""
     import onnxruntime
     from onnx import TensorProto, helper
 
     value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "probe", value[:1], value[1:])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+    imports = [helper.make_opsetid(domain, version) for domain, version in (("", opset), *also)]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=ir_version)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     try:

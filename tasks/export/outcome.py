@@ -13,7 +13,7 @@ from tasks.spec import ExportSpec
 
 
 class Request(Contract):
-    """What to export, and where everything is. `folder` is empty; `parent` is the process that waits."""
+    """What to export, how, and where everything is. `folder` is empty; `parent` is the process that waits."""
 
     artifact: Artifact
     format: str
@@ -23,6 +23,7 @@ class Request(Contract):
     parent: int
     preprocess: tuple[PreprocessStep, ...] = ()
     options: ExportSpec = ExportSpec()
+    external_data: bool = Field(False, description="ONNX: weights beside the graph, whatever their size")
 
 
 class Written(Contract):
@@ -38,6 +39,7 @@ class Written(Contract):
     base: str | None = Field(
         None, description="root of the full-precision files beside the folder, where there are any"
     )
+    needs: tuple[str, ...] = ()
 
 
 class Refused(Contract):

@@ -33,7 +33,7 @@ def export(source: Source, signature: Signature, folder: Path) -> Conversion:
             name=type(estimator).__name__,
             initial_types=initial,
             options={id(estimator): {"zipmap": False}} if classifier else None,
-            target_opset={"": opset, "ai.onnx.ml": 3},
+            target_opset={"": opset, "ai.onnx.ml": min(3, onnx_limits().opsets["ai.onnx.ml"])},
         )
     except Exception as error:  # skl2onnx raises its own families and whatever its converters raise
         raise _not_converted(error, estimator) from error

@@ -50,7 +50,15 @@ def export(spec: ModelSpec, artifact: Artifact, format: str, store: Store, work:
 
 
 def _try(spec: ModelSpec, artifact: Artifact, format: str, store: Store, work: Path) -> child.Attempt:
-    return child.run(artifact, format, store.uri, work, preprocess=spec.preprocess, options=spec.export)
+    return child.run(
+        artifact,
+        format,
+        store.uri,
+        work,
+        preprocess=spec.preprocess,
+        options=spec.export,
+        external_data=spec.export.external_data and FORMATS[format].is_onnx,
+    )
 
 
 def _stored(written: Written, format: str, tried: child.Attempt, store: Store) -> Export:
@@ -66,16 +74,20 @@ def _stored(written: Written, format: str, tried: child.Attempt, store: Store) -
         versions=written.versions,
         precision=written.precision,
         base=base or None,
+        needs=written.needs,
     )
 
 
 def _formats_that_work(
     spec: ModelSpec, artifact: Artifact, refused: Refused, format: str, store: Store, work: Path
 ) -> tuple[str, ...] | None:
-    """The other formats that this very model can be written in, each tried; None where they share what failed."""
+    """The other formats that this very model can be written in, each tried, save compiled ones.
+
+    None where they share what failed.
+    """
     if not refused.other_formats:
         return None
-    others = [name for name in formats_of(artifact.framework) if name != format]
+    others = [name for name in formats_of(artifact.framework) if name != format and not FORMATS[name].is_compiled]
     attempts = ((name, _try(spec, artifact, name, store, work / f"try-{name}")) for name in others)
     return tuple(name for name, tried in attempts if isinstance(tried.result, Written))
 

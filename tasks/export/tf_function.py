@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 from serving.contract import Signature
+from tasks.export.conversion import Place
 
 
 def tensor_specs(signature: Signature) -> list[Any]:
@@ -27,6 +29,19 @@ def keras_function(model: Any, signature: Signature) -> Callable[..., dict[str, 
     asked = KerasModel(model, signature)
     inputs = [tensor.name for tensor in signature.inputs]
     return lambda *tensors: asked.answer(dict(zip(inputs, tensors, strict=True)))
+
+
+def layer_of(model: Any, name: str) -> Place:
+    """The layer whose name is among the node's scopes; Keras adds `_1` to a layer that is called again."""
+    layers = {layer.name: layer for layer in model._flatten_layers(include_self=False)}
+    found = [
+        layer
+        for scope in name.split("/")[:-1]
+        if (layer := layers.get(scope) or layers.get(re.sub(r"_\d+$", "", scope))) is not None
+    ]
+    if not found:
+        return Place()
+    return Place(module=".".join(layer.name for layer in found), kind=type(found[-1]).__name__)
 
 
 def savedmodel_function(trackable: Any, signature: Signature) -> Callable[..., dict[str, Any]]:

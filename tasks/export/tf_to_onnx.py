@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from serving.contract import Signature
 from tasks.export.conversion import Conversion, ExportFailure, Place, reason_of
 from tasks.export.onnx_file import FILE, finish
+from tasks.export.onnx_limits import onnx_limits
 from tasks.export.tf_function import tensor_specs
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def convert(
             name="model",
             input_names=inputs,
             output_names=outputs,
-            opset=_OPSET,
+            opset=min(_OPSET, onnx_limits().opset),
             custom_op_handlers={"Erfc": (_erfc, [])},
         )
     except Exception as error:  # tf2onnx raises whatever its handlers and TensorFlow raise

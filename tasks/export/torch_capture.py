@@ -15,11 +15,17 @@ from typing import TYPE_CHECKING, Any
 from serving.contract import DType, Signature, TensorSpec
 from tasks.export.conversion import ExportFailure
 from tasks.export.sizes import sample_inputs, tracing_sizes
-from tasks.export.torch_diagnosis import frozen_dimension, why_not_captured
+from tasks.export.torch_diagnosis import frozen_dimension, place_of_node, why_not_captured
 from tasks.export.torch_recurrent import recurrent_layers_whole
 
 if TYPE_CHECKING:
     import torch
+
+#: torch.onnx's recommended operator set; the first one with GELU as an operator. Which operators of a captured program
+#: are taken apart depends on it, so whoever pairs a program with its ONNX file asks for the same.
+ONNX_OPSET = 20
+#: Operator libraries that `import torch` alone brings; the serving image imports nothing else.
+_IN_TORCH = {"aten", "prims", "quantized"}
 
 
 def capture(
@@ -103,6 +109,25 @@ def _plain(module: torch.nn.Module, signature: Signature) -> torch.nn.Module:
     twin = copy.copy(module)
     twin.__class__ = type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
     return twin
+
+
+def refuse_foreign_operators(program: torch.export.ExportedProgram) -> None:
+    """Refuse operators of other libraries, where PyTorch itself will serve the program.
+
+    Raises:
+        ExportFailure: one is in it.
+    """
+    import torch
+
+    for node in program.graph.nodes:
+        if isinstance(node.target, torch._ops.OpOverload) and node.target.namespace not in _IN_TORCH:
+            place, operator = place_of_node(node), str(node.target).removesuffix(".default")
+            raise ExportFailure(
+                "EXPORT_UNSUPPORTED_OPERATOR",
+                f"{place} uses the custom operator {operator}, which the PyTorch in the serving image does not have",
+                f"write {place.module or 'it'} with PyTorch's own operators",
+                evidence={"operator": operator, **place.evidence},
+            )
 
 
 # --- checks on what was captured ----------------------------------------------------------------------------------

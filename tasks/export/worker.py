@@ -15,8 +15,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from tasks.contracts import Owner
-from tasks.export.conversion import Conversion, ExportFailure, Rows, Source, reason_of
+from tasks.export.conversion import Conversion, ExportFailure, Rows, Source, base_folder, reason_of
 from tasks.export.formats import FORMATS, exporter_of
+from tasks.export.onnx_file import put_weights_beside
 from tasks.export.outcome import Outcome, Raised, Refused, Request, Written
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -70,6 +71,10 @@ def _export(request: Request) -> Written:
         model, request.work / "source" / artifact.root, artifact.framework, request.options, calibration=calibration
     )
     conversion = exporter_of(request.format, artifact.framework)(source, artifact.signature, request.folder)
+    if request.external_data:
+        put_weights_beside(request.folder / conversion.root)
+        if conversion.base is not None:
+            put_weights_beside(base_folder(request.folder) / conversion.base)
     run_once(source, artifact.signature, entry.runtime, request.folder, conversion)
     return Written(
         root=conversion.root,
@@ -79,11 +84,12 @@ def _export(request: Request) -> Written:
         versions=_versions(conversion),
         precision=conversion.precision,
         base=conversion.base,
+        needs=conversion.needs,
     )
 
 
 def _versions(conversion: Conversion) -> dict[str, str]:
-    versions = {}
+    versions = dict(conversion.programs)
     for name in (*conversion.distributions, "numpy"):
         try:
             versions[name] = version(name)

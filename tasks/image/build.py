@@ -19,7 +19,7 @@ from serving.contract import CONTRACT_FILE, PackagedFile, ServingContract
 from tasks.contracts import Artifact, Digest, Export, Image, ParityReport, Verdict, digest_of
 from tasks.errors import BuildFailed, GateBlocked
 from tasks.image.context import Context
-from tasks.image.engine import Engine, ImageInfo
+from tasks.image.engine import NEEDS_LABEL, Engine, ImageInfo
 from tasks.image.runtimes import Runtime, ensure_runtime, find_runtime
 from tasks.settings import Settings
 from tasks.spec import ModelSpec
@@ -168,6 +168,7 @@ def _labels(
         "io.slipway.export": export.files.digest,
         "io.slipway.parity": digest_of(parity),
         **({"io.slipway.source-run": artifact.source_run} if artifact.source_run else {}),
+        **({NEEDS_LABEL: " ".join(export.needs)} if export.needs else {}),
     }
 
 

@@ -23,6 +23,9 @@ PID_LABEL = "io.slipway.pid"
 PID_NAMESPACE_LABEL = "io.slipway.pid-namespace"
 BOOT_LABEL = "io.slipway.boot"
 
+#: On a serving image: the instruction-set extensions that its compiled model holds, separated by spaces.
+NEEDS_LABEL = "io.slipway.needs"
+
 
 #: A bridge network on which ports can be published and nothing else: no way out of the machine, none to each other.
 #: The engine makes it when the first container needs it, and keeps it.

@@ -147,7 +147,7 @@ def _store_file(location: Location, path: str, name: str, store: Store) -> Packa
     if before.get("size") is not None and size != before["size"]:
         raise SourceError(f"{where}: ended after {size} of {before['size']} bytes; copy it again")
     if size == 0:
-        raise SourceError(f"{where}: is empty; expected a model's bytes, save it again")
+        raise SourceError(f"{where}: is empty (0 bytes); save it again")
     return PackagedFile(path=name, digest=digest, size_bytes=size)
 
 

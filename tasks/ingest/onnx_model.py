@@ -6,6 +6,8 @@ domains that onnxruntime does not bring would need a library of their own, and a
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -22,7 +24,7 @@ from tasks.ingest.signatures import Found
 from tasks.spec import ModelSpec
 
 #: Domains whose operators onnxruntime brings along.
-_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
+DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 
 #: Operators of those domains that load another file.
 _LOADING = frozenset({"EPContext"})
@@ -51,7 +53,7 @@ def external_files(path: Path) -> tuple[str, ...]:
         SourceError: the model cannot be read.
     """
     names: set[str] = set()
-    for tensor in _tensors(_read(path).graph):
+    for tensor in _tensors(_read(path)):
         for entry in tensor.external_data:
             if entry.key != "location":
                 continue
@@ -104,16 +106,22 @@ def _read(path: Path) -> Any:
     return model
 
 
-def _check(path: Path, signature: Signature) -> None:
+def refuse_code(path: Path) -> None:
+    """Refuse models that reach outside their folder or need libraries of their own, whatever their signature is.
+
+    Raises:
+        UnsafeSource: it reads other files than those beside it.
+        SourceError: it cannot be read, files beside it are missing or too short, or onnxruntime lacks its operators.
+    """
     model = _read(path)
     for name in external_files(path):
         if not (path.parent / name).is_file():
             raise SourceError(f"{path.name}: its tensors lie in {name}, which is not there; copy it beside the model")
-    _check_external_sizes(path, model)
+    _check_external_data(path, model)
     own = {(function.domain, function.name) for function in model.functions}
     foreign, loading = set(), set()
-    for node in _nodes(model):
-        if (node.domain, node.op_type) not in own and node.domain not in _DOMAINS:
+    for node in nodes(model):
+        if (node.domain, node.op_type) not in own and node.domain not in DOMAINS:
             foreign.add(f"{node.domain}.{node.op_type}")
         elif node.op_type in _LOADING:
             loading.add(node.op_type)
@@ -124,24 +132,56 @@ def _check(path: Path, signature: Signature) -> None:
             f"{path.name} has operators that onnxruntime does not bring: {', '.join(sorted(foreign))}; export the "
             "model with standard operators only"
         )
+
+
+def _check(path: Path, signature: Signature) -> None:
+    refuse_code(path)
+    model = _read(path)
     initial = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in initial]
     signatures.check("input", signature.inputs, [_described(value) for value in inputs], by_name=True)
     signatures.check("output", signature.outputs, [_described(value) for value in model.graph.output], by_name=True)
 
 
-def _check_external_sizes(path: Path, model: Any) -> None:
-    for tensor in _tensors(model.graph):
+def _check_external_data(path: Path, model: Any) -> None:
+    """Each file is as long as its tensors need, and the one that was written, where the model says which that was.
+
+    The key `checksum` is a SHA-1 of the whole file (ONNX, docs/ExternalData.md); few exporters write it.
+    """
+    checked: set[str] = set()
+    for tensor in _tensors(model):
         entries = {entry.key: entry.value for entry in tensor.external_data}
         if "location" not in entries:
             continue
-        there = (path.parent / entries["location"]).stat().st_size
-        end = int(entries.get("offset", 0)) + int(entries.get("length", 0))
+        file = path.parent / entries["location"]
+        there = file.stat().st_size
+        end = int(entries.get("offset", 0)) + int(entries.get("length", _size_bytes(tensor)))
         if end > there:
             raise SourceError(
                 f"{path.name}: the tensor {tensor.name!r} ends at byte {end} of {entries['location']}, which has only "
                 f"{there}; copy it again"
             )
+        if "checksum" in entries and entries["location"] not in checked:
+            checked.add(entries["location"])
+            with file.open("rb") as stream:
+                found = hashlib.file_digest(stream, "sha1").hexdigest()
+            if found != entries["checksum"].lower():
+                raise SourceError(
+                    f"{path.name}: {entries['location']} is not the file that the model was saved with: expected SHA-1 "
+                    f"{entries['checksum']}, found {found}; copy it again"
+                )
+
+
+def _size_bytes(tensor: Any) -> int:
+    """What a tensor of these dimensions takes: a model need not say how much of the file is its own."""
+    from onnx import TensorProto
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    halves = (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1)
+    values = math.prod(int(size) for size in tensor.dims)
+    if tensor.data_type in halves:
+        return (values + 1) // 2
+    return values * tensor_dtype_to_np_dtype(tensor.data_type).itemsize
 
 
 def _graphs(graph: Any) -> Iterator[Any]:
@@ -159,7 +199,8 @@ def _inner_graphs(node: Any) -> Iterator[Any]:
             yield from _graphs(graph)
 
 
-def _nodes(model: Any) -> Iterator[Any]:
+def nodes(model: Any) -> Iterator[Any]:
+    """Every node of the model: of its graph, its subgraphs and its functions."""
     for graph in _graphs(model.graph):
         yield from graph.node
     for function in model.functions:
@@ -169,17 +210,17 @@ def _nodes(model: Any) -> Iterator[Any]:
                 yield from graph.node
 
 
-def _tensors(graph: Any) -> Iterator[Any]:
-    """Every tensor stored in the graph, its subgraphs and their nodes' attributes."""
-    for inner in _graphs(graph):
+def _tensors(model: Any) -> Iterator[Any]:
+    """Every tensor stored in the graph, its subgraphs, and the attributes of all nodes, those of functions too."""
+    for inner in _graphs(model.graph):
         yield from inner.initializer
         for sparse in inner.sparse_initializer:
             yield from (sparse.values, sparse.indices)
-        for node in inner.node:
-            for attribute in node.attribute:
-                if attribute.HasField("t"):
-                    yield attribute.t
-                yield from attribute.tensors
+    for node in nodes(model):
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
 
 
 def _described(value: Any) -> Found:

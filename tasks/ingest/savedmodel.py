@@ -71,6 +71,16 @@ def inspect(path: Path, spec: ModelSpec) -> None:
     _check_signature(graph, spec.signature)
 
 
+def refuse_code(path: Path) -> None:
+    """Refuse graphs with operations that reach outside the model, whatever their signature is.
+
+    Raises:
+        UnsafeSource: its graph reaches outside the model.
+        SourceError: saved_model.pb cannot be read.
+    """
+    _refuse_outside(_read_graph(path))
+
+
 def load(path: Path, artifact: Artifact, work: Path) -> SavedModel:
     """Read the SavedModel.
 

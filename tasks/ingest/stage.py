@@ -1,7 +1,8 @@
 """The stage itself: `ModelSpec` → `Artifact`, and back from an `Artifact` to the model.
 
 Nothing is taken on trust: the bytes that were stored are the bytes that are inspected, and the model answers the first
-rows of its own evaluation data before the artifact counts as one.
+rows of its own evaluation data before the artifact counts as one. What is expected of that data beyond its columns is a
+gate: its report is part of the artifact (`tasks.expectations`), and where it does not pass nothing is exported.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from tasks.contracts import Artifact, Digest, FileTree, digest_of
+from tasks.contracts import Artifact, Digest, FileTree, Verdict, digest_of
+from tasks.errors import SourceError
 from tasks.ingest.code import module_files, store_code
 from tasks.ingest.evaluation import ingest_evaluation
 from tasks.ingest.fetch import Location, identity, locate, store_tree
+from tasks.ingest.metric_code import load_metrics, metric_files, store_metric_code
 from tasks.ingest.probe import probe
 from tasks.ingest.registry import download, is_in_mlflow, pin, training_run
 from tasks.ingest.sources import SourceModel, kind_of, loader_module, narrow
@@ -31,6 +34,8 @@ def ingest(spec: ModelSpec, store: Store, settings: Settings) -> Artifact:
         EvaluationError: the evaluation data does not fit the signature.
         TrackingUnavailable: the source is in MLflow, and MLflow does not answer.
     """
+    from tasks.expectations.evaluation import examine
+
     with scratch(settings.work) as work:
         location = narrow(_locate(spec.source.uri, spec, settings, work / "download"), spec.source)
         files = store_tree(location, store)
@@ -53,11 +58,17 @@ def ingest(spec: ModelSpec, store: Store, settings: Settings) -> Artifact:
             code=None if entrypoint is None else store_code(spec.folder, entrypoint, store),
             entrypoint=entrypoint,
             signature=spec.signature,
-            evaluation=evaluation,
+            evaluation=evaluation.model_copy(update={"code": store_metric_code(spec, store)}),
             source_uri=location.uri,
             source_run=location.run,
         )
-        probe(load_source(artifact, store, work / "probe"), spec, columns)
+        quality = examine(columns, spec, store, work)
+        artifact = artifact.model_copy(
+            update={"evaluation": artifact.evaluation.model_copy(update={"quality": quality})}
+        )
+        if quality.verdict is Verdict.PASSED:  # a model has no answer to rows that are none
+            functions = load_metrics(spec.evaluation, artifact.evaluation, store, work / "probe")
+            probe(load_source(artifact, store, work / "probe"), spec, columns, functions)
     if artifact.source_run is None:
         artifact = artifact.model_copy(update={"source_run": training_run(artifact, settings)})
     return artifact
@@ -96,7 +107,8 @@ def fingerprint(spec: ModelSpec, settings: Settings) -> Digest:
                 "code": [[path.as_posix(), _sha256(spec.folder / path)] for path in code],
                 "signature": spec.model_dump(mode="json", include={"inputs", "outputs", "dynamic", "preprocess"}),
                 "evaluation": _identity(spec.evaluation.data, spec, settings, work / "evaluation"),
-                "labels": sorted({metric.label for metric in spec.evaluation.metrics}),
+                "labels": spec.evaluation.columns,
+                "metrics": [[path.as_posix(), _sha256(spec.folder / path)] for path in metric_files(spec)],
             }
         )
 
@@ -121,7 +133,12 @@ def _with_external_data(location: Location, files: FileTree, store: Store, work:
     path = fetch_tree(store, files, work / "model") / location.name
     stored = list(files.files)
     for name in external_files(path):
-        [data] = store_tree(location.beside(name), store).files
+        beside = location.beside(name)
+        if not beside.exists():
+            raise SourceError(
+                f"{location.uri}: its tensors lie in {name}, which is not there; copy it beside the model"
+            )
+        [data] = store_tree(beside, store).files
         stored.append(type(data)(path=name, digest=data.digest, size_bytes=data.size_bytes))
     return FileTree(files=tuple(sorted(stored, key=lambda file: file.path)))
 

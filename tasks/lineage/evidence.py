@@ -17,6 +17,7 @@ from tasks.contracts import (
     Contract,
     Digest,
     ExportReport,
+    FileTree,
     Image,
     Package,
     ParityReport,
@@ -27,6 +28,8 @@ from tasks.contracts import (
 )
 from tasks.reuse import artifact_digest
 
+#: A failed comparison's folder holds the model: above this, MLflow gets a note in its place, and the store keeps it.
+LARGEST_ARTIFACT = 100_000_000
 #: What MLflow takes for a metric's name (mlflow.utils.validation).
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_\-. :/]")
 
@@ -101,11 +104,18 @@ def of_stages(package: Package) -> Iterator[Evidence]:
 
 
 def _of_artifact(artifact: Artifact) -> Evidence:
+    quality = artifact.evaluation.quality
+    verdict = Verdict.INCONCLUSIVE if quality is None else quality.verdict
     return Evidence(
         stage="ingest",
         label=artifact.name,
         digest=digest_of(artifact),
-        tags={"slipway.artifact": artifact_digest(artifact), "slipway.files": artifact.files.digest},
+        verdict=verdict,
+        tags={
+            "slipway.verdict": verdict.value,
+            "slipway.artifact": artifact_digest(artifact),
+            "slipway.files": artifact.files.digest,
+        },
         params={
             "framework": artifact.framework,
             "loader": artifact.loader,
@@ -115,6 +125,7 @@ def _of_artifact(artifact: Artifact) -> Evidence:
         },
         metrics={"size_bytes": artifact.files.size_bytes, "evaluation.rows": artifact.evaluation.rows},
         texts={"artifact.json": _pretty(artifact)},
+        files={} if quality is None else _below("data_docs", quality.docs),
     )
 
 
@@ -158,7 +169,12 @@ def _of_parity(report: ParityReport) -> Evidence:
         tags={"slipway.export": report.export_digest},
         params=params,
         metrics=metrics,
-        files={} if report.html is None else {"report.html": report.html},
+        files={
+            **({} if report.html is None else {"report.html": report.html}),
+            **_below("data_docs", report.docs),
+            **_below("reproduction", report.reproduction),
+        },
+        texts=_left_out("reproduction", report.reproduction),
     )
 
 
@@ -202,6 +218,7 @@ def _of_report(
     params: dict[str, str] | None = None,
     metrics: dict[str, Any] | None = None,
     files: dict[str, PackagedFile] | None = None,
+    texts: dict[str, str] | None = None,
 ) -> Evidence:
     return Evidence(
         stage=stage,
@@ -211,9 +228,25 @@ def _of_report(
         tags={"slipway.verdict": report.verdict.value, **(tags or {})},
         params=params or {},
         metrics=_measured(metrics or {}),
-        texts={"report.json": _pretty(report)},
+        texts={"report.json": _pretty(report), **(texts or {})},
         files=files or {},
     )
+
+
+def _below(folder: str, tree: FileTree | None) -> dict[str, PackagedFile]:
+    """A tree's files below a folder of the run, but for those that only the store holds."""
+    files = () if tree is None else tree.files
+    return {f"{folder}/{file.path}": file for file in files if file.size_bytes <= LARGEST_ARTIFACT}
+
+
+def _left_out(folder: str, tree: FileTree | None) -> dict[str, str]:
+    """A note in the place of each file that only the store holds."""
+    return {
+        f"{folder}/{file.path}.where.txt": f"{file.digest}, {file.size_bytes} bytes, is in Slipway's store and was not "
+        "copied here: `slipway reproduce` writes the whole folder\n"
+        for file in (() if tree is None else tree.files)
+        if file.size_bytes > LARGEST_ARTIFACT
+    }
 
 
 def _serving_metrics(package: Package) -> dict[str, float]:

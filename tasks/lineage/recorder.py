@@ -22,8 +22,8 @@ from tasks.lineage.origin import training_run_of
 from tasks.lineage.tracking import experiment_id, public_uri, run_url, tracking
 from tasks.settings import Settings
 from tasks.spec import ModelSpec
-from tasks.store import Store, read_bytes
-from tasks.workspace import locked
+from tasks.store import Store, fetch
+from tasks.workspace import locked, scratch
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -127,8 +127,11 @@ class _Recorder:
         run_id, written = run.info.run_id, run.data.params
         for name, text in evidence.texts.items():
             self._client.log_text(run_id, text, name)
-        for name, file in evidence.files.items():
-            self._client.log_text(run_id, read_bytes(self._store, file).decode(), name)
+        if evidence.files:
+            with scratch(self._settings.work) as work:
+                for name, file in evidence.files.items():
+                    fetch(self._store, file, work / name)
+                self._client.log_artifacts(run_id, str(work))
         self._client.set_terminated(run_id, "FINISHED" if evidence.verdict is Verdict.PASSED else "FAILED")
         tags = {**evidence.tags, _COMPLETE: evidence.digest}
         self._client.log_batch(

@@ -39,6 +39,10 @@ _ENVIRONMENT: Mapping[str, str] = {
 _CREDENTIALS = re.compile(r"://[^/@\s]+@")
 
 
+#: Enough for any sentence; what is longer is a dump.
+_LONGEST_REASON = 300
+
+
 @contextlib.contextmanager
 def tracking(settings: Settings, *, only_existing: bool = False) -> Iterator[MlflowClient]:
     """A client of the tracking server and registry.
@@ -115,9 +119,13 @@ def _is_database(tracking_uri: str) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """The error's first line, without the user and password that URLs in it may carry."""
-    text = _CREDENTIALS.sub("://", str(error).strip())
-    return text.splitlines()[0][:300] if text else type(error).__name__
+    """What lies at the bottom of the error, in a line, without the user and password that URLs in it may carry."""
+    cause: BaseException = error
+    while (below := cause.__cause__ or cause.__context__) is not None:
+        cause = below
+    text = _CREDENTIALS.sub("://", str(cause).strip() or str(error).strip())
+    line = text.splitlines()[0] if text else type(error).__name__
+    return line if len(line) <= _LONGEST_REASON else f"{line[: _LONGEST_REASON - 1]}…"
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ Nothing is fetched or stored here: `tasks.parity.gate` does that.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,13 +24,16 @@ from numpy.typing import NDArray
 
 from serving.contract import DType, Signature
 from serving.preprocess import apply, raw_signature
-from tasks.contracts import Finding, MetricComparison, OutputComparison, Verdict
+from tasks.contracts import Calibration, ClassChange, Finding, MetricComparison, OutputComparison, Verdict
 from tasks.errors import EvaluationError
+from tasks.ingest.metric_code import MetricFunction
 from tasks.ingest.sources import SourceModel
 from tasks.parity import exported
 from tasks.parity.coarse import BaseFailed, Coarseness, Reduced, failed, neighbour_findings
 from tasks.parity.edges import NEIGHBOURS
-from tasks.parity.inputs import Batching, Pool, batching, plan, pools
+from tasks.parity.exported import AskedExport
+from tasks.parity.failing import Case, failing_case
+from tasks.parity.inputs import Batch, Batching, Pool, batching, plan, pools
 from tasks.parity.judge import edge_finding, output_findings
 from tasks.parity.judge_running import run_findings, structure_findings, unasked_findings
 from tasks.parity.outcomes import Arrays, Asked, Outcome, excuse_edges, outcomes_of
@@ -44,7 +47,10 @@ from tasks.spec import ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What was found. `outputs` is empty where the gate stopped at the source; `references` may then be short."""
+    """What was found. `outputs` is empty where the gate stopped at the source; `references` may then be short.
+
+    `planned` is how many batches of each pool the export was asked for; `case` shows what is wrong with it.
+    """
 
     sizes: Batching
     pools: tuple[Pool, ...]
@@ -53,6 +59,10 @@ class Judgement:
     outcomes: tuple[Outcome, ...] = ()
     outputs: tuple[OutputComparison, ...] = ()
     metrics: tuple[MetricComparison, ...] = ()
+    classes: tuple[ClassChange, ...] = ()
+    calibration: tuple[Calibration, ...] = ()
+    planned: tuple[int, ...] = ()
+    case: Case | None = None
 
 
 def confront(
@@ -64,6 +74,7 @@ def confront(
     path: Path,
     work: Path,
     seed: str,
+    own_metrics: Mapping[str, MetricFunction] | None = None,
     reduced: Reduced | None = None,
 ) -> Judgement:
     """Ask both models, and judge.
@@ -75,6 +86,7 @@ def confront(
         runtime, path: the export's runtime, and the file or folder that it loads.
         work: a folder for what is exchanged with the export's process; `work / "parity"` must not exist.
         seed: decides the random rows; the same seed gives the same questions.
+        own_metrics: the user's functions, by the `callable` of their metrics.
         reduced: for exports of reduced precision, which, and the full-precision file that it was made from.
 
     Raises:
@@ -121,13 +133,16 @@ def confront(
     if reduced is not None:
         remarks += neighbour_findings(outcomes, references, reduced.said)
 
+    def ask_again(inputs: Arrays, batch: Batch) -> AskedExport:
+        return exported.ask(runtime, path, signature, [inputs], [batch], work / "parity-again")
+
     findings = structure_findings(answered.structure, signature)
     if not findings or answered.load_error is None:  # a missing name is why the runtime refused the file
         findings += run_findings(answered, asked.plan, outcomes, signature)
     findings += output_findings(outcomes, signature)
-    metrics, lost = compare_metrics(spec.evaluation.metrics, references[0].answers, own[0], evaluation)
+    quality = compare_metrics(spec.evaluation, references[0].answers, own[0], evaluation, own_metrics)
     if own[0] is not None or not findings:
-        findings += lost
+        findings += quality.findings
     findings += [edge_finding(asked.pools[pool], count) for pool, count in sorted(on_edge.items())]
     findings += unasked_findings(answered, asked.plan, findings)
     return Judgement(
@@ -137,7 +152,11 @@ def confront(
         (*findings, *remarks),
         outcomes,
         _outputs(outcomes, references, signature),
-        metrics,
+        quality.metrics,
+        quality.classes,
+        quality.calibration,
+        planned=tuple(sum(batch.pool == number for batch in asked.plan) for number in range(len(asked.pools))),
+        case=failing_case(answered, asked, outcomes, references, findings, ask_again),
     )
 
 

@@ -1,21 +1,29 @@
 """The parity gate: one export against its source model → `ParityReport`, golden samples and a page for people.
 
 Fetches both models and the evaluation data from the store, lets `tasks.parity.confrontation` judge, and stores what
-came out. The verdict is the worst of the findings, and `inconclusive` where nothing was compared.
+came out. The verdict is the worst of the findings and of the table, and `inconclusive` where nothing was compared.
 """
 
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 from serving.contract import PackagedFile
 from tasks.contracts import Artifact, Export, ParityReport, Verdict
+from tasks.expectations.data_docs import build
+from tasks.expectations.parity_table import disagreement, tables
+from tasks.expectations.validation import Checked
+from tasks.expectations.validation import check as hold
 from tasks.ingest import load_evaluation, load_source
+from tasks.ingest.metric_code import load_metrics
 from tasks.parity import page
 from tasks.parity.coarse import Reduced
 from tasks.parity.confrontation import Judgement, confront
+from tasks.parity.divergence.report import divergence_of, told
 from tasks.parity.golden import golden_bytes, golden_rows
+from tasks.parity.reproduction import reproduction
 from tasks.spec import ModelSpec
 from tasks.store import Store, fetch_tree
 
@@ -27,18 +35,30 @@ def check(spec: ModelSpec, artifact: Artifact, export: Export, store: Store, wor
         BadInput: the source or the evaluation data cannot be used at all.
         PlatformError: the store does not answer, or its bytes were altered.
     """
+    source, path = load_source(artifact, store, work), fetch_tree(store, export.files, work / "export") / export.root
     judgement = confront(
         spec,
-        load_source(artifact, store, work),
+        source,
         artifact.loader,
         load_evaluation(artifact, store, work),
         export.runtime,
-        fetch_tree(store, export.files, work / "export") / export.root,
+        path,
         work,
         artifact.evaluation.file.digest,
+        load_metrics(spec.evaluation, artifact.evaluation, store, work),
         _reduced(spec, export, store, work),
     )
-    report = _report(export, judgement, None if not judgement.outputs else _golden(spec, judgement, store))
+    divergence = divergence_of(spec, artifact, source, export, judgement, path, work)
+    judgement = replace(judgement, findings=told(judgement.findings, divergence))
+    checked = _checked(spec, judgement)
+    report = _report(export, judgement, checked, None if not judgement.outputs else _golden(spec, judgement, store))
+    docs = None
+    if checked is not None:
+        docs = build(checked, f"{spec.name} as {export.format}, parity", store, work / "data_docs")
+    reproduced = None
+    if judgement.case is not None:
+        reproduced = reproduction(judgement.case, report, export, spec.signature, store)
+    report = report.model_copy(update={"divergence": divergence, "docs": docs, "reproduction": reproduced})
     document = page.render(report, page.Evidence(spec, artifact, export, judgement))
     return report.model_copy(update={"html": _stored(f"parity-{export.format}.html", document.encode(), store)})
 
@@ -51,18 +71,35 @@ def _reduced(spec: ModelSpec, export: Export, store: Store, work: Path) -> Reduc
     return Reduced(export.precision, spec.export.int8, base)
 
 
-def _report(export: Export, judgement: Judgement, golden: PackagedFile | None) -> ParityReport:
+def _checked(spec: ModelSpec, judgement: Judgement) -> Checked | None:
+    """The parity table, held against what is expected of it; none where the export was never asked."""
+    if not judgement.outputs:
+        return None
+    pools = [pool.name for pool in judgement.pools]
+    asked = tables(spec.signature, pools, judgement.planned, judgement.outcomes, judgement.metrics)
+    return hold(asked, "PARITY_TABLE")
+
+
+def _report(export: Export, judgement: Judgement, checked: Checked | None, golden: PackagedFile | None) -> ParityReport:
+    """The verdict is the worst of the findings and of the table; that they do not agree is a finding."""
     order = [Verdict.FAILED, Verdict.INCONCLUSIVE, Verdict.PASSED]
-    findings = tuple(sorted(judgement.findings, key=lambda finding: order.index(finding.verdict)))
-    compared = Verdict.PASSED if judgement.outputs else Verdict.INCONCLUSIVE
+    found, table = list(judgement.findings), Verdict.INCONCLUSIVE
+    if checked is not None:
+        table = checked.verdict
+        found += [finding for finding in checked.findings if finding.code == "PARITY_TABLE_NOT_CHECKED"]
+        apart = disagreement(table, found)
+        found += [] if apart is None else [apart]
+    findings = tuple(sorted(found, key=lambda finding: order.index(finding.verdict)))
     return ParityReport(
         format=export.format,
-        verdict=Verdict.worst((compared, *(finding.verdict for finding in findings))),
+        verdict=Verdict.worst((table, *(finding.verdict for finding in findings))),
         findings=findings,
         export_digest=export.files.digest,
         batch_sizes=judgement.sizes.sizes,
         outputs=judgement.outputs,
         metrics=judgement.metrics,
+        classes=judgement.classes,
+        calibration=judgement.calibration,
         golden=golden,
     )
 

@@ -107,7 +107,7 @@ class AskedSource:
         if not any(array.dtype.kind == "f" for array in inputs.values()):
             return ()
         return tuple(
-            Probe(MOVED, self.answer({name: _move(array, unit, generator) for name, array in inputs.items()}))
+            Probe(MOVED, self.answer({name: move(array, unit, generator) for name, array in inputs.items()}))
             for _ in range(times)
         )
 
@@ -164,7 +164,7 @@ def _as_declared(answer: NDArray[Any], tensor: TensorSpec) -> NDArray[Any]:
     return cast
 
 
-def _move(array: NDArray[Any], unit: float, generator: np.random.Generator) -> NDArray[Any]:
+def move(array: NDArray[Any], unit: float, generator: np.random.Generator) -> NDArray[Any]:
     if array.dtype.kind != "f":
         return array
     step = max(unit, float(np.finfo(array.dtype).eps) / 2) * SAFETY

@@ -161,7 +161,7 @@ def measure(
     allowed = SAFETY * np.maximum(evened(noise, scale), unit * scale)
     beside = np.maximum(allowed, evened(_largest([change for _, change in moved], stable, scale.shape), scale))
     if not twin:
-        allowed = beside = np.maximum(beside, _probable_error(unit, terms, values) * scale)
+        allowed = beside = np.maximum(beside, probable_error(unit, terms, values) * scale)
     # Subnormal numbers may be flushed to zero.
     tiny = float(np.finfo(output.dtype.numpy).tiny)
     rtol = SAFETY * unit
@@ -178,7 +178,7 @@ def _edges(jumps: list[tuple[str, NDArray[np.bool_]]], rows: int) -> tuple[NDArr
     return edges, {condition: int(where.sum()) for condition, where in counts.items()}
 
 
-def _probable_error(unit: float, terms: int, values: int) -> float:
+def probable_error(unit: float, terms: int, values: int) -> float:
     """λ·√n·u with λ from `FALSE_ALARM` over all values (Higham and Mary 2019, theorem 2.4)."""
     return confidence(values) * math.sqrt(max(terms, 1)) * unit
 

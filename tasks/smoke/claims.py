@@ -6,8 +6,11 @@ what passes with less passes with all of it, and the reverse is never concluded.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from serving.package import Refusal
 from tasks.contracts import Finding, Owner, Verdict
+from tasks.smoke.catalogue import InstanceType
 from tasks.smoke.findings import Evidence, exit_evidence, mib
 from tasks.smoke.observation import Exit, InstructionSet, Observation, Proof
 
@@ -25,6 +28,26 @@ def instruction_set(tried: InstructionSet) -> list[Finding]:
     if tried.exit is None or tried.exit.code == 0:
         return []
     return [_emulated(tried.cpu, tried.exit, evidence | exit_evidence(tried.exit))]
+
+
+def beyond_type(needs: Collection[str], kind: InstanceType) -> tuple[Finding, ...]:
+    """What a compiled model holds and a processor of the type lacks: known without running it, emulator or not."""
+    findings = []
+    for cpu in kind.cpus:
+        lacking = [name for name in needs if name not in cpu.features]
+        if lacking:
+            findings.append(
+                Finding(
+                    code="SMOKE_ILLEGAL_INSTRUCTION",
+                    owner=Owner.PLATFORM,
+                    message=f"the compiled model holds {', '.join(lacking)} instructions, "
+                    f"which {cpu.name}, a processor of {kind.name}, does not execute",
+                    advice="compile it for a lower instruction-set level, serve another format, or take this instance "
+                    "type out of smoke.instance_types",
+                    evidence={"cpu": cpu.name, "needs": " ".join(needs), "lacking": " ".join(lacking)},
+                )
+            )
+    return tuple(findings)
 
 
 def _emulated(cpu: str, ended: Exit, evidence: Evidence) -> Finding:

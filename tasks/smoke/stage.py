@@ -7,8 +7,9 @@ from pathlib import Path
 from serving.preprocess import raw_signature
 from tasks.contracts import Finding, Image, Owner, ParityReport, SmokeReport, Verdict
 from tasks.errors import PlatformError
-from tasks.image.engine import Engine
+from tasks.image.engine import NEEDS_LABEL, Engine
 from tasks.smoke.catalogue import InstanceType, instance_type
+from tasks.smoke.claims import beyond_type
 from tasks.smoke.findings import Budgets
 from tasks.smoke.golden import NoGolden, batch_sizes, read_golden
 from tasks.smoke.instruction_set import Host
@@ -34,6 +35,8 @@ def prove(
     engine.sweep(COMPONENT)
     if reason := _out_of_reach(kind, host):
         return _report(image, kind, Verdict.INCONCLUSIVE, (reason,))
+    if beyond := beyond_type(image.labels.get(NEEDS_LABEL, "").split(), kind):
+        return _report(image, kind, Verdict.FAILED, beyond)
     raw = raw_signature(spec.signature, spec.preprocess)
     try:
         golden = read_golden(parity, raw, store, work)

@@ -145,7 +145,7 @@ def confronted(
     work: Path,
     reduced: Reduced | None = None,
 ) -> Judgement:
-    """What the gate says of an export of a source that is loaded already; the metric allows everything."""
+    """What the gate says of an export of a source that is loaded already; the metric allows any finite loss."""
     spec = samples.spec(
         inputs=signature.inputs,
         outputs=signature.outputs,
@@ -158,4 +158,4 @@ def confronted(
     rows = len(next(iter(evaluation.values())))
     labels = np.zeros((rows, *first.shape[1:]), dtype=np.float32)
     work.mkdir(exist_ok=True)
-    return confront(spec, source, loader, {**evaluation, "label": labels}, runtime, path, work, "seed", reduced)
+    return confront(spec, source, loader, {**evaluation, "label": labels}, runtime, path, work, "seed", reduced=reduced)

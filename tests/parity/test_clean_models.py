@@ -21,6 +21,7 @@ PAIRS = [
     ("cnn", "onnx"),
     ("cnn", "savedmodel"),
     ("cnn", "torch-export"),
+    ("cnn", "torch-aoti"),
     ("transformer", "onnx"),
     ("program", "onnx"),
     ("keras_two", "onnx"),
@@ -110,7 +111,7 @@ def test_a_faithful_export_of_reduced_precision_passes(name: str, format: str, m
         "onnx",
         tmp_path / "export" / conversion.root,
         tmp_path / "work",
-        Reduced(conversion.precision, mode, base_folder(tmp_path / "export") / str(conversion.base)),
+        reduced=Reduced(conversion.precision, mode, base_folder(tmp_path / "export") / str(conversion.base)),
     )
     assert codes(found) == [], [finding.message for finding in found.findings]
     assert all((output.worst_margin or 0) < 0.7 for output in found.outputs)

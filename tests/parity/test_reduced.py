@@ -96,7 +96,7 @@ class Case:
         columns = {**self.evaluation, "label": label}
         work = self.folder / "work"
         work.mkdir()
-        return confront(spec, self.source, "onnx", columns, "onnx", self.path, work, "seed", self.reduced)
+        return confront(spec, self.source, "onnx", columns, "onnx", self.path, work, "seed", reduced=self.reduced)
 
 
 @pytest.fixture

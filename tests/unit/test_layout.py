@@ -17,7 +17,7 @@ HEAVY = {
     *("sklearn", "skops", "tensorflow", "tf2onnx", "torch", "torchax"),
 }
 #: What only the lazily loaded torch runner reaches: whoever imports these is about to run torch anyway.
-RUNS_TORCH = {"docker/serving/runners/torch_archive.py", "docker/serving/runners/torch_program.py"}
+RUNS_TORCH = {f"docker/serving/runners/torch_{name}.py" for name in ("aoti", "archive", "program")}
 
 
 def sources(*folders: str) -> list[Path]:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tasks.contracts import Package, SmokeFigures, SmokeReport, Verdict, digest_of
+from tasks.contracts import ExportReport, Package, SmokeFigures, SmokeReport, Verdict, digest_of
 from tasks.manifest import assemble
 from tasks.spec import ServingSpec, SmokeSpec
 from tasks.store import LocalStore
@@ -197,39 +197,34 @@ def test_an_answer_that_nobody_asked_for_is_a_mistake(store: LocalStore) -> None
 # --- what serves --------------------------------------------------------------------------------------------------
 
 
-def with_p99(**by_format: float | None) -> list[SmokeReport]:
-    return [
-        samples.smoke_report(name, kind, figures=SmokeFigures(p99_ms=by_format[name]))
-        for name in FORMATS
-        for kind in TYPES
+SMALL_SAVEDMODEL = [samples.image("onnx", size_bytes=200), samples.image("savedmodel", size_bytes=100)]
+
+
+def test_the_smallest_image_serves(store: LocalStore) -> None:
+    assert samples.package(store, images=SMALL_SAVEDMODEL).serving_format == "savedmodel"
+
+
+def test_full_precision_serves_before_a_smaller_image_of_less(store: LocalStore) -> None:
+    reduced = samples.export(store, "savedmodel").model_copy(update={"precision": "int8"})
+    exports = [
+        samples.export_report(store, "onnx"),
+        ExportReport(verdict=Verdict.PASSED, format="savedmodel", export=reduced),
     ]
+    assert samples.package(store, exports=exports, images=SMALL_SAVEDMODEL).serving_format == "onnx"
 
 
-def test_the_fastest_format_serves(store: LocalStore) -> None:
-    assert samples.package(store, smoke=with_p99(onnx=3.0, savedmodel=2.0)).serving_format == "savedmodel"
+def test_what_serves_does_not_change_with_what_was_measured(store: LocalStore) -> None:
+    def measured(onnx_ms: float, savedmodel_ms: float) -> str | None:
+        figures = {"onnx": SmokeFigures(p99_ms=onnx_ms), "savedmodel": SmokeFigures(p99_ms=savedmodel_ms)}
+        smoke = [samples.smoke_report(name, kind, figures=figures[name]) for name in FORMATS for kind in TYPES]
+        return samples.package(store, smoke=smoke).serving_format
+
+    assert measured(1.0, 9.0) == measured(9.0, 1.0)
 
 
-def test_a_format_is_as_fast_as_on_its_slowest_type(store: LocalStore) -> None:
-    smoke = [
-        samples.smoke_report("onnx", TYPES[0], figures=SmokeFigures(p99_ms=1.0)),
-        samples.smoke_report("onnx", TYPES[1], figures=SmokeFigures(p99_ms=9.0)),
-        *(samples.smoke_report("savedmodel", kind, figures=SmokeFigures(p99_ms=5.0)) for kind in TYPES),
-    ]
-    assert samples.package(store, smoke=smoke).serving_format == "savedmodel"
-
-
-def test_of_equally_fast_formats_the_smaller_image_serves(store: LocalStore) -> None:
-    images = [samples.image("onnx", size_bytes=200), samples.image("savedmodel", size_bytes=100)]
-    assert samples.package(store, images=images).serving_format == "savedmodel"
-
-
-def test_a_format_whose_latency_is_unknown_comes_last(store: LocalStore) -> None:
-    assert samples.package(store, smoke=with_p99(onnx=None, savedmodel=40.0)).serving_format == "savedmodel"
-
-
-def test_the_format_that_the_spec_asks_for_serves_though_it_is_slower(store: LocalStore) -> None:
+def test_the_format_that_the_spec_asks_for_serves_though_its_image_is_larger(store: LocalStore) -> None:
     spec = samples.spec(serving=ServingSpec(format="onnx"))
-    assert samples.package(store, spec, smoke=with_p99(onnx=9.0, savedmodel=1.0)).serving_format == "onnx"
+    assert samples.package(store, spec, images=SMALL_SAVEDMODEL).serving_format == "onnx"
 
 
 def test_a_format_that_is_asked_for_and_did_not_pass_leaves_nothing_to_serve(store: LocalStore) -> None:

@@ -46,6 +46,32 @@ def test_the_manifest_is_published_before_mlflow_is_asked(settings: Settings, tm
     assert type(made).model_validate_json(text) == made
 
 
+@pytest.mark.parametrize("decided", [Verdict.PASSED, Verdict.FAILED])
+def test_a_run_that_cannot_decide_leaves_what_was_decided(settings: Settings, decided: Verdict) -> None:
+    pipeline = Pipeline(settings)
+    store = LocalStore(Path(settings.store_uri))
+    made = samples.package(store)
+    before = [report.model_copy(update={"verdict": decided}) for report in made.smoke]
+    earlier = pipeline.publish(samples.spec(), made.artifact, made.exports, made.parity, made.images, before)
+    undecided = pipeline.publish(samples.spec(), made.artifact, made.exports, made.parity, [], [])
+    assert undecided.verdict is Verdict.INCONCLUSIVE
+    assert undecided.digest == earlier.digest
+    text = store.get_result("package", earlier.digest)
+    assert text is not None
+    assert type(made).model_validate_json(text) == earlier
+
+
+def test_what_was_never_decided_is_replaced(settings: Settings) -> None:
+    pipeline = Pipeline(settings)
+    store = LocalStore(Path(settings.store_uri))
+    made = samples.package(store)
+    undecided = pipeline.publish(samples.spec(), made.artifact, made.exports, made.parity, [], [])
+    pipeline.publish(samples.spec(), made.artifact, made.exports, made.parity, made.images, made.smoke)
+    text = store.get_result("package", undecided.digest)
+    assert text is not None
+    assert type(made).model_validate_json(text).verdict is Verdict.PASSED
+
+
 def test_the_same_platform_error_of_many_cells_is_noted_once(settings: Settings) -> None:
     runs = Runs(_ingested(settings))
     for message in ("no engine", "no engine", "another"):

@@ -60,11 +60,15 @@ def metrics(**changes: Any) -> EvaluationSpec:
     ("change", "stages"),
     [
         ({"evaluation": metrics(max_drop=0.5)}, {"parity", "package"}),
-        ({"evaluation": metrics(name="f1")}, {"parity", "package"}),
+        ({"evaluation": metrics(name="f1")}, {"ingest", "parity", "package"}),
         ({"evaluation": metrics(label="other")}, {"ingest", "parity", "package"}),
+        ({"evaluation": metrics(group="query")}, {"ingest", "parity", "package"}),
+        ({"evaluation": metrics(callable="metric:profit")}, {"ingest", "parity", "package"}),
+        ({"evaluation": metrics().model_copy(update={"confidence": 0.99})}, {"parity", "package"}),
         ({"owner": "other@example.com"}, {"package"}),
         ({"release": ReleaseSpec(bake="5m")}, {"package"}),
         ({"formats": ("onnx",)}, {"package"}),
+        ({"export": ExportSpec(external_data=True)}, {"export", "package"}),
         ({"serving": ServingSpec(p99_ms=1)}, {"package"}),
         ({"serving": ServingSpec(max_batch=8)}, {"parity", "package"}),
         ({"dynamic": {"batch": DimRange(1, 8)}}, {"ingest", "export", "parity", "package"}),
@@ -87,10 +91,11 @@ def test_a_changed_spec_changes_the_keys_of_what_follows_from_it(
         (lambda store: {"files": samples.tree(store, "retrained")}, {"export", "parity", "package"}),
         (lambda store: {"code": samples.tree(store, "model.py")}, {"export", "parity", "package"}),
         (lambda store: {"evaluation": evaluation(store, "other.npz")}, {"parity", "package"}),
+        (lambda store: {"evaluation": measured_by(store, "metric.py")}, {"parity", "package"}),
         (lambda store: {"source_run": None}, set()),
         (lambda store: {"source_uri": "/another/clone/digits.keras"}, set()),
     ],
-    ids=["bytes", "code", "evaluation", "run", "uri"],
+    ids=["bytes", "code", "evaluation", "metric", "run", "uri"],
 )
 def test_a_changed_artifact_changes_the_keys_of_what_follows_from_it(
     store: LocalStore, change: Callable[[LocalStore], dict[str, Any]], stages: set[str]
@@ -100,7 +105,31 @@ def test_a_changed_artifact_changes_the_keys_of_what_follows_from_it(
 
 
 def evaluation(store: LocalStore, name: str) -> EvaluationData:
-    return EvaluationData(file=samples.stored(store, name), rows=100, columns=("label", "pixels"))
+    return samples.evaluation(store, name)
+
+
+def test_only_onnx_exports_follow_from_where_weights_lie(store: LocalStore) -> None:
+    beside = samples.spec(export=ExportSpec(external_data=True))
+    of = [reuse.export_inputs(spec, samples.artifact(store), "savedmodel") for spec in (samples.spec(), beside)]
+    assert of[0] == of[1]
+
+
+def test_another_compiler_is_another_compiled_export_and_nothing_else(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    formats = ("onnx", "torch-aoti")
+
+    def keys() -> dict[str, Any]:
+        of = {name: reuse.export_inputs(samples.spec(), samples.artifact(store), name) for name in formats}
+        return of | {f"package of {name}": reuse.pipeline_digest([name]) for name in formats}
+
+    before = keys()
+    monkeypatch.setattr("tasks.reuse.compiler_version", lambda: "99.0")
+    assert {name for name, key in keys().items() if key != before[name]} == {"torch-aoti", "package of torch-aoti"}
+
+
+def measured_by(store: LocalStore, name: str) -> EvaluationData:
+    return samples.artifact(store).evaluation.model_copy(update={"code": samples.tree(store, name)})
 
 
 def export_key(store: LocalStore, format: str, spec: ModelSpec, artifact: Artifact) -> str:
@@ -300,7 +329,9 @@ def test_what_is_no_report_is_repeatable(store: LocalStore) -> None:
 
 def test_a_packages_files_are_all_that_it_refers_to(store: LocalStore) -> None:
     found = {file.path for file in files_of(samples.package(store))}
-    assert found == {"digits.keras", "eval.npz", "model.onnx", "model.savedmodel", "golden.npz", "report.html"}
+    assert found == {"digits.keras", "eval.npz", "model.onnx", "model.savedmodel", "golden.npz", "report.html"} | {
+        "index.html"
+    }
 
 
 def test_a_result_is_whole_only_with_every_object(store: LocalStore) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from serving.contract import DimRange, DType, PreprocessStep, TensorSpec
 from tasks.errors import SpecError
+from tasks.export.formats import formats_of
 from tasks.spec import Framework, ModelSpec, load_spec
 from tasks.spec_document import dotted, parse_document
 from tasks.spec_keys import _MODELS, EXPECTED, keys_of, nearest
@@ -86,8 +87,12 @@ def test_a_spec_as_in_the_design_is_read_with_every_value(folder: Path) -> None:
         "name": "accuracy",
         "output": "logits",
         "label": "label",
+        "group": None,
+        "callable": None,
+        "direction": None,
         "max_drop": 0.005,
     }
+    assert (spec.evaluation.confidence, spec.evaluation.class_regression) == (0.95, "remark")
     assert spec.formats == ("onnx", "savedmodel", "torch-export")
     assert (spec.serving.max_batch, spec.serving.p99_ms, spec.serving.cold_start_s) == (32, 50, 3)
     assert spec.smoke.instance_types == ("c6i.large", "c4.large")
@@ -101,6 +106,14 @@ def test_the_optional_parts_have_defaults(folder: Path) -> None:
 
     assert (spec.serving.format, spec.serving.max_batch) == ("auto", 32)
     assert spec.release.steps[-1] == 100
+
+
+def test_all_formats_are_those_that_the_framework_gives(folder: Path) -> None:
+    text = GOOD.replace("[onnx, savedmodel, torch-export]", "[all]").replace("format: auto", "format: savedmodel")
+    spec = load_spec(write(folder, text))
+    assert spec.formats == formats_of("pytorch")
+    named = text.replace("[all]", f"[{', '.join(formats_of('pytorch'))}]")
+    assert spec.digest == load_spec(write(folder, named)).digest
 
 
 def test_max_batch_is_never_above_the_batch_dimension_by_default(folder: Path) -> None:
@@ -167,12 +180,29 @@ BAD_VALUES = [
     ("name: accuracy", "name: acuracy", 18, "evaluation.metrics.0.name", ["did you mean accuracy?"]),
     ("name: accuracy", "name: top10", 18, "evaluation.metrics.0.output", ["more than 10 classes"]),
     ("output: logits", "output: logit", 18, "evaluation.metrics.0.output", ["no output 'logit'", "mean logits?"]),
-    ("max_drop: 0.005", "max_drop: -0.1", 18, "evaluation.metrics.0.max_drop", ["at least 0", "-0.1"]),
-    ("max_drop: 0.005", "max_drop: .nan", 18, "evaluation.metrics.0.max_drop", ["at least 0"]),
-    ("max_drop: 0.005", "max_drop: .inf", 18, "evaluation.metrics.0.max_drop", ["at least 0"]),
+    ("max_drop: 0.005", "max_drop: -0.1", 18, "evaluation.metrics.0.max_drop", ["above 0", "-0.1"]),
+    ("max_drop: 0.005", "max_drop: .nan", 18, "evaluation.metrics.0.max_drop", ["above 0"]),
+    ("max_drop: 0.005", "max_drop: .inf", 18, "evaluation.metrics.0.max_drop", ["above 0"]),
+    ("max_drop: 0.005", "max_drop: 0", 18, "evaluation.metrics.0.max_drop", ["above 0", "no number of rows"]),
+    ("label: label,", "label: label, group: query,", 18, "evaluation.metrics.0.group", ["ranks nothing"]),
+    ("name: accuracy", "name: ndcg, group: query", 18, "evaluation.metrics.0.group", ["each row is a query"]),
+    ("label: label,", "label: label, direction: higher,", 18, "evaluation.metrics.0.direction", ["accuracy knows"]),
+    ("name: accuracy", "name: p, callable: model:build, direction: x", 18, "evaluation.metrics.0.direction", ["lower"]),
+    ("name: accuracy", "name: p, callable: model:build", 18, "evaluation.metrics.0.direction", ["is missing"]),
+    ("name: accuracy", "name: p, callable: metric:p", 18, "evaluation.metrics.0.callable", ["no module metric"]),
+    ("name: accuracy", "name: p, callable: model:bild", 18, "evaluation.metrics.0.callable", ["did you mean build?"]),
+    ("name: accuracy", "name: p, callable: model", 18, "evaluation.metrics.0.callable", ["expected module:function"]),
+    ("name: accuracy", "name: rmse, callable: model:build", 18, "evaluation.metrics.0.name", ["Slipway's own"]),
+    ("name: accuracy", "name: a/b, callable: model:build", 18, "evaluation.metrics.0.name", ["letters, digits"]),
+    ("  metrics:", "  confidence: 1\n  metrics:", 17, "evaluation.confidence", ["below 1"]),
+    ("  metrics:", "  confidence: 0.5\n  metrics:", 17, "evaluation.confidence", ["above 0.5"]),
+    ("  metrics:", "  class_regression: bloc\n  metrics:", 17, "evaluation.class_regression", ["did you mean block?"]),
     # formats
     ("[onnx, savedmodel,", "[onnx, onnxx,", 19, "formats.1", ["unknown format", "did you mean onnx?"]),
     ("[onnx, savedmodel,", "[onnx, onnx,", 19, "formats.1", ["already formats.0"]),
+    ("[onnx, savedmodel, torch-export]", "[all, onnx]", 19, "formats.0", ["all stands alone", "write [all]"]),
+    ("[onnx, savedmodel, torch-export]", "[all, all]", 19, "formats.1", ["already formats.0"]),
+    ("[onnx, savedmodel,", "[al,", 19, "formats.0", ["unknown format", "did you mean all?"]),
     ("[onnx, savedmodel, torch-export]", "[]", 19, "formats", ["an empty list"]),
     ("[onnx, savedmodel, torch-export]", "onnx", 19, "formats", ["a list", "write [onnx]"]),
     # serving

@@ -44,7 +44,8 @@ def load(path: Path, signature: Signature, threads: int) -> OnnxRunner:
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise RunnerError(f"onnxruntime cannot load {path.name}: {error}") from error
+        said = str(error).replace(str(path), path.name)  # which folder it lay in is nobody's news
+        raise RunnerError(f"onnxruntime cannot load {path.name}: {said}") from error
     outputs = tuple(tensor.name for tensor in signature.outputs)
     problem = missing_names(
         "input", tuple(tensor.name for tensor in signature.inputs), tuple(item.name for item in session.get_inputs())

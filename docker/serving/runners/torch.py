@@ -1,8 +1,8 @@
-"""`torch.export` archives (`.pt2`) through torch, on the CPU.
+"""`torch.export` archives (`.pt2`, files) and compiled models (folders) through torch, on the CPU.
 
 An archive has no names: inputs and outputs are the signature's, in its order. It is read as data where that is
 possible (`serving.runners.torch_program`). `torch.export.load` does the rest, and that can run code which was put into
-the archive: open only what Slipway exported or inspected.
+the archive: open only what Slipway exported or inspected. A compiled model is code (`serving.runners.torch_aoti`).
 """
 
 from __future__ import annotations
@@ -50,19 +50,31 @@ class TorchRunner:
 
 
 def load(path: Path, signature: Signature, threads: int) -> TorchRunner:
-    """Open a `.pt2` archive. The number of threads is torch's own, so the process's: the last `load` decides."""
+    """Open a `.pt2` archive, or a compiled model's folder.
+
+    The number of threads is torch's own, so the process's: the last `load` decides.
+    """
     if any(tensor.dtype is DType.STRING for tensor in (*signature.inputs, *signature.outputs)):
         raise RunnerError("torch has no strings; serve this signature with another format")
     import torch
 
     torch.set_num_threads(threads)
     try:
-        program, arity = _read(path)
+        program, arity = _compiled(path, signature, threads) if path.is_dir() else _read(path)
+    except RunnerError:
+        raise
     except Exception as error:
         raise RunnerError(f"torch cannot load {path.name}: {type(error).__name__}: {error}") from error
     if arity != len(signature.inputs):
         raise RunnerError(f"{path.name}: the program takes {arity} inputs, the signature has {len(signature.inputs)}")
     return TorchRunner(program, signature)
+
+
+def _compiled(path: Path, signature: Signature, threads: int) -> tuple[Callable[..., Any], int]:
+    from serving.runners.torch_aoti import Compiled
+
+    program = Compiled(path, signature, threads)
+    return program, program.arity
 
 
 def _read(path: Path) -> tuple[Callable[..., Any], int]:

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import subprocess
+import sys
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import serving.runners
+from serving.contract import Signature
+from serving.runners import RunnerError
+from tasks.errors import PlatformError
+from tasks.export.compiler import compiler_version
 from tasks.export.formats import formats_of
 from tasks.export.sizes import sample_inputs, shape_of
+from tasks.parity.reproduction import script
+from tasks.smoke.catalogue import LEVELS
+from tasks.store import LocalStore
+from tests import samples
 from tests.integration.export.conftest import Exports
 
 FRAMEWORKS = {
@@ -29,11 +42,13 @@ FRAMEWORKS = {
 }
 #: Models that a format cannot express: loops and recurrent layers in float16 (test_reduced.py: how they are refused).
 REFUSED = {("several", "onnx-fp16"), ("recurrent", "onnx-fp16"), ("keras_two", "onnx-fp16")}
+#: Compiling one takes tens of seconds: the model with open lengths stands for all.
+COMPILED = ("transformer", "torch-aoti")
 PAIRS = [
     (name, target)
     for name, framework in FRAMEWORKS.items()
     for target in formats_of(framework)
-    if (name, target) not in REFUSED
+    if (name, target) not in REFUSED and (target != "torch-aoti" or (name, target) == COMPILED)
 ]
 #: How far from the source answers may lie here, as a share of the largest: enough to know the model again. How far a
 #: format may lie from its source is measured by parity (tests/parity/test_reduced.py).
@@ -137,6 +152,79 @@ def test_weights_above_the_limit_lie_beside_the_graph(exported: Exports, monkeyp
     runner = serving.runners.load("onnx", folder / conversion.root, model.signature)
     found, expected = runner.run(inputs)["probabilities"], model.predict(inputs)["probabilities"]
     np.testing.assert_allclose(found, expected, atol=2e-6, rtol=1e-5)
+
+
+def compiled(exported: Exports) -> tuple[serving.runners.Runner, Signature]:
+    folder, conversion = exported(*COMPILED)
+    described = exported.model(COMPILED[0]).signature
+    return serving.runners.load("torch", folder / conversion.root, described), described
+
+
+def test_a_compiled_model_runs_on_every_processor_of_its_level(exported: Exports) -> None:
+    _, conversion = exported(*COMPILED)
+    assert {"avx2", "fma"} <= set(conversion.needs) <= LEVELS["x86-64-v3"]
+    assert conversion.programs == {"g++": compiler_version()}
+
+
+def test_a_compiled_model_is_never_given_what_it_was_not_compiled_for(exported: Exports) -> None:
+    """Its code checks nothing: a wrong dtype would be read beyond its end."""
+    runner, described = compiled(exported)
+    tokens = sample_inputs(described, {"batch": 2, "length": 5})["tokens"]
+    for wrong in (tokens.astype(np.int32), tokens[0], np.zeros((17, 5), np.int64), np.zeros((2, 13), np.int64)):
+        with pytest.raises(RunnerError, match=r"input 'tokens' is .* the model was compiled for int64 of shape"):
+            runner.run({"tokens": wrong})
+
+
+def test_a_compiled_model_answers_many_threads_and_strided_inputs(exported: Exports) -> None:
+    runner, described = compiled(exported)
+    batches = [sample_inputs(described, {"batch": size, "length": 5})["tokens"] for size in range(1, 9)]
+    alone = [runner.run({"tokens": tokens})["logits"] for tokens in batches]
+    strided = [np.asfortranarray(tokens) for tokens in batches]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda tokens: runner.run({"tokens": tokens})["logits"], strided))
+    for first, second in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_a_compiled_model_zipped_is_the_package_that_torch_opens(exported: Exports, tmp_path: Path) -> None:
+    import torch
+
+    folder, _ = exported(*COMPILED)
+    package = tmp_path / "model.pt2"
+    with zipfile.ZipFile(package, "w") as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                archive.write(path, Path("model") / path.relative_to(folder))
+    tokens = torch.zeros(2, 5, dtype=torch.int64)
+    logits, _ = torch._inductor.aoti_load_package(str(package))(tokens)
+    assert logits.shape == (2, 3)
+
+
+def test_the_script_that_reproduces_a_failure_opens_a_compiled_model(exported: Exports, tmp_path: Path) -> None:
+    folder, _ = exported(*COMPILED)
+    model = exported.model(COMPILED[0])
+    shutil.copytree(folder, tmp_path / "export")
+    inputs = sample_inputs(model.signature, {"batch": 2, "length": 5})
+    expected = model.predict(inputs)
+    np.savez(tmp_path / "inputs.npz", **inputs)
+    np.savez(tmp_path / "allowed.npz", **{name: np.full(array.shape, 1e-5) for name, array in expected.items()})
+    export = samples.export(LocalStore(tmp_path / "store"), COMPILED[1]).model_copy(
+        update={"runtime": "torch", "root": "."}
+    )
+    (tmp_path / "reproduce.py").write_text(script(export, model.signature))
+    codes = []
+    for wrong in (0.0, 1.0):
+        np.savez(tmp_path / "expected.npz", **{name: array + np.float32(wrong) for name, array in expected.items()})
+        codes.append(subprocess.run([sys.executable, tmp_path / "reproduce.py"], check=False).returncode)
+    assert codes == [0, 1]
+
+
+def test_without_a_compiler_one_sentence_says_what_is_missing(
+    exported: Exports, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PlatformError, match=r"no C\+\+ compiler here: install Debian's g\+\+"):
+        exported.again(*COMPILED)
 
 
 def test_importing_torchax_leaves_torch_as_it_was() -> None:

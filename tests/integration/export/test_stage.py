@@ -19,6 +19,7 @@ from tasks.contracts import Artifact, EvaluationData, Owner, Verdict
 from tasks.errors import BadInput, SourceError
 from tasks.export import child, export
 from tasks.export.outcome import Refused
+from tasks.spec import ExportSpec
 from tasks.store import LocalStore, Store, put_tree, read_bytes
 from tests.integration.export.zoo import F32, signature
 from tests.samples import spec
@@ -107,6 +108,18 @@ def test_pytorchs_savedmodel_is_the_same_bytes_again(store: Store, tmp_path: Pat
     given = torch_artifact(store, tmp_path, "pass")
     reports = [export(spec(), given, "savedmodel", store, tmp_path / f"work{time}") for time in (1, 2)]
     assert len({report.export.files.digest for report in reports if report.export}) == 1
+
+
+def test_weights_are_put_beside_the_graph_where_the_spec_says_so(store: Store, tmp_path: Path) -> None:
+    import keras
+
+    given = keras_artifact(
+        store, tmp_path, lambda: keras.Sequential([keras.layers.Dense(400), keras.layers.Dense(4)], name="body")
+    )
+    asked = spec(export=ExportSpec(external_data=True))
+    report = export(asked, given, "onnx", store, tmp_path / "work")
+    assert report.export is not None
+    assert [file.path for file in report.export.files.files] == ["model.onnx", "model.onnx.data"]
 
 
 def test_a_crash_in_native_code_is_a_finding(store: Store, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def test_every_exporter_in_the_table_exists(name: str, framework: str, path: str
 @pytest.mark.parametrize(
     ("framework", "expected"),
     [
-        ("pytorch", ("onnx", "onnx-int8", "onnx-fp16", "savedmodel", "torch-export")),
+        ("pytorch", ("onnx", "onnx-int8", "onnx-fp16", "savedmodel", "torch-export", "torch-aoti")),
         ("keras", ("onnx", "onnx-int8", "onnx-fp16", "savedmodel")),
         ("tensorflow", ("onnx", "onnx-int8", "onnx-fp16", "savedmodel")),
         ("sklearn", ("onnx",)),

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from serving.contract import DimRange, DType, Signature, TensorSpec
 from tasks.export.conversion import ExportFailure
-from tasks.export.onnx_file import DATA_FILE, FILE, finish
+from tasks.export.onnx_file import DATA_FILE, FILE, check, finish, put_weights_beside
 from tasks.export.onnx_limits import onnx_limits
 
 Shape = Sequence[int | str | None]
@@ -159,6 +159,47 @@ def test_weights_that_already_lie_beside_the_graph_stay_there(tmp_path: Path) ->
     np.testing.assert_allclose(ask(path, a=ROW)[0], ROW @ weight)
 
 
+def two_layers(folder: Path) -> tuple[Path, np.ndarray]:
+    weight = np.random.default_rng(0).normal(size=(4, 500)).astype(np.float32)
+    nodes = [helper.make_node("Add", ["x", "small"], ["h"]), helper.make_node("MatMul", ["h", "w"], ["y"])]
+    weights = {"small": np.ones(4, np.float32), "w": weight}
+    return written(folder, nodes, {"x": ["n", 4]}, {"y": ["n", 500]}, weights), (ROW + 1) @ weight
+
+
+@pytest.mark.parametrize("how", ["raw bytes", "a list of numbers"])
+def test_weights_of_any_size_can_be_put_beside_the_graph(tmp_path: Path, how: str) -> None:
+    path, expected = two_layers(tmp_path)
+    if how == "a list of numbers":
+        model = onnx.load(path)
+        array = numpy_helper.to_array(model.graph.initializer[1])
+        numbers = helper.make_tensor("w", TensorProto.FLOAT, array.shape, array.ravel().tolist())
+        model.graph.initializer[1].CopyFrom(numbers)
+        onnx.save(model, path)
+    put_weights_beside(path)
+    where = [
+        {entry.key: entry.value for entry in weight.external_data}
+        for weight in onnx.load(path, load_external_data=False).graph.initializer
+    ]
+    assert where == [{}, {"location": DATA_FILE, "offset": "0", "length": "8000"}]
+    np.testing.assert_allclose(ask(path, x=ROW)[0], expected, rtol=1e-5)
+
+
+def test_a_file_that_a_source_brought_is_not_written_over(tmp_path: Path) -> None:
+    path, expected = two_layers(tmp_path)
+    (tmp_path / DATA_FILE).write_bytes(b"the source's own")
+    put_weights_beside(path)
+    assert (tmp_path / DATA_FILE).read_bytes() == b"the source's own"
+    np.testing.assert_allclose(ask(path, x=ROW)[0], expected, rtol=1e-5)
+
+
+def test_a_graph_without_weights_to_move_stays_as_it_is(tmp_path: Path) -> None:
+    path = written(tmp_path, [helper.make_node("Neg", ["x"], ["y"])], {"x": ["n", 4]}, {"y": ["n", 4]})
+    before = path.read_bytes()
+    put_weights_beside(path)
+    assert path.read_bytes() == before
+    assert [item.name for item in tmp_path.iterdir()] == [FILE]
+
+
 def test_doc_strings_and_stack_traces_are_left_out_and_module_names_kept(tmp_path: Path) -> None:
     node = helper.make_node("Neg", ["x"], ["y"], doc_string="File /somewhere/model.py")
     for key in ("pkg.torch.onnx.stack_trace", "pkg.torch.onnx.name_scopes"):
@@ -174,6 +215,46 @@ def test_what_the_checker_refuses_is_no_export(tmp_path: Path) -> None:
     path = written(tmp_path, [helper.make_node("Neg", ["nowhere"], ["y"])], {"x": ["n", 4]}, {"y": ["n", 4]})
     with pytest.raises(ExportFailure, match="EXPORT_INVALID_ONNX"):
         finish(path, signature({"x": ["batch", 4]}, {"y": ["batch", 4]}))
+
+
+def stamped(path: Path, domain: str, version: int, *, used: bool = False, defined: bool = False) -> Path:
+    """The file with an operator set of one more domain, one of whose operators it uses, or defines itself."""
+    model = onnx.load(path)
+    entries = {entry.domain: entry.version for entry in model.opset_import} | {domain: version}
+    del model.opset_import[:]
+    model.opset_import.extend(helper.make_opsetid(name, number) for name, number in entries.items())
+    if used:
+        model.graph.node[0].op_type, model.graph.node[0].domain = "Own", domain
+    if defined:
+        body = [helper.make_node("Neg", ["a"], ["b"])]
+        model.functions.append(
+            helper.make_function(domain, "Own", ["a"], ["b"], body, [helper.make_opsetid("", entries[""])])
+        )
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def negated(folder: Path) -> Path:
+    return written(folder, [helper.make_node("Neg", ["x"], ["y"])], {"x": ["batch", 4]}, {"y": ["batch", 4]})
+
+
+@pytest.mark.parametrize(("domain", "name"), [("ai.onnx.ml", "opset ai.onnx.ml"), ("com.microsoft", "opset com.mic")])
+def test_an_operator_set_newer_than_the_runtimes_is_refused(tmp_path: Path, domain: str, name: str) -> None:
+    newest = onnx_limits().opsets[domain]
+    check(stamped(negated(tmp_path), domain, newest))
+    with pytest.raises(ExportFailure, match=rf"EXPORT_OPSET_TOO_NEW.*{name}.* {newest + 1}, .*up to {newest}"):
+        check(stamped(negated(tmp_path), domain, newest + 1))
+
+
+def test_an_operator_of_a_domain_that_the_runtime_lacks_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ExportFailure, match=r"EXPORT_UNKNOWN_DOMAIN.*my\.ops\.Own"):
+        check(stamped(negated(tmp_path), "my.ops", 1, used=True))
+
+
+def test_an_operator_that_the_file_defines_itself_is_served(tmp_path: Path) -> None:
+    path = stamped(negated(tmp_path), "my.ops", 1, used=True, defined=True)
+    check(path)
+    assert np.array_equal(ask(path, x=ROW)[0], -ROW)
 
 
 def test_the_limits_are_those_of_the_onnxruntime_that_is_installed() -> None:

@@ -511,6 +511,22 @@ def test_an_onnx_model_whose_tensors_lie_outside_its_folder_is_refused(workplace
         workplace.ingest("m.onnx", "onnx")
 
 
+def test_a_function_whose_tensor_lies_outside_the_folder_is_refused(workplace: Workplace) -> None:
+    import onnx
+    from onnx import helper
+
+    path = workplace.folder / "m.onnx"
+    save_onnx(path)
+    model = onnx.load(path)
+    tensor = onnx.TensorProto(data_type=onnx.TensorProto.FLOAT, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="../secret")
+    constant = helper.make_node("Constant", [], ["out"], value=tensor)
+    model.functions.append(helper.make_function("own", "Leak", [], ["out"], [constant], [helper.make_opsetid("", 18)]))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UnsafeSource, match="outside the model's folder"):
+        workplace.ingest("m.onnx", "onnx")
+
+
 def test_an_onnx_model_with_operators_of_its_own_is_refused_by_their_names(workplace: Workplace) -> None:
     save_onnx(workplace.folder / "m.onnx", op="Evil", domain="my.ops")
     with pytest.raises(SourceError, match=r"my\.ops\.Evil"):

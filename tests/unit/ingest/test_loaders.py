@@ -546,7 +546,7 @@ def test_columns_are_handed_over_by_name(workplace: Workplace, tmp_path: Path) -
     from tasks.spec import EvaluationSpec, MetricSpec
 
     size, colour = TensorSpec("size", DType.FLOAT64, ("batch", 1)), TensorSpec("colour", DType.STRING, ("batch",))
-    metric = MetricSpec(name="rmse", output="y", label="label", max_drop=0)
+    metric = MetricSpec(name="rmse", output="y", label="label", max_drop=0.01)
     artifact = workplace.ingest(
         "m.skops",
         "sklearn",
@@ -639,6 +639,43 @@ def test_missing_and_short_external_data_are_said_so(workplace: Workplace) -> No
         workplace.ingest("m.onnx", "onnx")
     data.unlink()
     with pytest.raises(SourceError, match=r"nothing is there"):
+        workplace.ingest("m.onnx", "onnx")
+
+
+def test_external_data_without_a_length_is_held_against_its_tensors_sizes(workplace: Workplace) -> None:
+    import onnx
+
+    (workplace.folder / "weights").mkdir()
+    save_external(workplace)
+    path, data = workplace.folder / "m.onnx", workplace.folder / "weights" / "m.data"
+    model = onnx.load(path, load_external_data=False)
+    last = model.graph.initializer[-1]
+    kept = [(entry.key, entry.value) for entry in last.external_data if entry.key != "length"]
+    last.ClearField("external_data")
+    for key, value in kept:
+        last.external_data.add(key=key, value=value)
+    path.write_bytes(model.SerializeToString())
+    workplace.ingest("m.onnx", "onnx")
+    data.write_bytes(data.read_bytes()[:-1])
+    with pytest.raises(SourceError, match=r"ends at byte 32 of weights/m\.data, which has only 31"):
+        workplace.ingest("m.onnx", "onnx")
+
+
+def test_external_data_that_is_not_what_the_model_was_saved_with_is_said_so(workplace: Workplace) -> None:
+    import hashlib
+
+    import onnx
+
+    (workplace.folder / "weights").mkdir()
+    save_external(workplace)
+    path, data = workplace.folder / "m.onnx", workplace.folder / "weights" / "m.data"
+    model = onnx.load(path, load_external_data=False)
+    sha1 = hashlib.sha1(data.read_bytes(), usedforsecurity=False).hexdigest()
+    model.graph.initializer[0].external_data.add(key="checksum", value=sha1)
+    path.write_bytes(model.SerializeToString())
+    workplace.ingest("m.onnx", "onnx")
+    data.write_bytes(data.read_bytes()[:-1] + b"!")
+    with pytest.raises(SourceError, match=rf"expected SHA-1 {sha1}"):
         workplace.ingest("m.onnx", "onnx")
 
 

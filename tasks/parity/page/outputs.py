@@ -1,8 +1,4 @@
-"""The parity report for people: one HTML file that needs nothing else, readable on a phone, light and dark.
-
-In: the report and the evidence behind it. Out: the text of the page. Figures are prepared here; how they look is in
-`report.html.j2`, which escapes everything that it is given.
-"""
+"""Each output's difference against the source's own noise, pool by pool; and the batch sizes. Pure."""
 
 from __future__ import annotations
 
@@ -12,29 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from serving.contract import TensorSpec
-from tasks.contracts import Artifact, Export, ParityReport, Verdict
-from tasks.figures import size
 from tasks.parity.confrontation import Judgement
 from tasks.parity.inputs import Pool
 from tasks.parity.outcomes import Outcome
 from tasks.parity.reference import Reference
-from tasks.spec import ModelSpec
-
-_SAID = {
-    Verdict.PASSED: "answers as the source model does",
-    Verdict.FAILED: "does not answer as the source model does",
-    Verdict.INCONCLUSIVE: "could not be compared with its source model",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """Everything that the page shows beside the report itself."""
-
-    spec: ModelSpec
-    artifact: Artifact
-    export: Export
-    judgement: Judgement
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,46 +44,8 @@ class Chart:
     noise: tuple[tuple[str, str, float], ...]
 
 
-def render(report: ParityReport, evidence: Evidence) -> str:
-    """The page."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    found = evidence.judgement
-    environment = Environment(
-        loader=PackageLoader("tasks.parity", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"figure": _figure, "share": _share, "size": size}
-    return environment.get_template("report.html.j2").render(
-        report=report,
-        said=_SAID[report.verdict],
-        summary=_summary(report),
-        spec=evidence.spec,
-        artifact=evidence.artifact,
-        export=evidence.export,
-        charts=[_chart(tensor, found) for tensor in evidence.spec.outputs] if found.outcomes else [],
-        batches=_batches(found.outcomes, found.pools),
-        metrics=found.metrics,
-        blocking=[finding for finding in report.findings if finding.verdict is not Verdict.PASSED],
-        remarks=[finding for finding in report.findings if finding.verdict is Verdict.PASSED],
-    )
-
-
-def _summary(report: ParityReport) -> str:
-    """One sentence of figures for a pass; what blocks is said by the findings."""
-    margins = [output.worst_margin for output in report.outputs if output.worst_margin is not None]
-    if report.verdict is not Verdict.PASSED or not margins:
-        return ""
-    values = sum(output.compared_values for output in report.outputs)
-    said = f"{values:,} values compared; the largest difference is {_share(max(margins))} of what is allowed"
-    changes = [f"{metric.name} {_figure(metric.source, 4)} → {_figure(metric.export, 4)}" for metric in report.metrics]
-    return "; ".join([said, *changes]) + "."
-
-
-def _chart(tensor: TensorSpec, judged: Judgement) -> Chart:
+def chart(tensor: TensorSpec, judged: Judgement) -> Chart:
+    """One output's chart, of an export that was asked."""
     name = tensor.name
     bars = [
         _bar(tensor, pool, judged.references[number], [o for o in judged.outcomes if o.batch.pool == number])
@@ -163,7 +102,7 @@ def _bar(tensor: TensorSpec, pool: Pool, source: Reference, outcomes: Sequence[O
     )
 
 
-def _batches(outcomes: Sequence[Outcome], pools: Sequence[Pool]) -> Sequence[Mapping[str, Any]]:
+def batches(outcomes: Sequence[Outcome], pools: Sequence[Pool]) -> Sequence[Mapping[str, Any]]:
     """Per pool: every size that was asked for, and whether all its batches were answered right."""
     table = []
     for number, pool in enumerate(pools):
@@ -183,15 +122,3 @@ def _batches(outcomes: Sequence[Outcome], pools: Sequence[Pool]) -> Sequence[Map
         if sizes:
             table.append({"pool": pool.name, "rows": pool.rows, "sizes": sizes})
     return table
-
-
-def _figure(value: float | None, digits: int = 3) -> str:
-    """A measurement; `–` where there is none."""
-    return "–" if value is None else f"{value:.{digits}g}"
-
-
-def _share(margin: float) -> str:
-    """A difference as a share of what is allowed."""
-    if margin > 1:
-        return f"{margin:,.3g} times" if margin < 1e4 else f"{margin:.1e} times"
-    return "0 %" if margin == 0 else "under 1 %" if margin < 0.01 else f"{100 * margin:.0f} %"
