@@ -1,12 +1,12 @@
 # Everything a newcomer types. The work is in scripts/, so that it can be read, tested and run alone.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check up down status bench bench-metrics lock wheels
+.PHONY: help setup demo test check up down status bench bench-metrics bench-parity lock wheels
 PYTHON := .venv/bin/python
 export SLIPWAY_HOME ?= $(CURDIR)/.slipway
 
 help: ## what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 setup: ## bring what is missing: Debian packages, Docker engine, .venv, base image
 	@scripts/setup.sh
@@ -38,6 +38,9 @@ bench: setup ## the figures that the README quotes
 
 bench-metrics: setup ## how often the metric gate passes what it should not, and how many rows it takes
 	@$(PYTHON) -m benchmarks.noninferiority
+
+bench-parity: setup ## the fault corpus through the parity gate, beside the exporters' own checks, and what it costs
+	@scripts/bench.sh benchmarks/parity.py
 
 lock: setup ## resolve requirements.in into requirements.txt (UPGRADE=1 for the newest versions)
 	@scripts/lock.sh

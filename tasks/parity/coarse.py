@@ -90,8 +90,16 @@ class Coarse:
 class Coarseness:
     """Asks the full-precision file. `work` is a new folder for what is exchanged with its processes."""
 
-    def __init__(self, reduced: Reduced, signature: Signature, sizes: Batching, work: Path) -> None:
+    def __init__(
+        self,
+        reduced: Reduced,
+        signature: Signature,
+        sizes: Batching,
+        work: Path,
+        launch: exported.Launch | None = None,
+    ) -> None:
         self._reduced, self._signature, self._sizes, self._work = reduced, signature, sizes, work
+        self._launch = launch
         self._spans: dict[str, Span] = {}
         self._asked = 0
 
@@ -213,7 +221,7 @@ class Coarseness:
         self._asked += 1
         path = self._reduced.base.with_name(f"{self._reduced.base.name}.asked-{self._asked}")  # its data lie beside it
         path.write_bytes(model.SerializeToString())
-        asked = exported.ask("onnx", path, signature, pools, plan, self._work / str(self._asked))
+        asked = exported.ask("onnx", path, signature, pools, plan, self._work / str(self._asked), launch=self._launch)
         if asked.load_error is not None or asked.ended is not None:
             raise BaseFailed(asked.load_error or f"the process that ran it {asked.ended.how if asked.ended else ''}")
         answers = []

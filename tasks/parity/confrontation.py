@@ -75,6 +75,7 @@ def confront(
     work: Path,
     seed: str,
     own_metrics: Mapping[str, MetricFunction] | None = None,
+    launch: exported.Launch | None = None,
     reduced: Reduced | None = None,
 ) -> Judgement:
     """Ask both models, and judge.
@@ -87,6 +88,7 @@ def confront(
         work: a folder for what is exchanged with the export's process; `work / "parity"` must not exist.
         seed: decides the random rows; the same seed gives the same questions.
         own_metrics: the user's functions, by the `callable` of their metrics.
+        launch: starts the export's process; see `tasks.parity.exported.ask`.
         reduced: for exports of reduced precision, which, and the full-precision file that it was made from.
 
     Raises:
@@ -116,7 +118,7 @@ def confront(
         judged: Sequence[Reference] = references
         beside: Callable[[Arrays], tuple[Arrays, ...]] = partial(_beside, asking, generator)
         if reduced is not None:
-            coarseness = Coarseness(reduced, signature, sizes, work / "coarse")
+            coarseness = Coarseness(reduced, signature, sizes, work / "coarse", launch)
             try:
                 coarse = coarseness.of(asked.pools, asked.inputs, references)
             except BaseFailed as failure:
@@ -126,7 +128,7 @@ def confront(
             if any(finding.verdict is not Verdict.PASSED for finding in coarse.findings):
                 return Judgement(sizes, asked_pools, references, tuple(findings))
             references, judged, beside = coarse.shown, coarse.judged, coarseness.neighbours
-        answered = exported.ask(runtime, path, signature, asked.inputs, asked.plan, work / "parity")
+        answered = exported.ask(runtime, path, signature, asked.inputs, asked.plan, work / "parity", launch=launch)
         outcomes, own = outcomes_of(answered, asked, judged)
         outcomes, on_edge = excuse_edges(outcomes, answered, asked, judged, beside)
     remarks = findings
@@ -134,11 +136,10 @@ def confront(
         remarks += neighbour_findings(outcomes, references, reduced.said)
 
     def ask_again(inputs: Arrays, batch: Batch) -> AskedExport:
-        return exported.ask(runtime, path, signature, [inputs], [batch], work / "parity-again")
+        return exported.ask(runtime, path, signature, [inputs], [batch], work / "parity-again", launch=launch)
 
     findings = structure_findings(answered.structure, signature)
-    if not findings or answered.load_error is None:  # a missing name is why the runtime refused the file
-        findings += run_findings(answered, asked.plan, outcomes, signature)
+    findings += run_findings(answered, asked.plan, outcomes, signature, findings)
     findings += output_findings(outcomes, signature)
     quality = compare_metrics(spec.evaluation, references[0].answers, own[0], evaluation, own_metrics)
     if own[0] is not None or not findings:

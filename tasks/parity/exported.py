@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
@@ -38,7 +38,14 @@ from tasks.processes import end_group
 
 #: An export that answers no batch for this long hangs; a batch of the largest models takes seconds.
 STALLED_AFTER_S = 600.0
-_ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2"}
+ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2"}
+
+
+class Launch(Protocol):
+    """Starts the worker on a folder that holds its request, and waits for its end."""
+
+    def __call__(self, folder: Path, log: Path, stalled_after_s: float) -> int | None:
+        """The exit code, negative for a signal; None when no batch was finished for so many seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +86,12 @@ def ask(
     batches: Sequence[Batch],
     folder: Path,
     stalled_after_s: float = STALLED_AFTER_S,
+    launch: Launch | None = None,
 ) -> AskedExport:
-    """Run the file at `path` for every batch. `folder` is new, and holds everything that is exchanged."""
+    """Run the file at `path` for every batch. `folder` is new, and holds everything that is exchanged.
+
+    `launch` starts the worker; a new process unless something else is given.
+    """
     folder.mkdir(parents=True)
     for number, pool in enumerate(pools):
         arrays.save(pool_file(folder, number), pool)
@@ -93,19 +104,7 @@ def ask(
     )
     (folder / REQUEST).write_text(request.model_dump_json())
     log = folder / "log.txt"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tasks.parity.worker", str(folder)],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **_ENVIRONMENT},
-            start_new_session=True,
-        )
-        try:
-            code = _wait(process, folder, stalled_after_s)
-        finally:
-            end_group(process)
+    code = (launch or new_process)(folder, log, stalled_after_s)
     ended = None if (folder / DONE).is_file() else _ended(code, folder, log, stalled_after_s)
     structure, loaded = folder / STRUCTURE, folder / LOADED
     return AskedExport(
@@ -114,6 +113,23 @@ def ask(
         Loaded.model_validate_json(loaded.read_text()).error if loaded.is_file() else None,
         ended,
     )
+
+
+def new_process(folder: Path, log: Path, stalled_after_s: float) -> int | None:
+    """A worker in a process of its own; see `Launch`."""
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tasks.parity.worker", str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **ENVIRONMENT},
+            start_new_session=True,
+        )
+        try:
+            return _wait(process, folder, stalled_after_s)
+        finally:
+            end_group(process)
 
 
 def _wait(process: subprocess.Popen[bytes], folder: Path, stalled_after_s: float) -> int | None:

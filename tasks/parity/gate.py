@@ -46,7 +46,7 @@ def check(spec: ModelSpec, artifact: Artifact, export: Export, store: Store, wor
         work,
         artifact.evaluation.file.digest,
         load_metrics(spec.evaluation, artifact.evaluation, store, work),
-        _reduced(spec, export, store, work),
+        reduced=_reduced(spec, export, store, work),
     )
     divergence = divergence_of(spec, artifact, source, export, judgement, path, work)
     judgement = replace(judgement, findings=told(judgement.findings, divergence))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from serving.contract import Signature
+from serving.contract import Signature, TensorSpec
 from tasks.contracts import Finding, Owner, Verdict
 from tasks.parity.compare import Mismatch
 from tasks.parity.exported import AskedExport, Ended
@@ -20,7 +20,10 @@ Evidence = dict[str, str | int | float | bool]
 
 
 def structure_findings(structure: Structure | None, signature: Signature) -> list[Finding]:
-    """Names and order of inputs and outputs, as far as the file says them."""
+    """Names and order of inputs and outputs, and what inputs are taken as, as far as the file says them.
+
+    The dtypes and shapes of outputs are judged by what the export answers.
+    """
     if structure is None:
         return []
     findings = []
@@ -29,7 +32,44 @@ def structure_findings(structure: Structure | None, signature: Signature) -> lis
         ("output", structure.outputs, [tensor.name for tensor in signature.outputs]),
     ):
         findings += _name_findings(what, found, declared, ordered=structure.ordered)
-    return findings
+    return findings + [
+        finding
+        for tensor, port in _paired(signature.inputs, structure.inputs)
+        if (finding := _input_finding(tensor, port)) is not None
+    ]
+
+
+def _paired(tensors: Sequence[TensorSpec], ports: Sequence[Port]) -> list[tuple[TensorSpec, Port]]:
+    """What is declared beside what the file has: by name, or by place where the format has no names."""
+    if all(port.name is None for port in ports):
+        return list(zip(tensors, ports, strict=False))
+    named = {port.name: port for port in ports}
+    return [(tensor, named[tensor.name]) for tensor in tensors if tensor.name in named]
+
+
+def _input_finding(tensor: TensorSpec, port: Port) -> Finding | None:
+    """An input that the file takes in another dtype, rank or fixed size than model.yaml declares."""
+    declared = list(tensor.shape)
+    if port.dtype is not None and port.dtype != tensor.dtype.value:
+        code, what = "PARITY_INPUT_DTYPE", f"as {port.dtype}, model.yaml declares {tensor.dtype.value}"
+    elif port.sizes is not None and (
+        len(port.sizes) != len(declared)
+        or any(
+            isinstance(size, int) and found is not None and size != found
+            for size, found in zip(declared, port.sizes, strict=True)
+        )
+    ):
+        found = ["?" if size is None else size for size in port.sizes]
+        code, what = "PARITY_INPUT_SHAPE", f"in shape {found}, model.yaml declares {declared}"
+    else:
+        return None
+    return Finding(
+        code=code,
+        owner=Owner.PLATFORM,
+        message=f"the export takes input {tensor.name!r} {what}",
+        advice="export again with the inputs of model.yaml: clients send what it declares",
+        evidence={"input": tensor.name},
+    )
 
 
 def _name_findings(what: str, found: Sequence[Port], declared: list[str], *, ordered: bool) -> list[Finding]:
@@ -93,13 +133,25 @@ def _name_findings(what: str, found: Sequence[Port], declared: list[str], *, ord
 
 
 def run_findings(
-    answered: AskedExport, plan: Sequence[Batch], outcomes: Sequence[Outcome], signature: Signature
+    answered: AskedExport,
+    plan: Sequence[Batch],
+    outcomes: Sequence[Outcome],
+    signature: Signature,
+    structure: Sequence[Finding] = (),
 ) -> list[Finding]:
-    """Not loaded, crashed, hung, refused: everything that kept the export from answering."""
+    """Not loaded, crashed, hung, refused: everything that kept the export from answering.
+
+    `structure` are the findings about names and inputs. Where one of them blocks and nothing was answered, it is why:
+    the runtime's own words for it are not said again.
+    """
+    why_known = any(finding.verdict is not Verdict.PASSED for finding in structure)
     if answered.load_error is not None:
-        return [_runtime_error(f"the runtime refused the export: {_sentence(answered.load_error)}", {})]
+        refused = _runtime_error(f"the runtime refused the export: {_sentence(answered.load_error)}", {})
+        return [] if why_known else [refused]
     findings = [_crashed(answered.ended, plan)] if answered.ended is not None else []
     failed = [outcome for outcome in outcomes if outcome.error is not None]
+    if why_known and len(failed) == len(outcomes):
+        return findings
     declared = _declared_frozen(answered.structure, signature)
     if declared and outcomes and len(failed) == len(outcomes):
         return [*findings, *declared]
@@ -152,15 +204,16 @@ def _runtime_error(message: str, evidence: Evidence) -> Finding:
 def _declared_frozen(structure: Structure | None, signature: Signature) -> list[Finding]:
     """Dimensions that the file itself declares as one number, where model.yaml says that they are free."""
     findings: dict[str, Finding] = {}
-    ports = {} if structure is None else {port.name: port for port in structure.inputs}
-    for tensor in signature.inputs:
-        sizes = ports[tensor.name].sizes if tensor.name in ports else None
-        for name, size in zip(tensor.shape, sizes or (), strict=False):
+    if structure is None:
+        return []
+    inputs, outputs = _paired(signature.inputs, structure.inputs), _paired(signature.outputs, structure.outputs)
+    for what, (tensor, port) in [*(("input", pair) for pair in inputs), *(("output", pair) for pair in outputs)]:
+        for name, size in zip(tensor.shape, port.sizes or (), strict=False):
             if not isinstance(name, str) or size is None:
                 continue
-            what = f"input {tensor.name!r} of the export is fixed at {name} = {size}"
-            evidence: Evidence = {"frozen_at": size, "input": tensor.name}
-            found = _batch_frozen(what, evidence) if name == signature.batch else _length_frozen(what, evidence)
+            said = f"{what} {tensor.name!r} of the export is fixed at {name} = {size}"
+            evidence: Evidence = {"frozen_at": size, what: tensor.name}
+            found = _batch_frozen(said, evidence) if name == signature.batch else _length_frozen(said, evidence)
             findings.setdefault(name, found)
     return list(findings.values())
 

@@ -14,12 +14,47 @@ from typing import Any
 
 from tasks.contracts import Contract
 
+#: tensorflow/core/framework/types.proto, without strings and what NumPy does not have.
+_TENSORFLOW_DTYPES = {
+    1: "float32",
+    2: "float64",
+    3: "int32",
+    4: "uint8",
+    5: "int16",
+    6: "int8",
+    9: "int64",
+    10: "bool",
+    17: "uint16",
+    19: "float16",
+    22: "uint32",
+    23: "uint64",
+}
+#: `ScalarType` of torch/_export/serde/schema.py.
+_TORCH_DTYPES = {
+    1: "uint8",
+    2: "int8",
+    3: "int16",
+    4: "int32",
+    5: "int64",
+    6: "float16",
+    7: "float32",
+    8: "float64",
+    12: "bool",
+    28: "uint16",
+    34: "uint32",
+    35: "uint64",
+}
+
 
 class Port(Contract):
-    """One input or output. `sizes` has None for a size that is not fixed; None as a whole where nothing is said."""
+    """One input or output. `sizes` has None for a size that is not fixed; None as a whole where nothing is said.
+
+    `dtype` is NumPy's name, None where the file says none or one that NumPy does not have.
+    """
 
     name: str | None
     sizes: tuple[int | None, ...] | None = None
+    dtype: str | None = None
 
 
 class Structure(Contract):
@@ -43,6 +78,7 @@ def structure_of(runtime: str, path: Path) -> Structure | None:
 
 def _onnx(path: Path) -> Structure:
     import onnx
+    from onnx.helper import tensor_dtype_to_np_dtype
 
     graph = onnx.load(path, load_external_data=False).graph
     weights = {weight.name for weight in graph.initializer}
@@ -50,7 +86,12 @@ def _onnx(path: Path) -> Structure:
     def port(value: Any) -> Port:
         kind = value.type.tensor_type
         sizes = tuple(size.dim_value if size.HasField("dim_value") else None for size in kind.shape.dim)
-        return Port(name=value.name, sizes=sizes if kind.HasField("shape") else None)
+        named = kind.elem_type not in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING)
+        return Port(
+            name=value.name,
+            sizes=sizes if kind.HasField("shape") else None,
+            dtype=str(tensor_dtype_to_np_dtype(kind.elem_type)) if named else None,
+        )
 
     return Structure(
         inputs=tuple(port(value) for value in graph.input if value.name not in weights),
@@ -71,6 +112,7 @@ def _savedmodel(path: Path) -> Structure:
                 sizes=None
                 if tensors[name].tensor_shape.unknown_rank
                 else tuple(None if size.size < 0 else size.size for size in tensors[name].tensor_shape.dim),
+                dtype=_TENSORFLOW_DTYPES.get(tensors[name].dtype),
             )
             for name in sorted(tensors)
         )
@@ -81,13 +123,21 @@ def _savedmodel(path: Path) -> Structure:
 def _torch_export(path: Path) -> Structure:
     with zipfile.ZipFile(path) as archive:
         entry = next(name for name in archive.namelist() if name.endswith("models/model.json"))
-        signature = json.loads(archive.read(entry))["graph_module"]["signature"]
+        module = json.loads(archive.read(entry))["graph_module"]
+    signature, tensors = module["signature"], module["graph"]["tensor_values"]
 
-    def count(specs: Iterable[dict[str, Any]], kind: str) -> tuple[Port, ...]:
-        return tuple(Port(name=None) for spec in specs if kind in spec)
+    def port(given: dict[str, Any]) -> Port:
+        tensor = tensors.get(given.get("as_tensor", {}).get("name"))
+        if tensor is None:
+            return Port(name=None)
+        sizes = tuple(size.get("as_int") for size in tensor["sizes"])
+        return Port(name=None, sizes=sizes, dtype=_TORCH_DTYPES.get(tensor["dtype"]))
+
+    def ports(specs: Iterable[dict[str, Any]], kind: str) -> tuple[Port, ...]:
+        return tuple(port(spec[kind]["arg"]) for spec in specs if kind in spec)
 
     return Structure(
-        inputs=count(signature["input_specs"], "user_input"), outputs=count(signature["output_specs"], "user_output")
+        inputs=ports(signature["input_specs"], "user_input"), outputs=ports(signature["output_specs"], "user_output")
     )
 
 
@@ -112,7 +162,12 @@ def _saved_model_message() -> Any:
 
     add("Dim", ("size", 1, single, integer, ""))
     add("Shape", ("dim", 2, repeated, message, "Dim"), ("unknown_rank", 3, single, boolean, ""))
-    add("TensorInfo", ("name", 1, single, text, ""), ("tensor_shape", 3, single, message, "Shape"))
+    add(
+        "TensorInfo",
+        ("name", 1, single, text, ""),
+        ("dtype", 2, single, integer, ""),
+        ("tensor_shape", 3, single, message, "Shape"),
+    )
     add(
         "SignatureDef",
         ("inputs", 1, repeated, message, "SignatureDef.InputsEntry"),

@@ -111,16 +111,21 @@ def _write(folder: Path, number: int, answers: dict[str, NDArray[Any]], answer: 
     aside.replace(outcome)
 
 
-def main() -> None:
-    """Read the request, run it."""
-    folder = Path(sys.argv[1])
-    request = Request.model_validate_json((folder / REQUEST).read_text())
-    die_with(request.parent)
+def end(request: Request, folder: Path) -> None:
+    """Run the request, and leave this process for good."""
     run(request, folder)
     (folder / DONE).touch()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # everything is written: libraries that crash while they are unloaded change nothing
+
+
+def main() -> None:
+    """Read the request, run it."""
+    folder = Path(sys.argv[1])
+    request = Request.model_validate_json((folder / REQUEST).read_text())
+    die_with(request.parent)
+    end(request, folder)
 
 
 if __name__ == "__main__":

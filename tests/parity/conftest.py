@@ -19,6 +19,7 @@ from tasks.ingest.sources import SourceModel
 from tasks.parity import check
 from tasks.parity.coarse import Reduced
 from tasks.parity.confrontation import Judgement, confront
+from tasks.parity.exported import Launch
 from tasks.spec import EvaluationSpec, MetricSpec, ModelSpec, ServingSpec
 from tasks.store import LocalStore, put_file, put_tree
 from tests import samples
@@ -143,6 +144,7 @@ def confronted(
     runtime: str,
     path: Path,
     work: Path,
+    launch: Launch | None = None,
     reduced: Reduced | None = None,
 ) -> Judgement:
     """What the gate says of an export of a source that is loaded already; the metric allows any finite loss."""
@@ -158,4 +160,15 @@ def confronted(
     rows = len(next(iter(evaluation.values())))
     labels = np.zeros((rows, *first.shape[1:]), dtype=np.float32)
     work.mkdir(exist_ok=True)
-    return confront(spec, source, loader, {**evaluation, "label": labels}, runtime, path, work, "seed", reduced=reduced)
+    return confront(
+        spec,
+        source,
+        loader,
+        {**evaluation, "label": labels},
+        runtime,
+        path,
+        work,
+        "seed",
+        launch=launch,
+        reduced=reduced,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tasks.parity.confrontation import Judgement, confront
 from tasks.spec import EvaluationSpec, ExportSpec, Int8, ServingSpec
 from tests import samples
 from tests.parity.conftest import codes, metric, model, rows
+from tests.parity.corpus.forked import ForkedWorkers
 
 WIDTH, HIDDEN, CLASSES = 8, 16, 4
 SIGNATURE = Signature(
@@ -70,6 +71,7 @@ class Case:
     evaluation: dict[str, np.ndarray]
     path: Path
     reduced: Reduced
+    workers: ForkedWorkers
 
     def change(self, **changes: Callable[[np.ndarray], Any]) -> None:
         """Replace weights of the export by what a function makes of them."""
@@ -96,11 +98,29 @@ class Case:
         columns = {**self.evaluation, "label": label}
         work = self.folder / "work"
         work.mkdir()
-        return confront(spec, self.source, "onnx", columns, "onnx", self.path, work, "seed", reduced=self.reduced)
+        return confront(
+            spec,
+            self.source,
+            "onnx",
+            columns,
+            "onnx",
+            self.path,
+            work,
+            "seed",
+            launch=self.workers,
+            reduced=self.reduced,
+        )
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[ForkedWorkers]:
+    found = ForkedWorkers()
+    yield found
+    found.close()
 
 
 @pytest.fixture
-def case(tmp_path: Path) -> Callable[..., Case]:
+def case(tmp_path: Path, workers: ForkedWorkers) -> Callable[..., Case]:
     """`case(format, mode)`: the network of this module, or another, exported and ready to be changed."""
 
     def make(
@@ -131,7 +151,9 @@ def case(tmp_path: Path) -> Callable[..., Case]:
             out,
         )
         reduced = Reduced(conversion.precision, mode, base_folder(out) / str(conversion.base))
-        return Case(tmp_path, OnnxSource(tmp_path / "source.onnx"), signature, columns, out / conversion.root, reduced)
+        return Case(
+            tmp_path, OnnxSource(tmp_path / "source.onnx"), signature, columns, out / conversion.root, reduced, workers
+        )
 
     return make
 

@@ -133,3 +133,32 @@ def test_names_are_compared_as_sets_where_the_file_has_no_order() -> None:
 def test_a_format_without_names_is_counted() -> None:
     structure = Structure(inputs=(Port(name=None),), outputs=(Port(name=None), Port(name=None)))
     assert [finding.code for finding in structure_findings(structure, SIGNATURE)] == ["PARITY_OUTPUT_EXTRA"]
+
+
+def test_an_input_of_another_dtype_rank_or_fixed_size_is_named_as_such() -> None:
+    def code(**port: Any) -> list[str]:
+        structure = Structure(inputs=(Port(**port),), outputs=(Port(name="y"),))
+        return [finding.code for finding in structure_findings(structure, SIGNATURE)]
+
+    x = SIGNATURE.inputs[0]
+    free = tuple(None for _ in x.shape)
+    assert code(name="x", dtype=x.dtype.value, sizes=free) == []
+    assert code(name="x", dtype="float16", sizes=free) == ["PARITY_INPUT_DTYPE"]
+    assert code(name=None, dtype="float16") != []  # by place, where the format has no names
+    assert code(name="x", sizes=(*free, None)) == ["PARITY_INPUT_SHAPE"]
+
+
+def test_why_nothing_ran_is_said_once_where_the_names_explain_it_and_not_lost_behind_a_remark() -> None:
+    two = Signature(SIGNATURE.inputs, (Y, TensorSpec("z", DType.FLOAT32, ("batch",))), SIGNATURE.dynamic)
+    structure = Structure(inputs=(Port(name="x"),), outputs=(Port(name="z"), Port(name="y")))
+    remark = structure_findings(structure, two)
+    missing = structure_findings(structure.model_copy(update={"inputs": ()}), two)
+    refused = answered(load_error="an operator that it does not know")
+    assert [finding.code for finding in run_findings(refused, [], [], two, remark)] == ["PARITY_RUNTIME_ERROR"]
+    assert run_findings(refused, [], [], two, missing) == []
+    assert run_findings(answered(), [outcome(1).batch], [outcome(1, error="no")], two, missing) == []
+
+
+def test_an_output_that_the_file_declares_with_a_fixed_size_is_frozen() -> None:
+    structure = Structure(inputs=(Port(name="x"),), outputs=(Port(name="y", sizes=(1,)),))
+    assert found(outcome(1), outcome(2), export=answered(structure=structure)) == ["PARITY_BATCH_FROZEN"]
