@@ -29,6 +29,7 @@ class Format:
         exporters: framework of the source → `module:function` of the exporter (`tasks.export.conversion.Exporter`).
         is_compiled: a C++ compiler makes it (`tasks.export.compiler`). That takes so long that it is not tried only to
             say that it would work in another's place.
+        precision: of its arithmetic: full, float16 or int8.
         quantises: `export.int8` says how, and static ranges come from rows of the evaluation data.
     """
 
@@ -36,6 +37,7 @@ class Format:
     runtime: str
     exporters: Mapping[str, str]
     is_compiled: bool = False
+    precision: str = "full"
     quantises: bool = False
 
     @property
@@ -65,12 +67,14 @@ FORMATS: dict[str, Format] = {
         name="onnx-int8",
         runtime="onnx",
         exporters=dict.fromkeys(("pytorch", "keras", "tensorflow", "onnx"), "tasks.export.onnx_int8:export"),
+        precision="int8",
         quantises=True,
     ),
     "onnx-fp16": Format(
         name="onnx-fp16",
         runtime="onnx",
         exporters=dict.fromkeys(("pytorch", "keras", "tensorflow", "onnx"), "tasks.export.onnx_float16:export"),
+        precision="float16",
     ),
     "savedmodel": Format(
         name="savedmodel",
