@@ -1,7 +1,7 @@
 # Everything a newcomer types. The work is in scripts/, so that it can be read, tested and run alone.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check up down status bench bench-parity lock wheels
+.PHONY: help setup demo test check up down status bench bench-metrics bench-parity lock wheels
 PYTHON := .venv/bin/python
 export SLIPWAY_HOME ?= $(CURDIR)/.slipway
 
@@ -35,6 +35,9 @@ status: setup ## which of them run, and where they answer
 
 bench: setup ## the figures that the README quotes
 	@scripts/bench.sh
+
+bench-metrics: setup ## how often the metric gate passes what it should not, and how many rows it takes
+	@$(PYTHON) -m benchmarks.noninferiority
 
 bench-parity: setup ## the fault corpus through the parity gate, beside the exporters' own checks, and what it costs
 	@scripts/bench.sh benchmarks/parity.py

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
 import shutil
 import sys
 import threading
@@ -158,8 +159,8 @@ def from_onnx(work: Path) -> Figures:
         def start(mounts: Mapping[Path, str]) -> None:
             done = run(engine, replace(container, mounts=mounts), 600)
             if done.state.exit_code != 0:
-                last = done.logs.strip().splitlines()[-1]
-                raise StartRefused(f"exit code {done.state.exit_code}: {last}")
+                last = json.loads(done.logs.strip().splitlines()[-1])
+                raise StartRefused(f"exit code {done.state.exit_code}: {last.get('error', last)}")
 
         figures.step("container start", lambda: start({}))
         data = next(file for file in exported.files.files if file.path.endswith(".data"))

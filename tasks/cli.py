@@ -366,7 +366,7 @@ def _show_package(
     from rich.text import Text
 
     from tasks.console import finding_lines, package_lines, package_table, reproduction_lines
-    from tasks.contracts import Report
+    from tasks.memory import verdict_of
 
     session.document(
         {
@@ -375,7 +375,7 @@ def _show_package(
                 {
                     "stage": item.stage,
                     "label": item.label,
-                    "verdict": item.result.verdict if isinstance(item.result, Report) else None,
+                    "verdict": verdict_of(item.result),
                     "reused": item.reused,
                     "duration_s": round(item.duration_s, 3),
                     "key": item.key,

@@ -158,7 +158,13 @@ class EvaluationData(Contract):
     file: PackagedFile
     rows: int = Field(ge=1)
     columns: tuple[str, ...]
+    code: FileTree | None = Field(None, description="modules of the user's own metrics, where the spec has any")
     quality: DataReport | None = Field(None, description="what is expected of the data beyond its columns")
+
+    @property
+    def digest(self) -> Digest:
+        """Identity of what models are measured on: the data, and the metrics' own code."""
+        return self.file.digest if self.code is None else digest_of([self.file.digest, self.code.digest])
 
 
 class Artifact(Contract):

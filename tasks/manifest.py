@@ -40,7 +40,7 @@ def package_inputs(spec: ModelSpec, artifact: Artifact) -> PackageInputs:
     return PackageInputs(
         spec=ordered.digest,
         artifact=artifact_digest(artifact),
-        evaluation=artifact.evaluation.file.digest,
+        evaluation=artifact.evaluation.digest,
         formats=formats,
         instance_types=types,
         pipeline=pipeline_digest(formats),

@@ -85,7 +85,7 @@ class Memory:
             self._tell(Event(moment, stage, label, verdict, time.monotonic() - started if over else None))
 
         def reused(run: Run) -> Run:
-            tell(Moment.REUSED, _verdict(run.result))
+            tell(Moment.REUSED, verdict_of(run.result))
             return run.model_copy(update={"label": label, "reused": True, "duration_s": time.monotonic() - started})
 
         if (earlier := self.recall(kind, stage, key)) is not None:
@@ -111,7 +111,7 @@ class Memory:
         except BaseException:
             tell(Moment.STOPPED)
             raise
-        tell(Moment.FINISHED, _verdict(result))
+        tell(Moment.FINISHED, verdict_of(result))
         return run
 
     def recall(self, kind: type[Run], stage: str, key: Digest) -> Run | None:
@@ -130,6 +130,7 @@ class Memory:
         return self._settings.home / "locks"
 
 
-def _verdict(result: Any) -> Verdict | None:
+def verdict_of(result: Any) -> Verdict | None:
+    """A stage's answer, where it is a gate: its report's, or for an artifact that of its evaluation data."""
     report = result.evaluation.quality if isinstance(result, Artifact) else result
     return report.verdict if isinstance(report, Report) else None

@@ -62,7 +62,7 @@ _CONVERTING = ("jax", "jaxlib", "onnx-ir", "onnxscript", "skl2onnx", "tf2onnx", 
 LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "ingest": (*_LOADING, *_EXPECTING, "pyarrow"),
     "export": (*_LOADING, *_CONVERTING),
-    "parity": (*_LOADING, *_EXPECTING, "pyarrow", "onnx-ir", "onnxscript"),
+    "parity": (*_LOADING, *_EXPECTING, "pyarrow", "onnx-ir", "onnxscript", "scipy"),
     "image": (),  # what is in an image is pinned by the locks in docker/runtimes
     "smoke": (),
 }
@@ -124,7 +124,10 @@ def ingest_inputs(spec: ModelSpec, fingerprint: Digest) -> dict[str, Any]:
         "source": spec.source,
         "signature": _plain(spec, "inputs", "outputs", "dynamic", "preprocess"),
         "evaluation": spec.evaluation.data,
-        "columns": sorted([metric.name, metric.label, metric.output] for metric in spec.evaluation.metrics),
+        "columns": sorted(
+            [metric.name, metric.label, metric.output, metric.group or "", metric.callable or ""]
+            for metric in spec.evaluation.metrics
+        ),
     }
 
 
@@ -147,8 +150,8 @@ def parity_inputs(spec: ModelSpec, artifact: Artifact, export: Export) -> dict[s
     return {
         "artifact": artifact_digest(artifact),
         "export": export,
-        "evaluation": [artifact.evaluation.file.digest, list(artifact.evaluation.columns)],
-        "metrics": [metric.model_dump(mode="json") for metric in spec.evaluation.metrics],
+        "evaluation": [artifact.evaluation.digest, list(artifact.evaluation.columns)],
+        "metrics": spec.evaluation.model_dump(mode="json", exclude={"data"}),
         "signature": _plain(spec, "inputs", "outputs", "dynamic", "preprocess"),
         "max_batch": spec.serving.max_batch,
     }

@@ -43,13 +43,35 @@ class SourceSpec(Contract):
     entrypoint: str | None = Field(None, description="module:callable → nn.Module, for PyTorch state dicts")
 
 
+class Direction(StrEnum):
+    """Which way a metric improves."""
+
+    HIGHER = "higher"
+    LOWER = "lower"
+
+    @property
+    def sign(self) -> int:
+        """1 where more of it is better, -1 where less is."""
+        return 1 if self is Direction.HIGHER else -1
+
+
 class MetricSpec(Contract):
     """A task metric, and how much of it the export may lose against the source model."""
 
-    name: str
+    name: str = Field(min_length=1)
     output: str
     label: str = Field(min_length=1)
-    max_drop: float = Field(ge=0, allow_inf_nan=False, description="in the metric's own unit")
+    group: str | None = Field(None, min_length=1, description="column that names each row's query, for rankings")
+    callable: str | None = Field(None, description="module:function beside the spec, for a metric of the user's own")
+    direction: Direction | None = Field(None, description="for a callable: which way it improves")
+    max_drop: float = Field(gt=0, allow_inf_nan=False, description="in the metric's own unit")
+
+
+class ClassRegression(StrEnum):
+    """What a class that loses significantly does, where its metric as a whole does not."""
+
+    REMARK = "remark"
+    BLOCK = "block"
 
 
 class EvaluationSpec(Contract):
@@ -57,6 +79,14 @@ class EvaluationSpec(Contract):
 
     data: str = Field(min_length=1)
     metrics: tuple[MetricSpec, ...] = Field(min_length=1)
+    confidence: float = Field(0.95, gt=0.5, lt=1, allow_inf_nan=False, description="that no more than max_drop is lost")
+    class_regression: ClassRegression = ClassRegression.REMARK
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the evaluation data that metrics read, beside the inputs; sorted."""
+        read = {metric.label for metric in self.metrics} | {metric.group for metric in self.metrics if metric.group}
+        return tuple(sorted(read))
 
 
 class Int8(StrEnum):

@@ -13,11 +13,11 @@ import re
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 
-from serving.contract import DType, Signature
+from serving.contract import DType, Signature, TensorSpec
 from tasks.spec import Framework
 from tasks.spec_document import KeyPath, dotted
 from tasks.spec_keys import EXPECTED, Draft, Found, nearest
-from tasks.spec_source import entrypoint, evaluation_data, source_uri
+from tasks.spec_source import entrypoint, evaluation_data, metric_callables, source_uri
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
@@ -136,19 +136,52 @@ def metrics(draft: Draft, _folder: Path) -> Found:
     seen: dict[tuple[str, ...], KeyPath] = {}
     for path, texts in draft.texts("evaluation", "metrics"):
         name, output = texts.get("name"), texts.get("output")
-        if name is not None and name not in METRICS:
+        if "callable" in texts:
+            yield from _own_metric(path, texts)
+        elif name is not None and name not in METRICS:
             there = f"there are {', '.join(METRICS)}{nearest(name, METRICS)}"
             yield (*path, "name"), f"unknown metric {name!r}; {there}"
         if output is not None and output not in names:
             there = f"there are {', '.join(names)}{nearest(output, names)}"
             yield (*path, "output"), f"there is no output {output!r}; {there}"
-        if name in METRICS and output in outputs:
+        if name in METRICS and output in outputs and "callable" not in texts:
             problem = METRICS[name].problem(outputs[output])
             yield from [((*path, "output"), f"{name} {problem}")] if problem else []
+            yield from _ranking(path, texts, outputs[output])
         what = tuple(texts.get(key, "") for key in ("name", "output", "label"))
         if all(what) and what in seen:
             yield path, f"measures the same as {dotted(seen[what])}; remove one"
         seen.setdefault(what, path)
+
+
+def _own_metric(path: KeyPath, texts: Mapping[str, str]) -> Found:
+    """A name that no metric of Slipway's has, and which way it improves."""
+    from tasks.parity.metrics import METRICS
+
+    name = texts.get("name")
+    if name in METRICS:
+        yield (*path, "name"), f"{name} is a metric of Slipway's own; give yours another name, or remove its callable"
+    elif name is not None and not _legal(name):
+        yield (*path, "name"), f"expected a name of letters, digits and underscores, such as profit; found {name!r}"
+    if "direction" not in texts:
+        yield (*path, "direction"), "is missing: say whether a higher or a lower value of it is better"
+    if "group" in texts:
+        yield (*path, "group"), "is for rankings such as ndcg; a callable takes answers and labels alone, remove it"
+
+
+def _ranking(path: KeyPath, texts: Mapping[str, str], output: TensorSpec) -> Found:
+    """Rankings of single scores have a group, and nothing else has one."""
+    from tasks.parity.metrics import METRICS
+
+    name, single = texts["name"], len(output.shape) < 2 or output.shape[1:] == (1,)
+    if "direction" in texts:
+        yield (*path, "direction"), f"{name} knows which way it improves; only a callable takes a direction, remove it"
+    if "group" in texts and not METRICS[name].ranks:
+        yield (*path, "group"), f"{name} ranks nothing; only rankings such as ndcg take a group, remove it"
+    elif "group" in texts and not single:
+        yield (*path, "group"), "each row of this output is a list of scores, so each row is a query; remove it"
+    elif METRICS[name].ranks and single and "group" not in texts:
+        yield (*path, "group"), f"is missing: {output.name!r} has one score a row; name the column of the row's query"
 
 
 # --- formats, serving, instance types, release --------------------------------------------------------------------
@@ -230,6 +263,7 @@ CHECKS: tuple[Callable[[Draft, Path], Found], ...] = (
     source_uri,
     entrypoint,
     evaluation_data,
+    metric_callables,
 )
 
 

@@ -11,6 +11,7 @@ import difflib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
+from enum import StrEnum
 from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -19,6 +20,8 @@ from pydantic import TypeAdapter, ValidationError
 from serving.contract import DimRange, DType, PreprocessStep, TensorSpec
 from tasks.errors import Problem
 from tasks.spec import (
+    ClassRegression,
+    Direction,
     EvaluationSpec,
     ExportSpec,
     Framework,
@@ -36,6 +39,14 @@ from tasks.spec_document import Document, KeyPath, describe
 _ALIASES = {
     **{"float": "float32", "half": "float16", "double": "float64", "int": "int64", "long": "int64", "str": "string"},
     **{"torch": "pytorch", "tf": "tensorflow", "scikit-learn": "sklearn", "savedmodel": "tensorflow"},
+}
+
+#: Keys whose value is one of a few words; what else is one, is a dtype.
+_ENUMS: dict[str, type[StrEnum]] = {
+    "framework": Framework,
+    "int8": Int8,
+    "direction": Direction,
+    "class_regression": ClassRegression,
 }
 
 T = TypeVar("T")
@@ -93,7 +104,14 @@ EXPECTED: dict[str, str] = {
     "evaluation.metrics.*.name": "the name of a metric, such as accuracy",
     "evaluation.metrics.*.output": "the name of an output",
     "evaluation.metrics.*.label": "the name of a column of the evaluation data",
-    "evaluation.metrics.*.max_drop": "a number of at least 0: how much worse the export may be, in the metric's unit",
+    "evaluation.metrics.*.group": "the name of the column of the evaluation data that names each row's query",
+    "evaluation.metrics.*.callable": "module:function, such as metric:profit for a function profit in metric.py beside "
+    "this file",
+    "evaluation.metrics.*.direction": f"one of {', '.join(Direction)}: whether a higher or a lower value is better",
+    "evaluation.metrics.*.max_drop": "a number above 0: how much worse the export may be, in the metric's unit "
+    "(that nothing at all is lost, no number of rows could show)",
+    "evaluation.confidence": "a number above 0.5 and below 1, such as 0.95",
+    "evaluation.class_regression": f"one of {', '.join(ClassRegression)}",
     "formats": "a list of formats such as [onnx], or [all]",
     "formats.*": "the name of a format such as onnx, or all",
     "export": "a mapping with int8 and external_data",
@@ -301,7 +319,7 @@ def _hint(path: KeyPath, value: Any, kind: str) -> str:
         case str() if kind == "bool_type" and value.lower() in truth:
             hint = f"; write {truth[value.lower()]}, without quotes"
         case str() if kind == "enum":
-            near = nearest(value, {"framework": Framework, "int8": Int8}.get(str(path[-1]), DType))
+            near = nearest(value, _ENUMS.get(str(path[-1]), DType))
             hint = f"; did you mean {_ALIASES[value]}?" if value in _ALIASES else near
         case str() if path == ("name",):
             hint = _label_hint(value)

@@ -71,6 +71,18 @@ def entrypoint(draft: Draft, folder: Path) -> Found:
         yield from ((key, message) for message in _entrypoint_problems(folder, *given.split(":")))
 
 
+def metric_callables(draft: Draft, folder: Path) -> Found:
+    """Functions of modules beside the spec."""
+    for path, texts in draft.texts("evaluation", "metrics"):
+        given, key = texts.get("callable"), (*path, "callable")
+        if given is None:
+            continue
+        if not _ENTRYPOINT.fullmatch(given):
+            yield key, f"expected {EXPECTED['evaluation.metrics.*.callable']}; found {given!r}"
+        else:
+            yield from ((key, message) for message in _entrypoint_problems(folder, *given.split(":")))
+
+
 def evaluation_data(draft: Draft, folder: Path) -> Found:
     """An .npz or .parquet file that is there."""
     if not draft.data:

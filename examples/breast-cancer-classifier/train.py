@@ -29,7 +29,8 @@ def train(folder: Path) -> Trained:
 
     data = load_breast_cancer()
     features, labels = data.data.astype(np.float32), data.target.astype(np.int64)
-    split = train_test_split(features, labels, test_size=0.4, random_state=SEED, stratify=labels)
+    # 285 rows: enough for parity to show that no more than one point of accuracy is lost (268 where no row changes).
+    split = train_test_split(features, labels, test_size=0.5, random_state=SEED, stratify=labels)
     train_features, eval_features, train_labels, eval_labels = split
 
     pipeline = Pipeline([("scale", StandardScaler()), ("classify", LogisticRegression(C=STRENGTH, max_iter=1000))])

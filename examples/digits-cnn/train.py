@@ -28,7 +28,8 @@ def train(folder: Path) -> Trained:
 
     digits = load_digits()
     pixels, labels = digits.images.astype(np.float32)[:, None], digits.target.astype(np.int64)
-    split = train_test_split(pixels, labels, test_size=0.25, random_state=SEED, stratify=labels)
+    # 719 rows: enough for parity to show that no more than half a point of accuracy is lost (539 where none changes).
+    split = train_test_split(pixels, labels, test_size=0.4, random_state=SEED, stratify=labels)
     train_pixels, eval_pixels, train_labels, eval_labels = split
 
     inputs, targets = torch.from_numpy(train_pixels * np.float32(SCALE)), torch.from_numpy(train_labels)

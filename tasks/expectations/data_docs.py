@@ -9,6 +9,7 @@ do not work; and the same results give the same bytes: no times, no ids, no path
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from tasks.store import Store, put_tree
 if TYPE_CHECKING:
     from great_expectations.core import ExpectationSuiteValidationResult
 
+#: Tables with more rows than a page can be read with are not shown themselves.
+_SHOWN_ROWS = 50
 #: The pages, and the one that is opened first.
 INDEX, EXPECTED = "index.html", "expectations.html"
 
@@ -70,9 +73,31 @@ def _found(checked: Checked) -> list[Any]:
     for validation in checked.validations:
         document = renderer.render(_without_place_and_time(validation))
         overview, *columns = document.sections[:-1]  # the last is about the run: times and ids
-        overview.content_blocks = overview.content_blocks[1:]  # and the first a link into a site of several
+        overview.content_blocks = [
+            *overview.content_blocks[1:],  # the first is a link into a site of several
+            *([_shown(validation)] if len(validation.table.frame) <= _SHOWN_ROWS else []),
+        ]
         sections += _named(validation, [overview, *columns])
     return sections
+
+
+def _shown(validation: Validation) -> Any:
+    """The table itself."""
+    from great_expectations.render import RenderedTableContent
+
+    frame = validation.table.frame
+    return RenderedTableContent(
+        content_block_type="table",
+        header="The table",
+        header_row=[str(name) for name in frame.columns],
+        table=[[_cell(value) for value in row] for row in frame.itertuples(index=False, name=None)],
+    )
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}" if math.isfinite(value) else "–"
+    return str(value)
 
 
 def _expected(checked: Checked) -> list[Any]:

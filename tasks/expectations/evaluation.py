@@ -48,7 +48,7 @@ def examine(columns: Mapping[str, NDArray[Any]], spec: ModelSpec, store: Store, 
         verdict=checked.verdict,
         findings=checked.findings,
         expectations=checked.expectations,
-        docs=build(checked, f"{spec.name}: evaluation data", store, work / "data_docs"),
+        docs=build(checked, f"{spec.name}, evaluation data", store, work / "data_docs"),
     )
 
 
@@ -90,7 +90,7 @@ def _labels(spec: ModelSpec) -> tuple[Label, ...]:
     found: dict[str, Label] = {}
     for metric in spec.evaluation.metrics:
         output = outputs[metric.output]
-        is_class = metric.name in _OF_CLASSES or metric.name.startswith("top")
+        is_class = metric.callable is None and (metric.name in _OF_CLASSES or metric.name.startswith("top"))
         classes = None
         if is_class and output.dtype.is_float:
             axis = output.shape[-1] if len(output.shape) > 1 else 1

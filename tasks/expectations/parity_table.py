@@ -146,8 +146,7 @@ def _metrics(metrics: Sequence[MetricComparison]) -> Table:
             "source": metric.source,
             "export": metric.export,
             "drop": metric.drop,
-            # What is held against max_drop: the bound where there is one.
-            "at most": metric.drop if metric.upper is None else metric.upper,
+            "at most": metric.upper,  # what is held against max_drop
             "allowed": metric.max_drop + _rounding(metric),
             "rows": metric.rows,
         }
@@ -175,6 +174,15 @@ def _metric_rules() -> Iterator[Rule]:
             _READ,
             Owner.PLATFORM,
         )
+    yield Rule(
+        "expect_column_values_to_not_be_null",
+        {"column": "at most"},
+        "every metric has a bound of how much the export may have lost",
+        "PARITY_TABLE_METRIC",
+        Verdict.INCONCLUSIVE,
+        _READ,
+        Owner.PLATFORM,
+    )
     yield Rule(
         "expect_column_pair_values_a_to_be_greater_than_b",
         {"column_A": "allowed", "column_B": "at most", "or_equal": True, "ignore_row_if": "either_value_is_missing"},

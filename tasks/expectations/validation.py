@@ -207,7 +207,9 @@ def _row(entry: Mapping[str, Any], table: Table) -> str:
     beside = {
         name: value for name, value in entry.items() if name != table.key and not (isinstance(value, str) and not value)
     }
-    said = ", ".join(f"{name} {value}" for name, value in beside.items())
+    said = ", ".join(
+        f"{name} {value:.6g}" if isinstance(value, float) else f"{name} {value}" for name, value in beside.items()
+    )
     return f"{table.one} {entry[table.key]}" + (f" ({said})" if said else "")
 
 

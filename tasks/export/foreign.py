@@ -30,7 +30,7 @@ def adopt(path: Path, format: str, store: Store) -> Export:
     if format not in FORMATS:
         raise BadInput(f"there is no format {format!r}; there are {', '.join(FORMATS)}")
     runtime = FORMATS[format].runtime
-    if runtime not in _ADOPTED or "aoti" in format:
+    if runtime not in _ADOPTED or FORMATS[format].is_compiled:
         raise BadInput(
             f"a {format} package is native code that runs when it is opened: Slipway opens only those that it built; "
             "verify the torch-export archive that it was compiled from"

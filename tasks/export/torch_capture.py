@@ -21,6 +21,9 @@ from tasks.export.torch_recurrent import recurrent_layers_whole
 if TYPE_CHECKING:
     import torch
 
+#: torch.onnx's recommended operator set; the first one with GELU as an operator. Which operators of a captured program
+#: are taken apart depends on it, so whoever pairs a program with its ONNX file asks for the same.
+ONNX_OPSET = 20
 #: Operator libraries that `import torch` alone brings; the serving image imports nothing else.
 _IN_TORCH = {"aten", "prims", "quantized"}
 

@@ -39,8 +39,8 @@ _OPTIONS: dict[str, Any] = {
     "aot_inductor.precompile_headers": False,
     "aot_inductor.enable_line_tables": False,  # debug information, with paths of this machine
 }
-#: Members of the archive that are sources.
-_SOURCES = (".cpp", ".h", ".txt", ".cubin")
+#: What the compiler calls its files: 52 letters and digits that follow from the code.
+_NAME = re.compile(r"[a-z0-9]{52}\.")
 
 
 def export(source: Source, signature: Signature, folder: Path) -> Conversion:
@@ -123,9 +123,9 @@ def _unpack(package: Path, folder: Path) -> None:
     with zipfile.ZipFile(package) as archive:
         for member in archive.infolist():
             inside = member.filename.partition("/")[2]  # an archive has one folder, named after itself
-            if member.is_dir() or inside.endswith(_SOURCES):
+            if member.is_dir() or inside.endswith(".cpp"):
                 continue
-            path = folder / re.sub(r"[a-z0-9]{52}\.", "model.", inside)
+            path = folder / _NAME.sub("model.", inside)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(archive.read(member))
 

@@ -14,15 +14,12 @@ from serving.contract import Signature
 from tasks.export.conversion import Conversion, ExportFailure, Source, reason_of
 from tasks.export.onnx_file import EXTERNAL_OVER_BYTES, FILE, finish
 from tasks.export.onnx_limits import onnx_limits
-from tasks.export.torch_capture import capture
+from tasks.export.torch_capture import ONNX_OPSET, capture
 from tasks.export.torch_diagnosis import node_in, place_of_node
 from tasks.export.torch_recurrent import recurrent_layers_whole
 
 if TYPE_CHECKING:
     import torch
-
-#: torch.onnx's recommended operator set; the first one with GELU as an operator.
-_OPSET = 20
 
 
 def export(source: Source, signature: Signature, folder: Path) -> Conversion:
@@ -33,7 +30,7 @@ def export(source: Source, signature: Signature, folder: Path) -> Conversion:
     path = folder / FILE
     try:
         with torch.no_grad(), recurrent_layers_whole():
-            opset = min(_OPSET, onnx_limits().opset)
+            opset = min(ONNX_OPSET, onnx_limits().opset)
             converted = torch.onnx.export(program, (), dynamo=True, opset_version=opset, verbose=False)
     except torch.onnx.OnnxExporterError as error:
         raise _not_converted(error) from error

@@ -1,4 +1,4 @@
-"""The entrypoint of a PyTorch state dict: the user's own module, handed over beside model.yaml.
+"""The user's own modules, handed over beside model.yaml: the entrypoint of a PyTorch state dict, and metrics.
 
 This is code that runs here by design: the state dict beside it holds only tensors, and something must build the
 module that they belong to. Only the module and what it imports from its own folder are stored; libraries are
@@ -12,8 +12,9 @@ import importlib
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tasks.contracts import FileTree
 from tasks.errors import SourceError
@@ -59,6 +60,22 @@ def call_entrypoint(code: Path, entrypoint: str) -> Any:
     Raises:
         SourceError: the module cannot be imported, has no such callable, or the callable raised.
     """
+    return _in_own_modules(code, entrypoint, lambda build: build())
+
+
+def import_callable(code: Path, entrypoint: str) -> Callable[..., Any]:
+    """Import the module from the folder `code` as `call_entrypoint` does, and give its callable uncalled.
+
+    Raises:
+        SourceError: the module cannot be imported, or has no such callable.
+    """
+    found = _in_own_modules(code, entrypoint, lambda function: function)
+    if not callable(found):
+        raise SourceError(f"{entrypoint}: expected a function, found a value of type {type(found).__name__}")
+    return cast(Callable[..., Any], found)
+
+
+def _in_own_modules(code: Path, entrypoint: str, use: Callable[[Any], Any]) -> Any:
     module_name, _, attribute = entrypoint.partition(":")
     names = {path.relative_to(code).parts[0].removesuffix(".py") for path in code.rglob("*.py")}
 
@@ -70,8 +87,7 @@ def call_entrypoint(code: Path, entrypoint: str) -> Any:
         sys.path.insert(0, str(code))
         importlib.invalidate_caches()
         try:
-            build = getattr(importlib.import_module(module_name), attribute)
-            return build()
+            return use(getattr(importlib.import_module(module_name), attribute))
         except ModuleNotFoundError as error:
             raise SourceError(
                 f"{entrypoint} imports {error.name}, which is neither in the spec's folder nor installed; "

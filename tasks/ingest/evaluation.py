@@ -41,7 +41,7 @@ def ingest_evaluation(spec: ModelSpec, location: Location, store: Store, work: P
         raise EvaluationError(f"{location.uri}: expected one .npz or .parquet file, found a folder")
     [file] = store_tree(location, store).files
     raw = raw_signature(spec.signature, spec.preprocess)
-    labels = sorted({metric.label for metric in spec.evaluation.metrics})
+    labels = spec.evaluation.columns
     columns = check_columns(_read(fetch(store, file, work / "evaluation" / file.path)), raw, labels, file.path)
     rows = len(next(iter(columns.values())))
     return EvaluationData(file=file, rows=rows, columns=tuple(sorted(columns))), columns

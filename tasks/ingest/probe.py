@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from serving.contract import DType, TensorSpec
 from serving.preprocess import apply
 from tasks.errors import EvaluationError, SourceError
+from tasks.ingest.metric_code import MetricFunction, probe_metrics
 from tasks.ingest.sources import SourceModel
 from tasks.spec import Framework, ModelSpec
 
@@ -23,11 +24,17 @@ _ROWS = 4
 _SAME = {"rtol": 1e-3, "atol": 1e-5}
 
 
-def probe(model: SourceModel, spec: ModelSpec, columns: Mapping[str, NDArray[Any]]) -> None:
-    """Ask twice for a few rows, and for the rows with missing values where there are any.
+def probe(
+    model: SourceModel,
+    spec: ModelSpec,
+    columns: Mapping[str, NDArray[Any]],
+    metrics: Mapping[str, MetricFunction] | None = None,
+) -> None:
+    """Ask twice for a few rows, and for the rows with missing values where there are any; `metrics` about the first.
 
     Raises:
-        SourceError: the model cannot answer, answers differently every time, or not as declared.
+        SourceError: the model cannot answer, answers differently every time, or not as declared; or a metric of the
+            user's cannot be computed from its answers.
         EvaluationError: rows hold values that are not finite, and the model gives nothing finite for them.
     """
     inputs = {tensor.name: columns[tensor.name] for tensor in spec.inputs}
@@ -45,6 +52,7 @@ def probe(model: SourceModel, spec: ModelSpec, columns: Mapping[str, NDArray[Any
                 f"output {name!r} is different each time the same input is asked: expected a model in inference mode, "
                 "found something that draws at random (dropout?); save it as it is meant to be served"
             )
+    probe_metrics(spec.evaluation, metrics or {}, first, {name: column[rows] for name, column in columns.items()})
     if broken.any():
         _check_missing_values(model, spec, inputs, np.flatnonzero(broken))
 

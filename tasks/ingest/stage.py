@@ -15,6 +15,7 @@ from tasks.errors import SourceError
 from tasks.ingest.code import module_files, store_code
 from tasks.ingest.evaluation import ingest_evaluation
 from tasks.ingest.fetch import Location, identity, locate, store_tree
+from tasks.ingest.metric_code import load_metrics, metric_files, store_metric_code
 from tasks.ingest.probe import probe
 from tasks.ingest.registry import download, is_in_mlflow, pin, training_run
 from tasks.ingest.sources import SourceModel, kind_of, loader_module, narrow
@@ -57,14 +58,17 @@ def ingest(spec: ModelSpec, store: Store, settings: Settings) -> Artifact:
             code=None if entrypoint is None else store_code(spec.folder, entrypoint, store),
             entrypoint=entrypoint,
             signature=spec.signature,
-            evaluation=evaluation,
+            evaluation=evaluation.model_copy(update={"code": store_metric_code(spec, store)}),
             source_uri=location.uri,
             source_run=location.run,
         )
         quality = examine(columns, spec, store, work)
-        artifact = artifact.model_copy(update={"evaluation": evaluation.model_copy(update={"quality": quality})})
+        artifact = artifact.model_copy(
+            update={"evaluation": artifact.evaluation.model_copy(update={"quality": quality})}
+        )
         if quality.verdict is Verdict.PASSED:  # a model has no answer to rows that are none
-            probe(load_source(artifact, store, work / "probe"), spec, columns)
+            functions = load_metrics(spec.evaluation, artifact.evaluation, store, work / "probe")
+            probe(load_source(artifact, store, work / "probe"), spec, columns, functions)
     if artifact.source_run is None:
         artifact = artifact.model_copy(update={"source_run": training_run(artifact, settings)})
     return artifact
@@ -103,7 +107,8 @@ def fingerprint(spec: ModelSpec, settings: Settings) -> Digest:
                 "code": [[path.as_posix(), _sha256(spec.folder / path)] for path in code],
                 "signature": spec.model_dump(mode="json", include={"inputs", "outputs", "dynamic", "preprocess"}),
                 "evaluation": _identity(spec.evaluation.data, spec, settings, work / "evaluation"),
-                "labels": sorted({metric.label for metric in spec.evaluation.metrics}),
+                "labels": spec.evaluation.columns,
+                "metrics": [[path.as_posix(), _sha256(spec.folder / path)] for path in metric_files(spec)],
             }
         )
 

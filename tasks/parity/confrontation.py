@@ -13,7 +13,7 @@ Nothing is fetched or stored here: `tasks.parity.gate` does that.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from serving.contract import DType, Signature
 from serving.preprocess import apply, raw_signature
-from tasks.contracts import Finding, MetricComparison, OutputComparison, Verdict
+from tasks.contracts import Calibration, ClassChange, Finding, MetricComparison, OutputComparison, Verdict
 from tasks.errors import EvaluationError
+from tasks.ingest.metric_code import MetricFunction
 from tasks.ingest.sources import SourceModel
 from tasks.parity import exported
 from tasks.parity.exported import AskedExport
@@ -54,6 +55,8 @@ class Judgement:
     outcomes: tuple[Outcome, ...] = ()
     outputs: tuple[OutputComparison, ...] = ()
     metrics: tuple[MetricComparison, ...] = ()
+    classes: tuple[ClassChange, ...] = ()
+    calibration: tuple[Calibration, ...] = ()
     planned: tuple[int, ...] = ()
     case: Case | None = None
 
@@ -67,6 +70,7 @@ def confront(
     path: Path,
     work: Path,
     seed: str,
+    own_metrics: Mapping[str, MetricFunction] | None = None,
     launch: exported.Launch | None = None,
 ) -> Judgement:
     """Ask both models, and judge.
@@ -78,6 +82,7 @@ def confront(
         runtime, path: the export's runtime, and the file or folder that it loads.
         work: a folder for what is exchanged with the export's process; `work / "parity"` must not exist.
         seed: decides the random rows; the same seed gives the same questions.
+        own_metrics: the user's functions, by the `callable` of their metrics.
         launch: starts the export's process; see `tasks.parity.exported.ask`.
 
     Raises:
@@ -115,9 +120,9 @@ def confront(
     findings = structure_findings(answered.structure, signature)
     findings += run_findings(answered, asked.plan, outcomes, signature, findings)
     findings += output_findings(outcomes, signature)
-    metrics, lost = compare_metrics(spec.evaluation.metrics, references[0].answers, own[0], evaluation)
+    quality = compare_metrics(spec.evaluation, references[0].answers, own[0], evaluation, own_metrics)
     if own[0] is not None or not findings:
-        findings += lost
+        findings += quality.findings
     findings += [edge_finding(asked.pools[pool], count) for pool, count in sorted(on_edge.items())]
     findings += unasked_findings(answered, asked.plan, findings)
     return Judgement(
@@ -127,7 +132,9 @@ def confront(
         (*findings, *remarks),
         outcomes,
         _outputs(outcomes, references, signature),
-        metrics,
+        quality.metrics,
+        quality.classes,
+        quality.calibration,
         planned=tuple(sum(batch.pool == number for batch in asked.plan) for number in range(len(asked.pools))),
         case=failing_case(answered, asked, outcomes, references, findings, ask_again),
     )

@@ -17,6 +17,7 @@ from tasks.expectations.parity_table import disagreement, tables
 from tasks.expectations.validation import Checked
 from tasks.expectations.validation import check as hold
 from tasks.ingest import load_evaluation, load_source
+from tasks.ingest.metric_code import load_metrics
 from tasks.parity import page
 from tasks.parity.confrontation import Judgement, confront
 from tasks.parity.divergence.report import divergence_of, told
@@ -43,6 +44,7 @@ def check(spec: ModelSpec, artifact: Artifact, export: Export, store: Store, wor
         path,
         work,
         artifact.evaluation.file.digest,
+        load_metrics(spec.evaluation, artifact.evaluation, store, work),
     )
     divergence = divergence_of(spec, artifact, source, export, judgement, path, work)
     judgement = replace(judgement, findings=told(judgement.findings, divergence))
@@ -50,7 +52,7 @@ def check(spec: ModelSpec, artifact: Artifact, export: Export, store: Store, wor
     report = _report(export, judgement, checked, None if not judgement.outputs else _golden(spec, judgement, store))
     docs = None
     if checked is not None:
-        docs = build(checked, f"{spec.name} as {export.format}: parity", store, work / "data_docs")
+        docs = build(checked, f"{spec.name} as {export.format}, parity", store, work / "data_docs")
     reproduced = None
     if judgement.case is not None:
         reproduced = reproduction(judgement.case, report, export, spec.signature, store)
@@ -86,6 +88,8 @@ def _report(export: Export, judgement: Judgement, checked: Checked | None, golde
         batch_sizes=judgement.sizes.sizes,
         outputs=judgement.outputs,
         metrics=judgement.metrics,
+        classes=judgement.classes,
+        calibration=judgement.calibration,
         golden=golden,
     )
 

@@ -27,7 +27,8 @@ from tasks.store import Store
 #: The folder of the export's files.
 EXPORT = "export"
 
-#: Runtime → the lines that make `answers`, a dict of arrays, from `inputs`; `{path}` is what to load.
+#: Runtime, or a format of it that is opened in a way of its own → the lines that make `answers`, a dict of arrays,
+#: from `inputs`; `{path}` is what to load.
 _RUN = {
     "onnx": """\
 import onnxruntime
@@ -54,6 +55,14 @@ with torch.inference_mode():
 answers = list(answers.values()) if isinstance(answers, dict) else answers
 answers = list(answers) if isinstance(answers, (list, tuple)) else [answers]
 answers = dict(zip(OUTPUTS if len(answers) == len(OUTPUTS) else range(len(answers)), (a.numpy() for a in answers)))
+""",
+    "torch-aoti": """\
+import torch
+
+torch.set_num_threads(1)
+program = torch._C._aoti.AOTIModelPackageLoader({path!r}, "model", False, 1, -1)
+answers = program.run([torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in INPUTS])
+answers = dict(zip(OUTPUTS, (answer.numpy() for answer in answers)))
 """,
 }
 
@@ -121,7 +130,7 @@ def script(export: Export, signature: Signature) -> str:
     return _SCRIPT.format(
         inputs=[tensor.name for tensor in signature.inputs],
         outputs={tensor.name: tensor.dtype.value for tensor in signature.outputs},
-        run=_RUN[export.runtime].format(path=path),
+        run=_RUN.get(export.format, _RUN[export.runtime]).format(path=path),
     )
 
 

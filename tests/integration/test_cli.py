@@ -240,3 +240,42 @@ def test_a_reader_that_has_had_enough_gets_no_complaint(home: Path) -> None:
         env={**os.environ, "SLIPWAY_HOME": str(home)},
     )
     assert done.stderr == ""
+
+
+# --- reproducing --------------------------------------------------------------------------------------------------
+
+
+def failed(home: Path) -> Package:
+    """A package whose onnx does not answer as its source does."""
+    store = LocalStore(home / "store")
+    folder = samples.tree(store, "README.md", "export/model.onnx", "reproduce.py")
+    blocked = samples.parity_report(store, verdict="failed", findings=(samples.finding(),), reproduction=folder)
+    return published(home, parity=[blocked, samples.parity_report(store, "savedmodel")])
+
+
+@pytest.mark.parametrize("which", ["digits", "digest", "first digits"])
+def test_the_folder_that_reproduces_a_failure_is_written(home: Path, tmp_path: Path, which: str) -> None:
+    package = failed(home)
+    query = {"digest": package.digest, "first digits": package.digest.removeprefix("sha256:")[:12]}.get(which, which)
+    done = slipway(home, "reproduce", query, "--to", str(tmp_path / "folder"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "reproduce.py" in done.stdout
+    written = {path.relative_to(tmp_path / "folder").as_posix() for path in (tmp_path / "folder").rglob("*.*")}
+    assert written == {"README.md", "export/model.onnx", "reproduce.py"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["digits", "--format", "savedmodel"], "can be reproduced: onnx"),
+        (["digts"], "did you mean digits"),
+        (["digits", "--to", "."], "already there"),
+    ],
+)
+def test_what_cannot_be_reproduced_is_bad_input(home: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
+    failed(home)
+    folder = [] if "--to" in arguments else ["--to", str(tmp_path / "folder")]
+    done = slipway(home, "reproduce", *arguments, *folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert not (tmp_path / "folder").exists()

@@ -126,7 +126,7 @@ def spec(folder: Path, uri: str, **changes: Any) -> ModelSpec:
         "outputs": (TensorSpec("y", DType.FLOAT32, ("batch", 2)),),
         "dynamic": {"batch": DimRange(1, 8)},
         "evaluation": EvaluationSpec(
-            data="eval.npz", metrics=(MetricSpec(name="accuracy", output="y", label="label", max_drop=0),)
+            data="eval.npz", metrics=(MetricSpec(name="accuracy", output="y", label="label", max_drop=0.01),)
         ),
         "formats": ("onnx",),
         "smoke": SmokeSpec(instance_types=("c6i.large",)),

@@ -16,10 +16,11 @@ from typing import cast
 import httpx
 import pytest
 
-from tasks.contracts import Package, SmokeReport, Verdict, digest_of
+from serving.contract import PackagedFile
+from tasks.contracts import FileTree, Package, SmokeReport, Verdict, digest_of
 from tasks.errors import BadInput, TrackingUnavailable
 from tasks.lineage import record, trace
-from tasks.lineage.evidence import of_stages
+from tasks.lineage.evidence import LARGEST_ARTIFACT, of_stages
 from tasks.lineage.origin import ARTIFACT_TAG
 from tasks.lineage.tracking import tracking
 from tasks.reuse import artifact_digest
@@ -151,6 +152,40 @@ def test_the_runs_hold_parameters_figures_digests_and_reports(settings: Settings
     html = Path(client.download_artifacts(parity.info.run_id, "report.html"))
     assert html.read_text() == "<html>onnx</html>"
     assert children["smoke onnx × c6i.large"].data.metrics["cold_start_s"] == 0.8
+
+
+def test_the_site_of_expectations_and_the_folder_that_reproduces_lie_beside_the_report(
+    settings: Settings, store: Store
+) -> None:
+    blocked = samples.parity_report(
+        store,
+        verdict=Verdict.FAILED,
+        findings=(samples.finding("PARITY_TENSOR_DIFFERS"),),
+        docs=FileTree(files=(samples.stored(store, "index.html", "<html>parity</html>"),)),
+        reproduction=FileTree(
+            files=(
+                samples.stored(store, "README.md"),
+                PackagedFile("export/large.onnx", samples.stored(store, "large").digest, LARGEST_ARTIFACT + 1),
+                samples.stored(store, "inputs.npz", "\0\1 no text"),
+            )
+        ),
+    )
+    package, spec = published(store, "evidence", parity=[blocked, samples.parity_report(store, "savedmodel")])
+    record(package, spec, store, settings)
+    client = client_of(settings)
+    children = {child.info.run_name: child.info.run_id for child in runs_of(settings, package)}
+
+    def files(name: str, folder: str | None = None) -> set[str]:
+        found = client.list_artifacts(children[name], folder)
+        return {path for item in found for path in (files(name, item.path) if item.is_dir else {item.path})}
+
+    assert "data_docs/index.html" in files("ingest evidence")
+    assert files("parity onnx") == {
+        *("report.html", "report.json", "data_docs/index.html", "reproduction/README.md", "reproduction/inputs.npz"),
+        "reproduction/export/large.onnx.where.txt",
+    }
+    page = Path(client.download_artifacts(children["parity onnx"], "data_docs/index.html"))
+    assert page.read_text() == "<html>parity</html>"
 
 
 def test_the_evaluation_data_is_the_runs_data_set(settings: Settings, store: Store) -> None:

@@ -145,7 +145,7 @@ def confronted(
     work: Path,
     launch: Launch | None = None,
 ) -> Judgement:
-    """What the gate says of an export of a source that is loaded already; the metric allows everything."""
+    """What the gate says of an export of a source that is loaded already; the metric allows any finite loss."""
     spec = samples.spec(
         inputs=signature.inputs,
         outputs=signature.outputs,

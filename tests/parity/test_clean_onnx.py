@@ -82,7 +82,7 @@ def test_strings_pass_and_a_changed_string_does_not(gate: Gate) -> None:
         "evaluation": {"x": words, "label": expected},
         "inputs": (TensorSpec("x", DType.STRING, ("batch",)),),
         "outputs": (TensorSpec("y", DType.STRING, ("batch",)),),
-        "metrics": metric("accuracy", "y", 0.0),
+        "metrics": metric("accuracy", "y", 0.2),  # 20 rows show no less
     }
     clean = gate(encoder("two"), encoder("two"), **asked)
     assert clean.verdict is Verdict.PASSED, [finding.message for finding in clean.findings]

@@ -288,6 +288,17 @@ def test_a_metric_that_drops_too_far(gate: Gate) -> None:
     assert report.metrics[0].drop == pytest.approx(0.5, rel=1e-3)
 
 
+def test_rows_too_few_to_show_the_margin_block(gate: Gate) -> None:
+    """The very same file: forty rows that agree cannot show that no more than a point of accuracy is lost."""
+    labels = np.argmax(rows() @ WEIGHT + BIAS, axis=1)
+    report = gate(linear(), linear(), {"x": rows(), "label": labels}, metrics=metric("accuracy", "y", 0.01))
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert codes(report) == ["PARITY_TOO_FEW_ROWS"]
+    assert report.metrics[0].rows_needed == 268
+    assert sum(change.rows for change in report.classes) == 40
+    assert report.calibration[0].source == report.calibration[0].export
+
+
 def test_a_metric_without_a_value_is_no_pass(gate: Gate) -> None:
     labels = np.zeros((40, 3))
     labels[7] = np.nan

@@ -61,6 +61,9 @@ def metrics(**changes: Any) -> EvaluationSpec:
         ({"evaluation": metrics(max_drop=0.5)}, {"parity", "package"}),
         ({"evaluation": metrics(name="f1")}, {"ingest", "parity", "package"}),
         ({"evaluation": metrics(label="other")}, {"ingest", "parity", "package"}),
+        ({"evaluation": metrics(group="query")}, {"ingest", "parity", "package"}),
+        ({"evaluation": metrics(callable="metric:profit")}, {"ingest", "parity", "package"}),
+        ({"evaluation": metrics().model_copy(update={"confidence": 0.99})}, {"parity", "package"}),
         ({"owner": "other@example.com"}, {"package"}),
         ({"release": ReleaseSpec(bake="5m")}, {"package"}),
         ({"formats": ("onnx",)}, {"package"}),
@@ -87,10 +90,11 @@ def test_a_changed_spec_changes_the_keys_of_what_follows_from_it(
         (lambda store: {"files": samples.tree(store, "retrained")}, {"export", "parity", "package"}),
         (lambda store: {"code": samples.tree(store, "model.py")}, {"export", "parity", "package"}),
         (lambda store: {"evaluation": evaluation(store, "other.npz")}, {"parity", "package"}),
+        (lambda store: {"evaluation": measured_by(store, "metric.py")}, {"parity", "package"}),
         (lambda store: {"source_run": None}, set()),
         (lambda store: {"source_uri": "/another/clone/digits.keras"}, set()),
     ],
-    ids=["bytes", "code", "evaluation", "run", "uri"],
+    ids=["bytes", "code", "evaluation", "metric", "run", "uri"],
 )
 def test_a_changed_artifact_changes_the_keys_of_what_follows_from_it(
     store: LocalStore, change: Callable[[LocalStore], dict[str, Any]], stages: set[str]
@@ -121,6 +125,10 @@ def test_another_compiler_is_another_compiled_export_and_nothing_else(
     before = keys()
     monkeypatch.setattr("tasks.reuse.compiler_version", lambda: "99.0")
     assert {name for name, key in keys().items() if key != before[name]} == {"torch-aoti", "package of torch-aoti"}
+
+
+def measured_by(store: LocalStore, name: str) -> EvaluationData:
+    return samples.artifact(store).evaluation.model_copy(update={"code": samples.tree(store, name)})
 
 
 def test_comments_and_spacing_in_a_spec_do_not_matter(tmp_path: Path) -> None:

@@ -87,8 +87,12 @@ def test_a_spec_as_in_the_design_is_read_with_every_value(folder: Path) -> None:
         "name": "accuracy",
         "output": "logits",
         "label": "label",
+        "group": None,
+        "callable": None,
+        "direction": None,
         "max_drop": 0.005,
     }
+    assert (spec.evaluation.confidence, spec.evaluation.class_regression) == (0.95, "remark")
     assert spec.formats == ("onnx", "savedmodel", "torch-export")
     assert (spec.serving.max_batch, spec.serving.p99_ms, spec.serving.cold_start_s) == (32, 50, 3)
     assert spec.smoke.instance_types == ("c6i.large", "c4.large")
@@ -176,9 +180,23 @@ BAD_VALUES = [
     ("name: accuracy", "name: acuracy", 18, "evaluation.metrics.0.name", ["did you mean accuracy?"]),
     ("name: accuracy", "name: top10", 18, "evaluation.metrics.0.output", ["more than 10 classes"]),
     ("output: logits", "output: logit", 18, "evaluation.metrics.0.output", ["no output 'logit'", "mean logits?"]),
-    ("max_drop: 0.005", "max_drop: -0.1", 18, "evaluation.metrics.0.max_drop", ["at least 0", "-0.1"]),
-    ("max_drop: 0.005", "max_drop: .nan", 18, "evaluation.metrics.0.max_drop", ["at least 0"]),
-    ("max_drop: 0.005", "max_drop: .inf", 18, "evaluation.metrics.0.max_drop", ["at least 0"]),
+    ("max_drop: 0.005", "max_drop: -0.1", 18, "evaluation.metrics.0.max_drop", ["above 0", "-0.1"]),
+    ("max_drop: 0.005", "max_drop: .nan", 18, "evaluation.metrics.0.max_drop", ["above 0"]),
+    ("max_drop: 0.005", "max_drop: .inf", 18, "evaluation.metrics.0.max_drop", ["above 0"]),
+    ("max_drop: 0.005", "max_drop: 0", 18, "evaluation.metrics.0.max_drop", ["above 0", "no number of rows"]),
+    ("label: label,", "label: label, group: query,", 18, "evaluation.metrics.0.group", ["ranks nothing"]),
+    ("name: accuracy", "name: ndcg, group: query", 18, "evaluation.metrics.0.group", ["each row is a query"]),
+    ("label: label,", "label: label, direction: higher,", 18, "evaluation.metrics.0.direction", ["accuracy knows"]),
+    ("name: accuracy", "name: p, callable: model:build, direction: x", 18, "evaluation.metrics.0.direction", ["lower"]),
+    ("name: accuracy", "name: p, callable: model:build", 18, "evaluation.metrics.0.direction", ["is missing"]),
+    ("name: accuracy", "name: p, callable: metric:p", 18, "evaluation.metrics.0.callable", ["no module metric"]),
+    ("name: accuracy", "name: p, callable: model:bild", 18, "evaluation.metrics.0.callable", ["did you mean build?"]),
+    ("name: accuracy", "name: p, callable: model", 18, "evaluation.metrics.0.callable", ["expected module:function"]),
+    ("name: accuracy", "name: rmse, callable: model:build", 18, "evaluation.metrics.0.name", ["Slipway's own"]),
+    ("name: accuracy", "name: a/b, callable: model:build", 18, "evaluation.metrics.0.name", ["letters, digits"]),
+    ("  metrics:", "  confidence: 1\n  metrics:", 17, "evaluation.confidence", ["below 1"]),
+    ("  metrics:", "  confidence: 0.5\n  metrics:", 17, "evaluation.confidence", ["above 0.5"]),
+    ("  metrics:", "  class_regression: bloc\n  metrics:", 17, "evaluation.class_regression", ["did you mean block?"]),
     # formats
     ("[onnx, savedmodel,", "[onnx, onnxx,", 19, "formats.1", ["unknown format", "did you mean onnx?"]),
     ("[onnx, savedmodel,", "[onnx, onnx,", 19, "formats.1", ["already formats.0"]),

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import SpecError
+from tasks.ingest.code import import_callable
+from tasks.ingest.metric_code import MetricFunction
 from tasks.parity.metrics import METRICS
 from tasks.spec import load_spec
 from tasks.spec_keys import EXPECTED
@@ -37,6 +39,24 @@ def test_the_example_holds(tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text("def build(): ...")
     (tmp_path / "model.yaml").write_text(block("yaml"))
     assert load_spec(tmp_path / "model.yaml").name == "digits-cnn"
+
+
+def test_the_metric_of_ones_own_holds(tmp_path: Path) -> None:
+    import numpy as np
+
+    text = re.sub(r"    - \{name: accuracy.*\n", block("yaml own"), block("yaml"))
+    text = text.replace(
+        "{name: logits, dtype: float32, shape: [batch, 10]}", "{name: score, dtype: float32, shape: [batch]}"
+    )
+    (tmp_path / "artifacts").mkdir()
+    for name in ("artifacts/digits.pt", "artifacts/eval.npz"):
+        (tmp_path / name).touch()
+    (tmp_path / "model.py").write_text("def build(): ...")
+    (tmp_path / "metric.py").write_text(block("python own"))
+    (tmp_path / "model.yaml").write_text(text)
+    [metric] = load_spec(tmp_path / "model.yaml").evaluation.metrics
+    function = MetricFunction(metric.callable or "", import_callable(tmp_path, metric.callable or ""))
+    assert list(function.ask(np.array([0.9, 0.9, 0.1]), np.array([1, 0, 1]))) == pytest.approx([0.08, -0.6, 0])
 
 
 def test_the_messages_are_what_is_said(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from tasks.parity.divergence.onnx_values import AskedValues
 from tasks.parity.divergence.pairing import Pair, match, pairs_of
 from tasks.parity.divergence.places import Found, hold
 from tasks.parity.divergence.source_values import InnerValues, Written, open_values
+from tasks.parity.source import threads
 
 #: How many of the worst are named.
 _WORST = 10
@@ -55,10 +56,11 @@ def locate(
     try:
         graph = onnx_graph.read(path)
         total = len(graph.values)
-        inner = open_values(source, loader, signature)
-        if inner is None:
-            return None
-        return located(inner, graph, signature, path, inputs, work / "divergence", precision)
+        with threads(loader, 1):  # as parity asks the source: sums have one order
+            inner = open_values(source, loader, signature)
+            if inner is None:
+                return None
+            return located(inner, graph, signature, path, inputs, work / "divergence", precision)
     except Exception as error:  # noqa: BLE001 -- both models may raise anything; the verdict stands without a place
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
         note = f"the place could not be looked for: {type(error).__name__}: {reason[:300]}"

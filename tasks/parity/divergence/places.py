@@ -16,31 +16,32 @@ from numpy.typing import NDArray
 #: A margin, and a difference, of what cannot be measured: another shape, NaN on one side only.
 FAR, LARGEST = 1e30, float(np.finfo(np.float64).max)
 
+#: So many values are compared at once: 8 MiB of float64 on either side.
+_AT_ONCE = 1 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """How far a value lies from its counterpart. `axes` brings the source's version into the file's layout.
 
-    `axes` is None where it has another shape; `scale` is the counterpart's largest finite magnitude.
+    `axes` is None where it has another shape.
     """
 
     difference: float
     margin: float
-    scale: float
     axes: tuple[int, ...] | None
 
 
 def hold(value: NDArray[Any], source: NDArray[Any], allowed: float) -> Found:
     """Compare, in the layout in which they are nearest."""
-    scale = float(np.abs(source[np.isfinite(source)].astype(np.float64)).max(initial=0.0))
-    best = Found(LARGEST, FAR, scale, None)
+    best = Found(LARGEST, FAR, None)
     for axes in _layouts(source.ndim):
         moved = source.transpose(axes)
         if moved.shape != value.shape and not (value.size == moved.size == 1):
             continue
-        difference = _difference(value.astype(np.float64), moved.astype(np.float64).reshape(value.shape))
+        difference = max((_difference(*part) for part in _parts(value, moved.reshape(value.shape))), default=0.0)
         if best.axes is None or difference < best.difference:
-            best = Found(difference, min(difference / allowed, FAR), scale, axes)
+            best = Found(difference, min(difference / allowed, FAR), axes)
     return best
 
 
@@ -53,7 +54,18 @@ def _layouts(rank: int) -> Iterator[tuple[int, ...]]:
         yield (0, *range(2, rank), 1)
 
 
-def _difference(value: NDArray[np.float64], source: NDArray[np.float64]) -> float:
+def _parts(value: NDArray[Any], source: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Both, a few rows at a time: what is compared is widened, and need not be so all at once."""
+    if value.ndim == 0:
+        yield value, source
+        return
+    step = max(1, _AT_ONCE * len(value) // max(value.size, 1))
+    for start in range(0, len(value), step):
+        yield value[start : start + step], source[start : start + step]
+
+
+def _difference(value: NDArray[Any], source: NDArray[Any]) -> float:
+    value, source = value.astype(np.float64), source.astype(np.float64)
     same = (value == source) | (np.isnan(value) & np.isnan(source))
     finite = np.isfinite(value) & np.isfinite(source)
     if (~finite & ~same).any():

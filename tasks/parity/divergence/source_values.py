@@ -100,7 +100,7 @@ def allowance(value: NDArray[Any], noise: float) -> float:
     """
     if value.dtype.kind != "f":
         return 0.5
-    size = np.abs(value[np.isfinite(value)].astype(np.float64))
+    size = np.where(np.isfinite(value), np.abs(value), 0)
     unit = float(np.finfo(value.dtype).eps) / 2
     tiny = float(np.finfo(value.dtype).tiny)
     return max(SAFETY * max(noise, unit * float(size.max(initial=0.0))), tiny)
@@ -108,9 +108,10 @@ def allowance(value: NDArray[Any], noise: float) -> float:
 
 def change(value: NDArray[Any], other: NDArray[Any]) -> float:
     """The largest difference between two versions of a value, where both are finite."""
-    first, second = value.astype(np.float64), other.astype(np.float64)
-    both = np.isfinite(first) & np.isfinite(second)
-    return float(np.abs(first[both] - second[both]).max(initial=0.0))
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference = np.subtract(value, other, dtype=np.float64)
+        np.abs(difference, out=difference)
+    return float(np.where(np.isfinite(difference), difference, 0.0).max(initial=0.0))
 
 
 def keep(value: NDArray[Any], file: Path, noise: float, near: float) -> Written:

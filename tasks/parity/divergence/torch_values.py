@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.contract import Signature
-from tasks.export.torch_capture import capture
+from tasks.export.torch_capture import ONNX_OPSET, capture
 from tasks.export.torch_recurrent import recurrent_layers_whole
 from tasks.ingest.sources import SourceModel
 from tasks.parity.divergence.source_values import SourceValue, Written, change, keep
@@ -43,9 +44,13 @@ def _lowered(native: Any, signature: Signature) -> torch.export.ExportedProgram:
     level = log.level
     log.setLevel(logging.ERROR)  # it has said all this when the model was exported
     try:
-        program = capture(native, signature)
-        with torch.no_grad(), recurrent_layers_whole():
-            converted = torch.onnx.export(program, (), dynamo=True, verbose=False, optimize=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = capture(native, signature)
+            with torch.no_grad(), recurrent_layers_whole():
+                converted = torch.onnx.export(
+                    program, (), dynamo=True, opset_version=ONNX_OPSET, verbose=False, optimize=False
+                )
     finally:
         log.setLevel(level)
     if converted is None or converted.exported_program is None:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-#: A folded weight was rounded once more than the module's own.
-_ROUNDED = 8 * float(np.finfo(np.float32).eps)
+#: Units of rounding, of the file's element type, that a weight may be off by when a converter computes with it.
+_ROUNDED = 8
 #: Fewer values than this fit anything.
 _FEWEST = 2
 
@@ -54,7 +54,7 @@ def altered(held: Mapping[str, NDArray[Any]], modules: Mapping[str, Mapping[str,
         if nearest is None:
             continue
         module, name, difference, scale = nearest
-        if difference > _ROUNDED * scale:
+        if difference > _ROUNDED * float(np.finfo(array.dtype).eps) * scale:
             found.append(Altered(weight, module, name, difference, scale))
     return tuple(found)
 

@@ -29,7 +29,7 @@ class Interval:
 def interval(metric: MetricComparison) -> Interval:
     """Zero, the drop, its bound and `max_drop` on one linear axis."""
     held = metric.drop if metric.upper is None else metric.upper
-    right = held is not None and held <= metric.max_drop
+    right = _shown(held) and held is not None and held <= metric.max_drop
     known = [0.0, metric.max_drop, *(each for each in (metric.drop, metric.upper) if _shown(each))]
     low, high = min(each for each in known if each is not None), max(each for each in known if each is not None)
     span = (high - low) or 1.0

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import subprocess
+import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +20,10 @@ from tasks.errors import PlatformError
 from tasks.export.compiler import compiler_version
 from tasks.export.formats import formats_of
 from tasks.export.sizes import sample_inputs, shape_of
+from tasks.parity.reproduction import script
 from tasks.smoke.catalogue import LEVELS
+from tasks.store import LocalStore
+from tests import samples
 from tests.integration.export.conftest import Exports
 
 FRAMEWORKS = {
@@ -184,6 +190,25 @@ def test_a_compiled_model_zipped_is_the_package_that_torch_opens(exported: Expor
     tokens = torch.zeros(2, 5, dtype=torch.int64)
     logits, _ = torch._inductor.aoti_load_package(str(package))(tokens)
     assert logits.shape == (2, 3)
+
+
+def test_the_script_that_reproduces_a_failure_opens_a_compiled_model(exported: Exports, tmp_path: Path) -> None:
+    folder, _ = exported(*COMPILED)
+    model = exported.model(COMPILED[0])
+    shutil.copytree(folder, tmp_path / "export")
+    inputs = sample_inputs(model.signature, {"batch": 2, "length": 5})
+    expected = model.predict(inputs)
+    np.savez(tmp_path / "inputs.npz", **inputs)
+    np.savez(tmp_path / "allowed.npz", **{name: np.full(array.shape, 1e-5) for name, array in expected.items()})
+    export = samples.export(LocalStore(tmp_path / "store"), COMPILED[1]).model_copy(
+        update={"runtime": "torch", "root": "."}
+    )
+    (tmp_path / "reproduce.py").write_text(script(export, model.signature))
+    codes = []
+    for wrong in (0.0, 1.0):
+        np.savez(tmp_path / "expected.npz", **{name: array + np.float32(wrong) for name, array in expected.items()})
+        codes.append(subprocess.run([sys.executable, tmp_path / "reproduce.py"], check=False).returncode)
+    assert codes == [0, 1]
 
 
 def test_without_a_compiler_one_sentence_says_what_is_missing(

@@ -12,6 +12,7 @@ import textwrap
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -45,6 +46,42 @@ def packaged(
 
     yield make
     for bench in made.values():
+        engine.remove_image(bench.good.reference)
+
+
+class Compiled(TinyModel):
+    """The tiny model compiled by torch: a folder, of another format of the same runtime."""
+
+    format, root = "torch-aoti", "."
+
+
+@pytest.fixture
+def compiled(
+    tmp_path: Path, engine: Engine, tiny: Callable[[str], TinyModel], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str, int], Bench]]:
+    """`compiled(march, bits)`: the tiny model, packaged, with code for that level and vectors of so many bits."""
+    import torch
+
+    from tasks.export.conversion import Source
+    from tasks.export.torch_to_aoti import export
+
+    made: list[Bench] = []
+
+    def make(march: str, bits: int) -> Bench:
+        monkeypatch.setattr(
+            "tasks.export.torch_to_aoti._PORTABLE", {"x86_64": {"cpp.march": march, "cpp.simdlen": bits}}
+        )
+        folder = tmp_path / "files"
+        folder.mkdir()
+        program = torch.export.load(tiny("torch").path)
+        source = Source(SimpleNamespace(native=program), tiny("torch").path)  # type: ignore[arg-type]
+        assert "avx512f" in export(source, SIGNATURE, folder).needs
+        name = f"smoke-test-{uuid.uuid4().hex[:8]}"
+        made.append(_package(name, Compiled("torch", folder), tmp_path, engine))
+        return made[-1]
+
+    yield make
+    for bench in made:
         engine.remove_image(bench.good.reference)
 
 

@@ -277,6 +277,14 @@ def test_an_avx2_instruction_is_caught_on_a_type_without_avx2(bench: Bench, spoi
     assert "ivy-bridge" in report.findings[0].message
 
 
+def test_a_model_compiled_with_avx_512_is_caught_on_an_older_type(compiled: Callable[[str, int], Bench]) -> None:
+    """Its `needs` are not recorded here: it is the run that dies, natively or under the emulated Haswell."""
+    bench = compiled("x86-64-v4", 512)
+    report = bench.smoke(bench.good, kind=instance_type("c4.large"))
+    assert only(report) == "SMOKE_ILLEGAL_INSTRUCTION"
+    assert "SIGILL" in report.findings[0].message
+
+
 @pytest.mark.parametrize(
     ("name", "code"), [("c7g.large", "SMOKE_ARCHITECTURE_UNPROVEN"), ("g4dn.xlarge", "SMOKE_GPU_UNPROVEN")]
 )

@@ -46,7 +46,7 @@ class Workplace:
             "outputs": (OUTPUT,),
             "dynamic": {"batch": DimRange(1, 8)},
             "evaluation": EvaluationSpec(
-                data="eval.npz", metrics=(MetricSpec(name="accuracy", output="y", label="label", max_drop=0),)
+                data="eval.npz", metrics=(MetricSpec(name="accuracy", output="y", label="label", max_drop=0.01),)
             ),
             "formats": ("onnx",),
             "smoke": SmokeSpec(instance_types=("c6i.large",)),

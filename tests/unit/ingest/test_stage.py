@@ -62,7 +62,7 @@ def test_the_fingerprint_follows_the_signature_and_the_labels_but_no_tolerance(g
     first = of(given)
 
     def metric(**changes: Any) -> EvaluationSpec:
-        values = {"name": "accuracy", "output": "y", "label": "label", "max_drop": 0, **changes}
+        values = {"name": "accuracy", "output": "y", "label": "label", "max_drop": 0.01, **changes}
         return EvaluationSpec(data="eval.npz", metrics=(MetricSpec(**values),))
 
     assert of(given, evaluation=metric(max_drop=0.5, name="macro_f1")) == first

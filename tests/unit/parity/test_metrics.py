@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from serving.contract import DType, TensorSpec
-from tasks.parity.metrics import METRICS, Direction, Reading
+from tasks.parity.metrics import METRICS
+from tasks.parity.reading import Reading
+from tasks.spec import Direction
 
 LOGITS = np.array([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [1.0, 0.0, 2.0], [5.0, 4.0, 0.0]], dtype=np.float32)
 LABELS = np.array([0, 1, 2, 1])
@@ -203,3 +205,141 @@ def test_a_model_never_drops_against_itself(answers: np.ndarray, labels: np.ndar
 def test_every_metric_says_which_way_it_improves() -> None:
     lower = {name for name, metric in METRICS.items() if metric.direction is Direction.LOWER}
     assert lower == {"log_loss", "rmse", "mae"}
+
+
+# --- against scikit-learn, whose definitions these are ------------------------------------------------------------
+
+
+def oracle(name: str, answers: np.ndarray, labels: np.ndarray) -> float:
+    from sklearn import metrics as sklearn
+
+    known = {
+        "accuracy": lambda: sklearn.accuracy_score(labels, answers.argmax(1)),
+        "top2": lambda: sklearn.top_k_accuracy_score(labels, answers, k=2, labels=np.arange(answers.shape[1])),
+        "macro_f1": lambda: sklearn.f1_score(labels, answers.argmax(1), average="macro", labels=np.unique(labels)),
+        "roc_auc": lambda: sklearn.roc_auc_score(labels, answers, multi_class="ovr"),
+        "log_loss": lambda: sklearn.log_loss(labels, answers, labels=np.arange(answers.shape[1])),
+        "rmse": lambda: sklearn.root_mean_squared_error(labels, answers),
+        "mae": lambda: sklearn.mean_absolute_error(labels, answers),
+        "r2": lambda: sklearn.r2_score(labels, answers),
+        "ndcg": lambda: sklearn.ndcg_score(labels, answers),
+        "ndcg5": lambda: sklearn.ndcg_score(labels, answers, k=5),
+    }
+    return float(known[name]())
+
+
+def example(name: str, seed: int, rows: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """Answers and labels for a metric; scores are rounded, so that some are equal."""
+    rng = np.random.default_rng(seed)
+    scores = np.round(rng.normal(size=(rows, 6)), 1)
+    if name in {"rmse", "mae", "r2"}:
+        return scores, scores + rng.normal(size=scores.shape)
+    if name.startswith("ndcg"):
+        return scores, np.maximum(rng.integers(0, 4, scores.shape), np.eye(rows, 6, dtype=int)[np.arange(rows) % 6])
+    exponentials = np.exp(scores)
+    return exponentials / exponentials.sum(axis=1, keepdims=True), np.arange(rows) % 6
+
+
+ORACLES = ("accuracy", "top2", "macro_f1", "roc_auc", "log_loss", "rmse", "mae", "r2", "ndcg", "ndcg5")
+
+
+@pytest.mark.parametrize("name", ORACLES)
+@pytest.mark.parametrize("seed", range(5))
+def test_the_value_is_scikit_learns(name: str, seed: int) -> None:
+    answers, labels = example(name, seed)
+    assert value(name, answers, labels) == pytest.approx(oracle(name, answers, labels), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["macro_f1", "roc_auc", "rmse", "r2"])
+def test_contributions_are_what_leaving_each_row_out_gives(name: str) -> None:
+    """The closed forms against the metric itself, computed again without each row."""
+    answers, labels = example(name, seed=1)
+    reading = Reading.of(answers)
+    measured = METRICS[name].measure(answers, labels, reading)
+    for row in range(len(labels)):
+        without = METRICS[name].measure(np.delete(answers, row, 0), np.delete(labels, row, 0), reading)
+        assert measured.value is not None
+        assert without.value is not None
+        assert measured.contributions is not None
+        rows = len(labels)
+        assert measured.contributions[row] == pytest.approx(rows * measured.value - (rows - 1) * without.value)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "top2", "log_loss", "mae", "ndcg"])
+def test_contributions_of_a_mean_are_its_rows(name: str) -> None:
+    answers, labels = example(name, seed=1)
+    measured = METRICS[name].measure(answers, labels, Reading.of(answers))
+    assert measured.contributions is not None
+    assert measured.contributions.mean() == measured.value
+    one = METRICS[name].measure(answers[3:4], labels[3:4], Reading.of(answers))
+    assert one.value == pytest.approx(measured.contributions[3])
+
+
+def test_the_positions_of_a_row_are_one_unit() -> None:
+    answers = np.array([[0, 1, 1], [0, 0, 0]])
+    measured = METRICS["accuracy"].measure(answers, np.array([[0, 1, 0], [0, 0, 0]]), Reading.CLASSES)
+    assert measured.contributions == pytest.approx([2 / 3, 1])
+
+
+@pytest.mark.parametrize("name", ["accuracy", "macro_f1", "roc_auc"])
+def test_no_single_row_takes_more_than_the_worst(name: str) -> None:
+    """Every row in turn gets every wrong answer: the value never falls by more than `worst` / rows."""
+    rng = np.random.default_rng(3)
+    labels = np.array([0] * 12 + [1] * 6 + [2] * 4)
+    answers = 2.0 * np.eye(3)[labels] + rng.normal(size=(22, 3))
+    measured = METRICS[name].measure(answers, labels, Reading.SCORES)
+    assert measured.value is not None
+    assert measured.worst is not None
+    for row in range(22):
+        for instead in (9 * np.eye(3)[0], 9 * np.eye(3)[1], 9 * np.eye(3)[2]):
+            changed = answers.copy()
+            changed[row] = instead
+            other = METRICS[name].measure(changed, labels, Reading.SCORES).value
+            assert other is not None
+            assert measured.value - other <= measured.worst / 22 + 1e-12
+
+
+# --- rankings -----------------------------------------------------------------------------------------------------
+
+
+def grouped(scores: list[float], grades: list[float], queries: list[str], name: str = "ndcg") -> float | None:
+    columns = np.array(scores), np.array(grades), Reading.SCORES, np.array(queries, dtype=object)
+    return METRICS[name].measure(*columns).value
+
+
+def test_a_group_makes_queries_of_rows_in_any_order() -> None:
+    by_row = value("ndcg", np.array([[3.0, 1.0, 2.0], [1.0, 2.0, 3.0]]), np.array([[0, 1, 2], [0, 1, 2]]))
+    by_group = grouped([3, 1, 1, 2, 2, 3], [0, 0, 1, 1, 2, 2], ["a", "b", "a", "b", "a", "b"])
+    assert by_row == pytest.approx(by_group)
+
+
+def test_queries_may_have_any_number_of_items() -> None:
+    assert grouped([2, 1, 1, 2, 3], [1, 0, 0, 0, 1], ["a", "a", "b", "b", "b"]) == 1.0
+
+
+def test_ndcg_is_what_the_paper_computes() -> None:
+    """Grades 3, 2, 0 in the order 2, 3, 0: (2 + 3/log2(3)) / (3 + 2/log2(3))."""
+    found = value("ndcg", np.array([[1.0, 2.0, 0.0]]), np.array([[3, 2, 0]]))
+    assert found == pytest.approx((2 + 3 / np.log2(3)) / (3 + 2 / np.log2(3)))
+
+
+def test_items_of_equal_score_have_no_order_of_their_own() -> None:
+    first = value("ndcg", np.array([[1.0, 1.0]]), np.array([[1, 0]]))
+    assert first == value("ndcg", np.array([[1.0, 1.0]]), np.array([[0, 1]]))
+    assert first == pytest.approx((1 + 1 / np.log2(3)) / 2)
+
+
+def test_a_query_without_anything_relevant_says_nothing() -> None:
+    assert grouped([2, 1, 1, 2], [0, 1, 0, 0], ["a", "a", "b", "b"]) == pytest.approx(1 / np.log2(3))
+
+
+@pytest.mark.parametrize(
+    ("scores", "grades", "says"),
+    [
+        ([[1.0, 2.0]], [[0, 0]], "no query has anything relevant"),
+        ([[1.0, 2.0]], [[-1, 1]], "negative"),
+        ([1.0, 2.0], [0, 1], "name its column as `group`"),
+    ],
+)
+def test_a_ranking_that_cannot_be_judged_says_why(scores: list, grades: list, says: str) -> None:
+    assert says in reason("ndcg", np.array(scores), np.array(grades))
