@@ -25,7 +25,6 @@ ASKED = [
     ("savedmodel", "onnx"),
     ("classifier", "onnx"),
     ("columns", "onnx"),
-    ("linear_classifier", "onnx"),
     ("onnx_file", "onnx"),
     ("vision", "torch-export"),
     ("encoder", "torch-export"),

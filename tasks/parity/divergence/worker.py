@@ -185,11 +185,9 @@ def _keep(path: Path, value: Any) -> None:
 
 
 def _beside(source: Path, target: Path) -> None:
+    """A copy: onnx refuses external data of which there are several hard links, the original's too."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:  # another file system
-        shutil.copyfile(source, target)
+    shutil.copyfile(source, target)
 
 
 def _peak_bytes() -> int:
