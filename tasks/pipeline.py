@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from tasks import reuse
 from tasks.contracts import (
     Artifact,
+    Base,
     Digest,
     Export,
     ExportReport,
@@ -169,7 +170,8 @@ class Pipeline:
 
         Raises:
             BadInput: the spec's inputs cannot be used, or `path` holds no export of this format that may be opened.
-            GateBlocked: the evaluation data does not hold, so nothing can be compared on it.
+            GateBlocked: the evaluation data does not hold, so nothing can be compared on it; or the format is one of
+                reduced precision, and the model cannot be written in full precision.
             PlatformError: the store or MLflow does not answer.
         """
         from tasks.export.foreign import adopt
@@ -181,7 +183,21 @@ class Pipeline:
             found = () if quality is None else quality.findings
             why = [f"{each.code}: {each.message}" for each in found if each.verdict is not Verdict.PASSED]
             raise GateBlocked("\n".join(["the evaluation data does not hold, so nothing can be compared on it", *why]))
-        return ingested, self.parity(spec, ingested.result, adopted)
+        return ingested, self.parity(spec, ingested.result, self._with_base(spec, ingested.result, adopted))
+
+    def _with_base(self, spec: ModelSpec, artifact: Artifact, adopted: Export) -> Export:
+        """With the full-precision file that one of reduced precision is measured by: the model as `onnx`."""
+        from tasks.export import FORMATS
+
+        precision = FORMATS[adopted.format].precision
+        if precision == "full":
+            return adopted
+        made = self.export(spec, artifact, "onnx").result
+        if made.export is None:
+            why = [f"{each.code}: {each.message}" for each in made.findings]
+            raise GateBlocked("\n".join([f"{adopted.format} is measured by the model as onnx, which fails", *why]))
+        base = Base(files=made.export.files, root=made.export.root)
+        return adopted.model_copy(update={"precision": precision, "base": base})
 
     def image(self, spec: ModelSpec, artifact: Artifact, export: Export, parity: ParityReport) -> ImageRun:
         """The serving image of one export, bound to the evidence that it may serve.

@@ -21,7 +21,7 @@ from serving.contract import PackagedFile
 from tasks.contracts import Artifact, DataReport, Digest, Export, Owner, Report, Verdict, digest_of
 from tasks.export.compiler import compiler_version
 from tasks.export.formats import FORMATS
-from tasks.spec import ModelSpec
+from tasks.spec import Int8, ModelSpec
 from tasks.store import Store
 
 _ROOT = Path(__file__).parents[1]
@@ -49,7 +49,15 @@ _INSIDE = tuple(
 CODE: Mapping[str, tuple[str, ...]] = {
     "ingest": (*_CONTRACTS, *_SOURCES),
     "export": (*_CONTRACTS, *_SOURCES, "tasks/export", "docker/serving/runners", *_LOCKS),
-    "parity": (*_CONTRACTS, *_SOURCES, "tasks/parity", *_INSIDE, "tasks/figures.py", "docker/serving"),
+    "parity": (
+        *_CONTRACTS,
+        *_SOURCES,
+        "tasks/parity",
+        *_INSIDE,
+        "tasks/export/calibration.py",
+        "tasks/figures.py",
+        "docker/serving",
+    ),
     "image": (*_CONTRACTS, "tasks/image", "docker/serving", "docker/runtimes", "docker/base"),
     "smoke": (*_CONTRACTS, "tasks/smoke", *_ENGINE, "docker/serving"),
 }
@@ -132,15 +140,23 @@ def ingest_inputs(spec: ModelSpec, fingerprint: Digest) -> dict[str, Any]:
 
 
 def export_inputs(spec: ModelSpec, artifact: Artifact, format: str) -> dict[str, Any]:
-    """The model, its signature and what there is a choice in. Neither the evaluation data nor how it will be served."""
+    """The model, its signature and what there is a choice in, not how it will be served.
+
+    The evaluation data only where the format is calibrated on it.
+    """
     inputs: dict[str, Any] = {
         "artifact": artifact_digest(artifact),
         "format": format,
         "signature": _plain(spec, "inputs", "outputs", "dynamic", "preprocess"),
     }
-    if FORMATS[format].is_onnx:
+    entry = FORMATS[format]
+    if entry.is_onnx:
         inputs["external_data"] = spec.export.external_data
-    if FORMATS[format].is_compiled:
+    if entry.quantises:
+        inputs["int8"] = spec.export.int8
+    if entry.quantises and spec.export.int8 is Int8.STATIC:
+        inputs["calibration"] = artifact.evaluation.file.digest
+    if entry.is_compiled:
         inputs["compiler"] = compiler_version()
     return inputs
 
@@ -154,6 +170,7 @@ def parity_inputs(spec: ModelSpec, artifact: Artifact, export: Export) -> dict[s
         "metrics": spec.evaluation.model_dump(mode="json", exclude={"data"}),
         "signature": _plain(spec, "inputs", "outputs", "dynamic", "preprocess"),
         "max_batch": spec.serving.max_batch,
+        **({"int8": spec.export.int8} if export.precision == "int8" else {}),
     }
 
 

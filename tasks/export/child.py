@@ -14,8 +14,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from serving.contract import PreprocessStep
 from tasks.contracts import Artifact, Owner
 from tasks.export.outcome import Outcome, Raised, Refused, Request, Written
+from tasks.spec import ExportSpec
 
 #: An exporter that takes longer hangs; the largest models of the catalogue take minutes.
 TIME_LIMIT_S = 1800
@@ -44,6 +46,8 @@ def run(
     store_uri: str,
     work: Path,
     *,
+    preprocess: tuple[PreprocessStep, ...] = (),
+    options: ExportSpec | None = None,
     external_data: bool = False,
     time_limit_s: float = TIME_LIMIT_S,
 ) -> Attempt:
@@ -59,6 +63,8 @@ def run(
         folder=folder,
         work=scratch,
         parent=os.getpid(),
+        preprocess=preprocess,
+        options=options or ExportSpec(),
         external_data=external_data,
     )
     request_file.write_text(request.model_dump_json())

@@ -6,16 +6,22 @@ An exporter is one function in one module, named in `tasks.export.formats.FORMAT
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from serving.contract import Signature
 from tasks.contracts import Owner
+from tasks.spec import ExportSpec
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from tasks.ingest import SourceModel
+
+#: Model inputs by name, some rows each, in batches that the signature allows.
+Rows: TypeAlias = "tuple[Mapping[str, NDArray[Any]], ...]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,8 @@ class Conversion:
         distributions: installed distributions whose versions decide how the files behave.
         opset: the ONNX operator set of the default domain, where there is one.
         ir_version: the version of ONNX's file format, where there is one.
+        precision: of the arithmetic: full, float16 or int8.
+        base: for reduced precision, what it was made from: the path inside `base_folder` to hand to the runtime.
         programs: further programs that decide it, with their versions.
         needs: instruction-set extensions that the files hold, where they are compiled.
     """
@@ -37,16 +45,32 @@ class Conversion:
     distributions: tuple[str, ...]
     opset: int | None = None
     ir_version: int | None = None
+    precision: str = "full"
+    base: str | None = None
     programs: Mapping[str, str] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
 
 
+def base_folder(folder: Path) -> Path:
+    """Where an exporter of reduced precision leaves the full-precision files: beside the folder that it is given."""
+    return folder.with_name(f"{folder.name}-base")
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The trained model, loaded, and its file or folder as it was handed over."""
+    """The trained model, loaded, and its file or folder as it was handed over.
+
+    Attributes:
+        framework: what trained it (`tasks.spec.Framework`).
+        options: what model.yaml says of how formats are written.
+        calibration: reads some rows of the evaluation data, preprocessed; only formats that calibrate call it.
+    """
 
     model: SourceModel
     path: Path
+    framework: str = ""
+    options: ExportSpec = field(default_factory=ExportSpec)
+    calibration: Callable[[], Rows] = tuple
 
 
 class Exporter(Protocol):

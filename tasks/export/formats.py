@@ -7,8 +7,13 @@ One visible table, read by spec validation and by `tasks.export.export`. Light t
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tasks.export.conversion import Exporter
 
 #: Alone in a list of formats: every format that the framework can give.
 ALL = "all"
@@ -24,12 +29,16 @@ class Format:
         exporters: framework of the source → `module:function` of the exporter (`tasks.export.conversion.Exporter`).
         is_compiled: a C++ compiler makes it (`tasks.export.compiler`). That takes so long that it is not tried only to
             say that it would work in another's place.
+        precision: of its arithmetic: full, float16 or int8.
+        quantises: `export.int8` says how, and static ranges come from rows of the evaluation data.
     """
 
     name: str
     runtime: str
     exporters: Mapping[str, str]
     is_compiled: bool = False
+    precision: str = "full"
+    quantises: bool = False
 
     @property
     def frameworks(self) -> tuple[str, ...]:
@@ -54,6 +63,19 @@ FORMATS: dict[str, Format] = {
             "onnx": "tasks.export.onnx_to_onnx:export",
         },
     ),
+    "onnx-int8": Format(
+        name="onnx-int8",
+        runtime="onnx",
+        exporters=dict.fromkeys(("pytorch", "keras", "tensorflow", "onnx"), "tasks.export.onnx_int8:export"),
+        precision="int8",
+        quantises=True,
+    ),
+    "onnx-fp16": Format(
+        name="onnx-fp16",
+        runtime="onnx",
+        exporters=dict.fromkeys(("pytorch", "keras", "tensorflow", "onnx"), "tasks.export.onnx_float16:export"),
+        precision="float16",
+    ),
     "savedmodel": Format(
         name="savedmodel",
         runtime="tensorflow",
@@ -75,6 +97,13 @@ FORMATS: dict[str, Format] = {
         is_compiled=True,
     ),
 }
+
+
+def exporter_of(format: str, framework: str) -> Exporter:
+    """Import the exporter that writes `format` from models of `framework`."""
+    module, _, function = FORMATS[format].exporters[framework].partition(":")
+    exporter: Exporter = getattr(importlib.import_module(module), function)
+    return exporter
 
 
 def formats_of(framework: str) -> tuple[str, ...]:

@@ -7,7 +7,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from serving.contract import PreprocessStep
 from tasks.contracts import Artifact, Contract, Owner
+from tasks.spec import ExportSpec
 
 
 class Request(Contract):
@@ -19,6 +21,8 @@ class Request(Contract):
     folder: Path
     work: Path
     parent: int
+    preprocess: tuple[PreprocessStep, ...] = ()
+    options: ExportSpec = ExportSpec()
     external_data: bool = Field(False, description="ONNX: weights beside the graph, whatever their size")
 
 
@@ -31,6 +35,10 @@ class Written(Contract):
     opset: int | None
     ir_version: int | None
     versions: dict[str, str]
+    precision: str = "full"
+    base: str | None = Field(
+        None, description="root of the full-precision files beside the folder, where there are any"
+    )
     needs: tuple[str, ...] = ()
 
 

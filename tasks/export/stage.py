@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tasks.errors
-from tasks.contracts import Artifact, Export, ExportReport, Finding, Verdict
+from tasks.contracts import Artifact, Base, Export, ExportReport, Finding, Verdict
 from tasks.errors import BadInput, SlipwayError
 from tasks.export import child
+from tasks.export.conversion import base_folder
 from tasks.export.formats import FORMATS, formats_of
 from tasks.export.outcome import Raised, Refused, Written
 from tasks.store import Store, put_tree
@@ -38,18 +39,30 @@ def export(spec: ModelSpec, artifact: Artifact, format: str, store: Store, work:
     if format not in formats_of(artifact.framework):
         gives = ", ".join(formats_of(artifact.framework)) or "none"
         raise BadInput(f"a {artifact.framework} model cannot be written as {format!r}; it gives {gives}")
-    beside = spec.export.external_data and FORMATS[format].is_onnx
-    tried = child.run(artifact, format, store.uri, work / "export", external_data=beside)
+    tried = _try(spec, artifact, format, store, work / "export")
     if isinstance(tried.result, Raised):
         raise _error(tried.result)
     if isinstance(tried.result, Written):
         return ExportReport(format=format, verdict=Verdict.PASSED, export=_stored(tried.result, format, tried, store))
-    working = _formats_that_work(artifact, tried.result, format, store, work)
+    working = _formats_that_work(spec, artifact, tried.result, format, store, work)
     finding = _finding(tried.result, tried.log, working, store)
     return ExportReport(format=format, verdict=Verdict.FAILED, findings=(finding,))
 
 
+def _try(spec: ModelSpec, artifact: Artifact, format: str, store: Store, work: Path) -> child.Attempt:
+    return child.run(
+        artifact,
+        format,
+        store.uri,
+        work,
+        preprocess=spec.preprocess,
+        options=spec.export,
+        external_data=spec.export.external_data and FORMATS[format].is_onnx,
+    )
+
+
 def _stored(written: Written, format: str, tried: child.Attempt, store: Store) -> Export:
+    base = written.base and Base(files=put_tree(store, base_folder(tried.folder)), root=written.base)
     return Export(
         format=format,
         runtime=FORMATS[format].runtime,
@@ -59,12 +72,14 @@ def _stored(written: Written, format: str, tried: child.Attempt, store: Store) -
         opset=written.opset,
         ir_version=written.ir_version,
         versions=written.versions,
+        precision=written.precision,
+        base=base or None,
         needs=written.needs,
     )
 
 
 def _formats_that_work(
-    artifact: Artifact, refused: Refused, format: str, store: Store, work: Path
+    spec: ModelSpec, artifact: Artifact, refused: Refused, format: str, store: Store, work: Path
 ) -> tuple[str, ...] | None:
     """The other formats that this very model can be written in, each tried, save compiled ones.
 
@@ -73,7 +88,7 @@ def _formats_that_work(
     if not refused.other_formats:
         return None
     others = [name for name in formats_of(artifact.framework) if name != format and not FORMATS[name].is_compiled]
-    attempts = ((name, child.run(artifact, name, store.uri, work / f"try-{name}")) for name in others)
+    attempts = ((name, _try(spec, artifact, name, store, work / f"try-{name}")) for name in others)
     return tuple(name for name, tried in attempts if isinstance(tried.result, Written))
 
 

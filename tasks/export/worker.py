@@ -7,7 +7,6 @@ Whatever exporters print goes to the worker's own stdout and stderr, which the p
 from __future__ import annotations
 
 import ctypes
-import importlib
 import os
 import signal
 import sys
@@ -16,8 +15,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from tasks.contracts import Owner
-from tasks.export.conversion import Conversion, Exporter, ExportFailure, Source, reason_of
-from tasks.export.formats import FORMATS
+from tasks.export.conversion import Conversion, ExportFailure, Rows, Source, base_folder, reason_of
+from tasks.export.formats import FORMATS, exporter_of
 from tasks.export.onnx_file import put_weights_beside
 from tasks.export.outcome import Outcome, Raised, Refused, Request, Written
 
@@ -59,12 +58,23 @@ def _export(request: Request) -> Written:
     from tasks.ingest import load_source
     from tasks.store import open_store
 
-    artifact, entry = request.artifact, FORMATS[request.format]
-    model = load_source(artifact, open_store(request.store_uri), request.work)
-    source = Source(model, request.work / "source" / artifact.root)
+    artifact, entry, store = request.artifact, FORMATS[request.format], open_store(request.store_uri)
+
+    def calibration() -> Rows:
+        from tasks.export.calibration import calibration_rows
+        from tasks.ingest import load_evaluation
+
+        return calibration_rows(load_evaluation(artifact, store, request.work), request.preprocess, artifact.signature)
+
+    model = load_source(artifact, store, request.work)
+    source = Source(
+        model, request.work / "source" / artifact.root, artifact.framework, request.options, calibration=calibration
+    )
     conversion = exporter_of(request.format, artifact.framework)(source, artifact.signature, request.folder)
     if request.external_data:
         put_weights_beside(request.folder / conversion.root)
+        if conversion.base is not None:
+            put_weights_beside(base_folder(request.folder) / conversion.base)
     run_once(source, artifact.signature, entry.runtime, request.folder, conversion)
     return Written(
         root=conversion.root,
@@ -72,15 +82,10 @@ def _export(request: Request) -> Written:
         opset=conversion.opset,
         ir_version=conversion.ir_version,
         versions=_versions(conversion),
+        precision=conversion.precision,
+        base=conversion.base,
         needs=conversion.needs,
     )
-
-
-def exporter_of(format: str, framework: str) -> Exporter:
-    """Import the exporter that writes `format` from models of `framework`."""
-    module, _, function = FORMATS[format].exporters[framework].partition(":")
-    exporter: Exporter = getattr(importlib.import_module(module), function)
-    return exporter
 
 
 def _versions(conversion: Conversion) -> dict[str, str]:

@@ -13,8 +13,9 @@ Nothing is fetched or stored here: `tasks.parity.gate` does that.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from tasks.errors import EvaluationError
 from tasks.ingest.metric_code import MetricFunction
 from tasks.ingest.sources import SourceModel
 from tasks.parity import exported
+from tasks.parity.coarse import BaseFailed, Coarseness, Reduced, failed, neighbour_findings
+from tasks.parity.edges import NEIGHBOURS
 from tasks.parity.exported import AskedExport
 from tasks.parity.failing import Case, failing_case
 from tasks.parity.inputs import Batch, Batching, Pool, batching, plan, pools
@@ -38,6 +41,7 @@ from tasks.parity.quality import compare_metrics
 from tasks.parity.reference import Reference, left_out, reference, source_failed, source_findings, usable_rows
 from tasks.parity.source import AskedSource, SourceFailed, threads
 from tasks.parity.terms import longest_sum
+from tasks.parity.tolerance import unit_roundoff
 from tasks.spec import ModelSpec
 
 
@@ -72,6 +76,7 @@ def confront(
     seed: str,
     own_metrics: Mapping[str, MetricFunction] | None = None,
     launch: exported.Launch | None = None,
+    reduced: Reduced | None = None,
 ) -> Judgement:
     """Ask both models, and judge.
 
@@ -84,6 +89,7 @@ def confront(
         seed: decides the random rows; the same seed gives the same questions.
         own_metrics: the user's functions, by the `callable` of their metrics.
         launch: starts the export's process; see `tasks.parity.exported.ask`.
+        reduced: for exports of reduced precision, which, and the full-precision file that it was made from.
 
     Raises:
         BadInput: rows cannot be told apart, or the evaluation data has other dtypes than clients send.
@@ -109,10 +115,25 @@ def confront(
             tuple(each.inputs for each in heard),
             plan(sizes, tuple(pool.rows for pool in asked_pools)),
         )
+        judged: Sequence[Reference] = references
+        beside: Callable[[Arrays], tuple[Arrays, ...]] = partial(_beside, asking, generator)
+        if reduced is not None:
+            coarseness = Coarseness(reduced, signature, sizes, work / "coarse", launch)
+            try:
+                coarse = coarseness.of(asked.pools, asked.inputs, references)
+            except BaseFailed as failure:
+                findings.append(failed(reduced, str(failure)))
+                return Judgement(sizes, asked_pools, references, tuple(findings))
+            findings += coarse.findings
+            if any(finding.verdict is not Verdict.PASSED for finding in coarse.findings):
+                return Judgement(sizes, asked_pools, references, tuple(findings))
+            references, judged, beside = coarse.shown, coarse.judged, coarseness.neighbours
         answered = exported.ask(runtime, path, signature, asked.inputs, asked.plan, work / "parity", launch=launch)
-        outcomes, own = outcomes_of(answered, asked, references)
-        outcomes, on_edge = excuse_edges(outcomes, answered, asked, references, asking, generator)
+        outcomes, own = outcomes_of(answered, asked, judged)
+        outcomes, on_edge = excuse_edges(outcomes, answered, asked, judged, beside)
     remarks = findings
+    if reduced is not None:
+        remarks += neighbour_findings(outcomes, references, reduced.said)
 
     def ask_again(inputs: Arrays, batch: Batch) -> AskedExport:
         return exported.ask(runtime, path, signature, [inputs], [batch], work / "parity-again", launch=launch)
@@ -138,6 +159,12 @@ def confront(
         planned=tuple(sum(batch.pool == number for batch in asked.plan) for number in range(len(asked.pools))),
         case=failing_case(answered, asked, outcomes, references, findings, ask_again),
     )
+
+
+def _beside(source: AskedSource, generator: np.random.Generator, inputs: Arrays) -> tuple[Arrays, ...]:
+    """What the source answers to these rows moved by a few units in the last place."""
+    unit = max(unit_roundoff(source.signature, tensor) for tensor in source.signature.outputs)
+    return tuple(probe.answers for probe in source.moved(inputs, unit, generator, NEIGHBOURS))
 
 
 def _as_clients_send(evaluation: Arrays, raw: Signature) -> dict[str, NDArray[Any]]:

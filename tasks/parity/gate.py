@@ -19,6 +19,7 @@ from tasks.expectations.validation import check as hold
 from tasks.ingest import load_evaluation, load_source
 from tasks.ingest.metric_code import load_metrics
 from tasks.parity import page
+from tasks.parity.coarse import Reduced
 from tasks.parity.confrontation import Judgement, confront
 from tasks.parity.divergence.report import divergence_of, told
 from tasks.parity.golden import golden_bytes, golden_rows
@@ -45,6 +46,7 @@ def check(spec: ModelSpec, artifact: Artifact, export: Export, store: Store, wor
         work,
         artifact.evaluation.file.digest,
         load_metrics(spec.evaluation, artifact.evaluation, store, work),
+        reduced=_reduced(spec, export, store, work),
     )
     divergence = divergence_of(spec, artifact, source, export, judgement, path, work)
     judgement = replace(judgement, findings=told(judgement.findings, divergence))
@@ -59,6 +61,14 @@ def check(spec: ModelSpec, artifact: Artifact, export: Export, store: Store, wor
     report = report.model_copy(update={"divergence": divergence, "docs": docs, "reproduction": reproduced})
     document = page.render(report, page.Evidence(spec, artifact, export, judgement))
     return report.model_copy(update={"html": _stored(f"parity-{export.format}.html", document.encode(), store)})
+
+
+def _reduced(spec: ModelSpec, export: Export, store: Store, work: Path) -> Reduced | None:
+    """What an export of reduced precision is held against; None for full precision."""
+    if export.base is None:
+        return None
+    base = fetch_tree(store, export.base.files, work / "base") / export.base.root
+    return Reduced(export.precision, spec.export.int8, base)
 
 
 def _checked(spec: ModelSpec, judgement: Judgement) -> Checked | None:

@@ -7,7 +7,7 @@ what the source answers beside them (`tasks.parity.edges`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,12 +16,10 @@ from numpy.typing import NDArray
 
 from serving.contract import Signature, TensorSpec
 from tasks.parity.compare import Comparison, Mismatch, compare
-from tasks.parity.edges import NEIGHBOURS, excused, may_be_edges
+from tasks.parity.edges import excused, may_be_edges
 from tasks.parity.exported import AskedExport
 from tasks.parity.inputs import Batch, Batching, Part, Pool
 from tasks.parity.reference import Reference
-from tasks.parity.source import AskedSource
-from tasks.parity.tolerance import unit_roundoff
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -111,8 +109,9 @@ def _compared(
     }
     against_itself = {}
     if own is not None and batch.part is not Part.WHOLE:
+        noise = source.steady if batch.part is Part.AGAIN and source.steady is not None else source.noise
         against_itself = {
-            tensor.name: _compare(own[tensor.name][rows], answers[tensor.name], tensor, source)
+            tensor.name: compare(own[tensor.name][rows], answers[tensor.name], tensor, noise[tensor.name].allowance)
             for tensor in signature.outputs
         }
     wrong = [tensor for tensor in signature.outputs if against_source[tensor.name].mismatch is not None]
@@ -142,19 +141,20 @@ def excuse_edges(
     answered: AskedExport,
     asked: Asked,
     references: Sequence[Reference],
-    source: AskedSource,
-    generator: np.random.Generator,
+    neighbours_of: Callable[[Arrays], tuple[Arrays, ...]],
 ) -> tuple[tuple[Outcome, ...], dict[int, int]]:
-    """Compare again without the rows on which the source itself jumps; how many of them there are in each pool."""
+    """Compare again without the rows on which the source itself jumps; how many of them there are in each pool.
+
+    `neighbours_of` answers some rows as the source does right beside them, several times.
+    """
     judged, on_edge = list(outcomes), {}
     numbers = {batch: number for number, batch in enumerate(asked.plan)}
-    units = max(unit_roundoff(asked.signature, tensor) for tensor in asked.signature.outputs)
     for pool in range(len(asked.pools)):
         wrong = _wrong_rows([outcome for outcome in outcomes if outcome.batch.pool == pool])
         if wrong is None or not may_be_edges(len(wrong), asked.pools[pool].rows):
             continue
         inputs = {name: array[wrong] for name, array in asked.inputs[pool].items()}
-        neighbours = tuple(probe.answers for probe in source.moved(inputs, units, generator, NEIGHBOURS))
+        neighbours = neighbours_of(inputs)
         excused_rows: set[int] = set()
         for place, outcome in enumerate(outcomes):
             if outcome.batch.pool != pool or not _is_value_only(outcome):

@@ -26,15 +26,22 @@ _PROBED_ROWS = 64
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The source's answers to every row of a pool, and the noise of each output; `probed` are the rows it is from."""
+    """The source's answers to every row of a pool, and the noise of each output; `probed` are the rows it is from.
+
+    For exports of reduced precision `noise` is the format's, `steady` the source's own, to which the same question
+    again must give the same answer, and `clipped` are rows beyond the calibrated range (`tasks.parity.coarse`).
+    """
 
     answers: Mapping[str, NDArray[Any]]
     noise: Mapping[str, Noise]
     probed: NDArray[np.int64]
+    steady: Mapping[str, Noise] | None = None
+    clipped: NDArray[np.int64] | None = None
 
     def edges(self) -> NDArray[np.int64]:
-        """Rows that stand on an edge in any output, as far as they were probed."""
+        """Rows that stand on an edge in any output, as far as they were probed, or beyond the calibrated range."""
         marked = [self.probed[noise.edges] for noise in self.noise.values()]
+        marked += [] if self.clipped is None else [self.clipped]
         return np.unique(np.concatenate(marked))
 
 

@@ -137,7 +137,7 @@ def measure(
         return Noise(exact, exact, {}, *_edges(unequal, len(answers)), twin)
 
     expected = answers.astype(np.float64)
-    scale = _scale(expected)
+    scale = scale_of(expected)
     # Below half the digits of the whole output, a position holds nothing but noise.
     floor = np.maximum(scale, math.sqrt(unit) * scale.max(initial=0.0))
     still: list[tuple[str, NDArray[np.float64]]] = []
@@ -158,8 +158,8 @@ def measure(
         largest[condition] = max(largest.get(condition, 0.0), one_unit)
 
     noise = _largest([change for _, change in still], stable, scale.shape)
-    allowed = SAFETY * np.maximum(_evened(noise, scale), unit * scale)
-    beside = np.maximum(allowed, _evened(_largest([change for _, change in moved], stable, scale.shape), scale))
+    allowed = SAFETY * np.maximum(evened(noise, scale), unit * scale)
+    beside = np.maximum(allowed, evened(_largest([change for _, change in moved], stable, scale.shape), scale))
     if not twin:
         allowed = beside = np.maximum(beside, probable_error(unit, terms, values) * scale)
     # Subnormal numbers may be flushed to zero.
@@ -180,11 +180,15 @@ def _edges(jumps: list[tuple[str, NDArray[np.bool_]]], rows: int) -> tuple[NDArr
 
 def probable_error(unit: float, terms: int, values: int) -> float:
     """λ·√n·u with λ from `FALSE_ALARM` over all values (Higham and Mary 2019, theorem 2.4)."""
-    confidence = math.sqrt(2 * math.log(2 * max(values, 1) / FALSE_ALARM))
-    return confidence * math.sqrt(max(terms, 1)) * unit
+    return confidence(values) * math.sqrt(max(terms, 1)) * unit
 
 
-def _scale(expected: NDArray[np.float64]) -> NDArray[np.float64]:
+def confidence(values: int) -> float:
+    """λ, of which a subgaussian error exceeds λ standard deviations in any of so many values with `FALSE_ALARM`."""
+    return math.sqrt(2 * math.log(2 * max(values, 1) / FALSE_ALARM))
+
+
+def scale_of(expected: NDArray[np.float64]) -> NDArray[np.float64]:
     """The largest finite magnitude at every position."""
     size = np.where(np.isfinite(expected), np.abs(expected), 0.0)
     return np.asarray(size.max(axis=0, initial=0.0))
@@ -213,7 +217,7 @@ def _largest(
     return largest
 
 
-def _evened(noise: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
+def evened(noise: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
     """Noise per position, and no less than the median of all positions relative to its own scale."""
     used = scale > 0
     typical = float(np.median(noise[used] / scale[used])) if used.any() else 0.0

@@ -17,6 +17,7 @@ from serving.contract import DimRange, DType, Signature, TensorSpec
 from tasks.contracts import Artifact, EvaluationData, Export, ParityReport
 from tasks.ingest.sources import SourceModel
 from tasks.parity import check
+from tasks.parity.coarse import Reduced
 from tasks.parity.confrontation import Judgement, confront
 from tasks.parity.exported import Launch
 from tasks.spec import EvaluationSpec, MetricSpec, ModelSpec, ServingSpec
@@ -144,6 +145,7 @@ def confronted(
     path: Path,
     work: Path,
     launch: Launch | None = None,
+    reduced: Reduced | None = None,
 ) -> Judgement:
     """What the gate says of an export of a source that is loaded already; the metric allows any finite loss."""
     spec = samples.spec(
@@ -158,4 +160,15 @@ def confronted(
     rows = len(next(iter(evaluation.values())))
     labels = np.zeros((rows, *first.shape[1:]), dtype=np.float32)
     work.mkdir(exist_ok=True)
-    return confront(spec, source, loader, {**evaluation, "label": labels}, runtime, path, work, "seed", launch)
+    return confront(
+        spec,
+        source,
+        loader,
+        {**evaluation, "label": labels},
+        runtime,
+        path,
+        work,
+        "seed",
+        launch=launch,
+        reduced=reduced,
+    )

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tasks.spec import Int8
 from tests.parity.conftest import codes
 from tests.parity.corpus.clean import CLEAN, PAIRS, Exports
 
@@ -41,6 +42,12 @@ ASKED = [
     ("autoencoder", "onnx"),
     ("gru", "torch-export"),
     ("embedding_bag", "torch-export"),
+    ("cnn", "onnx-int8"),
+    ("transformer", "onnx-int8"),
+    ("transformer", "onnx-fp16"),
+    ("recurrent", "onnx-int8"),
+    ("keras_cnn", "onnx-int8"),
+    ("onnx_file", "onnx-fp16"),
 ]
 
 
@@ -56,6 +63,11 @@ def test_a_faithful_export_passes(name: str, format: str, exports: Exports) -> N
     found = exports.judged(name, format)
     assert codes(found) == [], [finding.message for finding in found.findings]
     assert all((output.worst_margin or 0) < 0.5 for output in found.outputs)
+
+
+def test_dynamic_int8_of_layers_that_share_weights_passes(exports: Exports) -> None:
+    found = exports.judged("transformer", "onnx-int8", Int8.DYNAMIC)
+    assert codes(found) == [], [finding.message for finding in found.findings]
 
 
 def test_there_are_at_least_20_clean_models_and_each_is_asked_in_every_format_of_its_framework() -> None:

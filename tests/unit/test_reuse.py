@@ -18,6 +18,7 @@ from tasks.spec import (
     EvaluationSpec,
     ExportSpec,
     Framework,
+    Int8,
     MetricSpec,
     ModelSpec,
     ReleaseSpec,
@@ -129,6 +130,34 @@ def test_another_compiler_is_another_compiled_export_and_nothing_else(
 
 def measured_by(store: LocalStore, name: str) -> EvaluationData:
     return samples.artifact(store).evaluation.model_copy(update={"code": samples.tree(store, name)})
+
+
+def export_key(store: LocalStore, format: str, spec: ModelSpec, artifact: Artifact) -> str:
+    return stage_key("export", reuse.export_inputs(spec, artifact, format))
+
+
+def test_only_a_format_that_is_calibrated_follows_from_the_evaluation_data(store: LocalStore) -> None:
+    artifact = samples.artifact(store)
+    other = samples.artifact(store, evaluation=evaluation(store, "other.npz"))
+
+    def follows(format: str, mode: Int8) -> bool:
+        spec = samples.spec(export=ExportSpec(int8=mode))
+        return export_key(store, format, spec, artifact) != export_key(store, format, spec, other)
+
+    assert follows("onnx-int8", Int8.STATIC)
+    assert not follows("onnx-int8", Int8.DYNAMIC)
+    assert not any(follows(name, Int8.STATIC) for name in ("onnx", "onnx-fp16", "savedmodel"))
+
+
+def test_how_int8_finds_its_ranges_matters_to_int8_alone(store: LocalStore) -> None:
+    artifact = samples.artifact(store)
+    static, dynamic = (samples.spec(export=ExportSpec(int8=mode)) for mode in (Int8.STATIC, Int8.DYNAMIC))
+    changed = {
+        name
+        for name in ("onnx", "onnx-int8", "onnx-fp16", "savedmodel")
+        if export_key(store, name, static, artifact) != export_key(store, name, dynamic, artifact)
+    }
+    assert changed == {"onnx-int8"}
 
 
 def test_comments_and_spacing_in_a_spec_do_not_matter(tmp_path: Path) -> None:

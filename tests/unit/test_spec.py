@@ -299,7 +299,7 @@ def test_the_message_names_the_file_and_the_line(folder: Path) -> None:
     ("framework", "uri", "formats", "gives"),
     [
         ("sklearn", "m.skops", "[onnx, savedmodel]", "sklearn gives onnx"),
-        ("keras", "m.keras", "[onnx, torch-export]", "keras gives onnx, savedmodel"),
+        ("keras", "m.keras", "[onnx, torch-export]", "keras gives onnx, onnx-int8, onnx-fp16, savedmodel"),
         ("onnx", "m.onnx", "[onnx, savedmodel]", "onnx gives onnx"),
     ],
 )

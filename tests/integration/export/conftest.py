@@ -12,9 +12,10 @@ import pytest
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from tasks.export.conversion import Conversion, Source
-from tasks.export.formats import FORMATS
-from tasks.export.worker import exporter_of
+from tasks.export.calibration import batches
+from tasks.export.conversion import Conversion, Rows, Source
+from tasks.export.formats import FORMATS, exporter_of
+from tasks.export.sizes import sample_inputs
 from tests.integration.export.zoo import ZOO, Model
 
 
@@ -45,10 +46,16 @@ class Exports:
         folder = self.folder / f"{name}-{format}-{len(list(self.folder.iterdir()))}"
         folder.mkdir()
         export = exporter_of(format, model.framework)
-        return folder, export(Source(model, model.path), model.signature, folder)
+        source = Source(model, model.path, model.framework, calibration=lambda: calibration(model))
+        return folder, export(source, model.signature, folder)
 
     def runtime(self, format: str) -> str:
         return FORMATS[format].runtime
+
+
+def calibration(model: Model) -> Rows:
+    """Rows as the evaluation data of a trained model would give them, at one length."""
+    return batches(sample_inputs(model.signature, {"batch": 64, "length": 5}), model.signature)
 
 
 @pytest.fixture(scope="session")

@@ -40,14 +40,19 @@ FRAMEWORKS = {
     "columns": "sklearn",
     "onnx_file": "onnx",
 }
+#: Models that a format cannot express: loops and recurrent layers in float16 (test_reduced.py: how they are refused).
+REFUSED = {("several", "onnx-fp16"), ("recurrent", "onnx-fp16"), ("keras_two", "onnx-fp16")}
 #: Compiling one takes tens of seconds: the model with open lengths stands for all.
 COMPILED = ("transformer", "torch-aoti")
 PAIRS = [
     (name, target)
     for name, framework in FRAMEWORKS.items()
     for target in formats_of(framework)
-    if target != "torch-aoti" or (name, target) == COMPILED
+    if (name, target) not in REFUSED and (target != "torch-aoti" or (name, target) == COMPILED)
 ]
+#: How far from the source answers may lie here, as a share of the largest: enough to know the model again. How far a
+#: format may lie from its source is measured by parity (tests/parity/test_reduced.py).
+NEAR = {"onnx-int8": 0.15, "onnx-fp16": 0.005}
 every_pair = pytest.mark.parametrize(("name", "format"), PAIRS)
 
 
@@ -63,7 +68,8 @@ def test_answers_as_the_source_does_at_every_size(exported: Exports, name: str, 
         for tensor in model.signature.outputs:
             assert found[tensor.name].shape == expected[tensor.name].shape == shape_of(tensor, sizes)
             assert found[tensor.name].dtype == tensor.dtype.numpy
-            np.testing.assert_allclose(found[tensor.name], expected[tensor.name], atol=2e-6, rtol=1e-5)
+            near = NEAR.get(format, 0.0) * float(np.abs(expected[tensor.name]).max(initial=0.0))
+            np.testing.assert_allclose(found[tensor.name], expected[tensor.name], atol=2e-6 + near, rtol=1e-5)
     runner.close()
 
 
@@ -71,6 +77,8 @@ def test_answers_as_the_source_does_at_every_size(exported: Exports, name: str, 
     ("name", "format"),
     [
         *((name, target) for name in ("cnn", "transformer", "recurrent") for target in ("onnx", "torch-export")),
+        ("cnn", "onnx-int8"),
+        ("cnn", "onnx-fp16"),
         ("classifier", "onnx"),
         ("columns", "onnx"),
     ],

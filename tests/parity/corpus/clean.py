@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from serving.contract import Signature
-from tasks.export.conversion import Source
-from tasks.export.formats import FORMATS, formats_of
-from tasks.export.worker import exporter_of
+from tasks.export.calibration import calibration_rows
+from tasks.export.conversion import Source, base_folder
+from tasks.export.formats import FORMATS, exporter_of, formats_of
+from tasks.parity.coarse import Reduced
 from tasks.parity.confrontation import Judgement
+from tasks.spec import ExportSpec, Int8
 from tests.integration.export.zoo import F32, I64, LENGTH, ZOO, Model, signature, torch_model
 from tests.parity.conftest import confronted
 from tests.parity.corpus.bases import BASES
@@ -217,19 +219,31 @@ class Exports:
     models: dict[str, Model] = field(default_factory=dict)
     workers: ForkedWorkers = field(default_factory=ForkedWorkers)
 
-    def judged(self, name: str, format: str) -> Judgement:
+    def judged(self, name: str, format: str, mode: Int8 = Int8.STATIC) -> Judgement:
         """What the gate says of a faithful export of this model."""
-        folder = self.folder / f"{name}-{format}"
+        folder = self.folder / f"{name}-{format}-{mode}"
         for part in ("source", "export"):
             (folder / part).mkdir(parents=True)
         if name not in self.models:
             self.models[name] = CLEAN[name](folder / "source")
         model = self.models[name]
-        conversion = exporter_of(format, model.framework)(Source(model, model.path), model.signature, folder / "export")
-        source, loader = loaded(model)
         rows = BASES[name].rows(np.random.default_rng(0)) if name in BASES else evaluation(model.signature)
+        given = Source(
+            model,
+            model.path,
+            model.framework,
+            ExportSpec(int8=mode),
+            lambda: calibration_rows(rows, (), model.signature),
+        )
+        conversion = exporter_of(format, model.framework)(given, model.signature, folder / "export")
+        source, loader = loaded(model)
+        reduced = conversion.base and Reduced(
+            conversion.precision, mode, base_folder(folder / "export") / conversion.base
+        )
         path, runtime = folder / "export" / conversion.root, FORMATS[format].runtime
-        return confronted(source, loader, model.signature, rows, runtime, path, folder / "work", self.workers)
+        return confronted(
+            source, loader, model.signature, rows, runtime, path, folder / "work", self.workers, reduced or None
+        )
 
     def close(self) -> None:
         """End the workers' process."""

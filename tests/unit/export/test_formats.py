@@ -24,11 +24,11 @@ def test_every_exporter_in_the_table_exists(name: str, framework: str, path: str
 @pytest.mark.parametrize(
     ("framework", "expected"),
     [
-        ("pytorch", ("onnx", "savedmodel", "torch-export", "torch-aoti")),
-        ("keras", ("onnx", "savedmodel")),
-        ("tensorflow", ("onnx", "savedmodel")),
+        ("pytorch", ("onnx", "onnx-int8", "onnx-fp16", "savedmodel", "torch-export", "torch-aoti")),
+        ("keras", ("onnx", "onnx-int8", "onnx-fp16", "savedmodel")),
+        ("tensorflow", ("onnx", "onnx-int8", "onnx-fp16", "savedmodel")),
         ("sklearn", ("onnx",)),
-        ("onnx", ("onnx",)),
+        ("onnx", ("onnx", "onnx-int8", "onnx-fp16")),
         ("caffe", ()),
     ],
 )
