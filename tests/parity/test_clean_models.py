@@ -26,7 +26,6 @@ ASKED = [
     ("savedmodel", "onnx"),
     ("classifier", "onnx"),
     ("columns", "onnx"),
-    ("linear_classifier", "onnx"),
     ("onnx_file", "onnx"),
     ("vision", "torch-export"),
     ("encoder", "torch-export"),
