@@ -31,6 +31,8 @@ from tasks.expectations.validation import check
 from tasks.spec import ModelSpec
 from tasks.store import Store
 
+#: Codes of inputs that hold NaN or infinities.
+NOT_FINITE = frozenset({"DATA_MISSING_VALUES", "DATA_INFINITE_VALUES"})
 #: With no failure among n rows, the upper 95 % bound of the failure rate is 3/n (Hanley and Lippman-Hand 1983, "If
 #: nothing goes wrong, is everything all right?", JAMA 249(13)): fewer rows than this cannot show that a class loses
 #: less than a tenth.
@@ -89,10 +91,10 @@ def _labels(spec: ModelSpec) -> tuple[Label, ...]:
     outputs = {tensor.name: tensor for tensor in spec.outputs}
     found: dict[str, Label] = {}
     for metric in spec.evaluation.metrics:
-        output = outputs[metric.output]
+        output = outputs.get(metric.output)
         is_class = metric.callable is None and (metric.name in _OF_CLASSES or metric.name.startswith("top"))
         classes = None
-        if is_class and output.dtype.is_float:
+        if is_class and output is not None and output.dtype.is_float:
             axis = output.shape[-1] if len(output.shape) > 1 else 1
             classes = max(axis, 2) if isinstance(axis, int) else None  # one score a row tells two classes apart
         earlier = found.get(metric.label)

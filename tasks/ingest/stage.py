@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from tasks.contracts import Artifact, Digest, FileTree, Verdict, digest_of
+from tasks.contracts import Artifact, Digest, FileTree, digest_of
 from tasks.errors import SourceError
 from tasks.ingest.code import module_files, store_code
 from tasks.ingest.evaluation import ingest_evaluation
@@ -34,7 +34,7 @@ def ingest(spec: ModelSpec, store: Store, settings: Settings) -> Artifact:
         EvaluationError: the evaluation data does not fit the signature.
         TrackingUnavailable: the source is in MLflow, and MLflow does not answer.
     """
-    from tasks.expectations.evaluation import examine
+    from tasks.expectations.evaluation import NOT_FINITE, examine
 
     with scratch(settings.work) as work:
         location = narrow(_locate(spec.source.uri, spec, settings, work / "download"), spec.source)
@@ -66,7 +66,7 @@ def ingest(spec: ModelSpec, store: Store, settings: Settings) -> Artifact:
         artifact = artifact.model_copy(
             update={"evaluation": artifact.evaluation.model_copy(update={"quality": quality})}
         )
-        if quality.verdict is Verdict.PASSED:  # a model has no answer to rows that are none
+        if not NOT_FINITE & {finding.code for finding in quality.findings}:  # a model need not answer such rows
             functions = load_metrics(spec.evaluation, artifact.evaluation, store, work / "probe")
             probe(load_source(artifact, store, work / "probe"), spec, columns, functions)
     if artifact.source_run is None:

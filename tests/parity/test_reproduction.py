@@ -107,7 +107,7 @@ def test_what_passed_leaves_none(gate: Gate) -> None:
 
 
 def test_a_metric_that_drops_without_a_wrong_value_leaves_none(gate: Gate) -> None:
-    report = gate(linear(), linear(), metrics=metric("r2", "y", 0))
+    report = gate(linear(), linear(), metrics=metric("r2", "y", 0.01))
     assert report.verdict != "passed"
     assert report.reproduction is None
 

@@ -36,14 +36,26 @@ class Place:
 
 
 def reached(places: Sequence[Place]) -> frozenset[int]:
-    """The places whose difference leads to an output that differs."""
-    found, waiting = set[int](), [number for number, place in enumerate(places) if place.output and place.whole > 1]
+    """The places whose difference leads to an output that differs.
+
+    Where no output differs, by one number for a whole value, which is coarser than parity's own for each position: the
+    places whose difference is passed on at all.
+    """
+    differs = [place.whole > 1 for place in places]
+    waiting = [number for number, place in enumerate(places) if place.output and differs[number]]
+    if not waiting:
+        waiting = [number for number, place in enumerate(places) if differs[number] and _any(differs, place.upstream)]
+    found = set[int]()
     while waiting:
         number = waiting.pop()
         if number not in found:
             found.add(number)
-            waiting.extend(earlier for earlier in places[number].upstream if places[earlier].whole > 1)
+            waiting.extend(earlier for earlier in places[number].upstream if differs[earlier])
     return frozenset(found)
+
+
+def _any(differs: Sequence[bool], numbers: Sequence[int]) -> bool:
+    return any(differs[number] for number in numbers)
 
 
 def trusted(places: Sequence[Place]) -> frozenset[int]:
@@ -58,7 +70,7 @@ def first(places: Sequence[Place]) -> int | None:
     made larger here: then it is the operator before it that is worst when it is asked alone, if any is.
     """
     counted = reached(places)
-    if not counted:  # by one number for a whole value, which is coarser than parity's own for each position
+    if not counted:
         alone = {number: place.alone or 0.0 for number, place in enumerate(places) if place.whole <= 1}
         largest = max(alone, key=lambda number: alone[number], default=None)
         return largest if largest is not None and alone[largest] > 1 else None

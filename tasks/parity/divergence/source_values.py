@@ -109,8 +109,7 @@ def allowance(value: NDArray[Any], noise: float) -> float:
 def change(value: NDArray[Any], other: NDArray[Any]) -> float:
     """The largest difference between two versions of a value, where both are finite."""
     with np.errstate(invalid="ignore", over="ignore"):
-        difference = np.subtract(value, other, dtype=np.float64)
-        np.abs(difference, out=difference)
+        difference = np.abs(np.subtract(value, other, dtype=np.float64))
     return float(np.where(np.isfinite(difference), difference, 0.0).max(initial=0.0))
 
 

@@ -15,7 +15,7 @@ _ROOM = 0.08
 class Interval:
     """One metric. Places on its axis are in per cent; None where the figure is missing.
 
-    `right` says whether what is held against `max_drop` (the bound, or the drop where there is none) is within it.
+    `right` says whether the bound is within `max_drop`; without a bound nothing was shown.
     """
 
     metric: MetricComparison
@@ -28,8 +28,7 @@ class Interval:
 
 def interval(metric: MetricComparison) -> Interval:
     """Zero, the drop, its bound and `max_drop` on one linear axis."""
-    held = metric.drop if metric.upper is None else metric.upper
-    right = _shown(held) and held is not None and held <= metric.max_drop
+    right = metric.upper is not None and math.isfinite(metric.upper) and metric.upper <= metric.max_drop
     known = [0.0, metric.max_drop, *(each for each in (metric.drop, metric.upper) if _shown(each))]
     low, high = min(each for each in known if each is not None), max(each for each in known if each is not None)
     span = (high - low) or 1.0

@@ -337,12 +337,25 @@ def test_an_onnx_file_that_the_serving_runtime_cannot_run_is_no_export(tmp_path:
 
     model = onnx_model(tmp_path, ["batch", 4])
     graph = onnx.load(model.path)
+    graph.graph.node[0].domain, graph.graph.node[0].op_type = "com.microsoft", "NoSuchOperator"
+    graph.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    onnx.save(graph, model.path)
+    found = failure(model, "onnx", tmp_path / "out")
+    assert (found.code, found.owner) == ("EXPORT_DOES_NOT_RUN", Owner.PLATFORM)
+    assert "NoSuchOperator" in found.message
+
+
+def test_an_onnx_file_with_a_plugin_s_operators_is_no_export(tmp_path: Path) -> None:
+    import onnx
+
+    model = onnx_model(tmp_path, ["batch", 4])
+    graph = onnx.load(model.path)
     graph.graph.node[0].domain = "some.plugin"
     graph.opset_import.append(onnx.helper.make_opsetid("some.plugin", 1))
     onnx.save(graph, model.path)
     found = failure(model, "onnx", tmp_path / "out")
-    assert (found.code, found.owner) == ("EXPORT_DOES_NOT_RUN", Owner.PLATFORM)
-    assert "some.plugin" in found.message
+    assert (found.code, found.owner) == ("EXPORT_UNKNOWN_DOMAIN", Owner.MODEL)
+    assert "some.plugin." in found.message
 
 
 def test_the_range_of_the_zoo_is_what_the_sizes_above_assume() -> None:

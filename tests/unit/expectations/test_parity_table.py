@@ -33,7 +33,7 @@ def outcome(mismatch: Mismatch | None = None, margin: float | None = 0.5, **chan
 
 def metric(**changes: Any) -> MetricComparison:
     values: dict[str, Any] = {"name": "accuracy", "source": 0.9, "export": 0.89, "drop": 0.01, "max_drop": 0.02}
-    return MetricComparison(**{**values, "rows": 100, **changes})
+    return MetricComparison(**{**values, "upper": changes.get("drop", 0.01), "rows": 100, **changes})
 
 
 def held(outcomes: Sequence[Outcome], asked: int = 1, metrics: Sequence[MetricComparison] = (metric(),)) -> Checked:
@@ -75,6 +75,10 @@ def test_every_figure_that_is_wrong_fails(outcomes: Sequence[Outcome], code: str
 )
 def test_a_metric_that_may_have_dropped_too_far_or_has_no_value_blocks(metrics: MetricComparison) -> None:
     assert held([outcome()], metrics=[metric(), metrics]).verdict is not Verdict.PASSED
+
+
+def test_a_metric_without_a_bound_is_not_decided() -> None:
+    assert held([outcome()], metrics=[metric(upper=None)]).verdict is Verdict.INCONCLUSIVE
 
 
 def test_a_drop_of_exactly_what_is_allowed_passes() -> None:

@@ -15,9 +15,9 @@ CASES = tuple(cases())
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_an_export_that_loses_exactly_the_margin_rarely_passes(case: Case) -> None:
-    assert case.share_passed(200, case.true_drop(), TRIALS) <= allowed(TRIALS)
+    assert case.share_passed(200, case.true_drop(200_000), TRIALS) <= allowed(TRIALS)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_same_answers_to_enough_rows_pass(case: Case) -> None:
-    assert case.share_passed(1000, case.true_drop(), 20, harmless=True) >= 0.95
+    assert case.share_passed(1000, case.true_drop(200_000), 20, harmless=True) >= 0.95

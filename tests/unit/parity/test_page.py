@@ -98,10 +98,10 @@ def test_the_figures_of_a_metric_stand_in_their_order_on_its_axis() -> None:
     assert 0 < found.zero_at < found.drop_at < found.upper_at < found.allowed_at < 100
 
 
-def test_the_bound_decides_where_there_is_one() -> None:
+def test_the_bound_decides_and_without_one_nothing_is_right() -> None:
+    assert interval(metric(drop=0.01, upper=0.02)).right
     assert not interval(metric(drop=0.01, upper=0.03)).right
-    assert interval(metric(drop=0.01)).right
-    assert not interval(metric(drop=0.03)).right
+    assert not interval(metric(drop=0.01)).right
 
 
 @pytest.mark.parametrize("drop", [None, math.inf, -math.inf, math.nan])
@@ -112,7 +112,7 @@ def test_a_drop_without_a_value_is_neither_right_nor_drawn(drop: float | None) -
 
 
 def test_a_drop_of_nothing_where_nothing_is_allowed_has_an_axis() -> None:
-    found = interval(metric(drop=0.0, max_drop=0.0))
+    found = interval(metric(drop=0.0, upper=0.0, max_drop=0.0))
     assert found.right
     assert 0 <= found.zero_at <= 100
 

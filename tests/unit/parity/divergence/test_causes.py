@@ -11,7 +11,7 @@ from tasks.parity.divergence.explain import difference, known
 from tasks.parity.divergence.folding import blame
 from tasks.parity.divergence.onnx_graph import Operator
 from tasks.parity.divergence.places import FAR, hold
-from tasks.parity.divergence.source_values import SourceValue, allowance
+from tasks.parity.divergence.source_values import SourceValue, allowance, change
 from tasks.parity.divergence.weights import altered
 
 GENERATOR = np.random.default_rng(0)
@@ -142,6 +142,14 @@ def test_whole_numbers_agree_or_they_do_not() -> None:
     value = np.array([1, 2, 3])
     assert hold(value + 1, value, allowance(value, 0.0)).margin > 1
     assert hold(value, value, allowance(value, 0.0)).margin == 0
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
+def test_noise_is_the_largest_change_where_both_are_finite(shape: tuple[int, ...]) -> None:
+    value = np.full(shape, 2.0, dtype=np.float32)
+    assert change(value, value.astype(np.float64) + 0.5) == 0.5
+    assert change(value, np.full(shape, np.inf)) == 0.0
+    assert change(np.full(shape, 3), np.full(shape, 5)) == 2.0
 
 
 def test_what_is_allowed_is_eight_times_the_noise_and_at_least_eight_units_of_rounding() -> None:

@@ -42,6 +42,10 @@ def test_a_difference_that_was_within_what_is_allowed_is_traced_back_to_where_it
     assert first([*places, place(4, 3, alone=0.1, output=True)]) == 1
 
 
+def test_a_difference_that_dies_out_before_the_output_is_found_where_it_was_passed_on() -> None:
+    assert first([place(0.1), place(900, 0), place(30, 1), place(0.5, 2, output=True)]) == 1
+
+
 def test_where_parity_is_finer_than_the_whole_value_the_operator_alone_decides() -> None:
     assert first([place(0.1, alone=0.2), place(0.7, 0, alone=4), place(0.7, 1, alone=0.1, output=True)]) == 1
 
