@@ -37,10 +37,10 @@ bench: setup ## the figures that the README quotes
 	@scripts/bench.sh
 
 bench-metrics: setup ## how often the metric gate passes what it should not, and how many rows it takes
-	@$(PYTHON) -m benchmarks.noninferiority
+	@scripts/bench.sh noninferiority
 
 bench-parity: setup ## the fault corpus through the parity gate, beside the exporters' own checks, and what it costs
-	@scripts/bench.sh benchmarks/parity.py
+	@scripts/bench.sh parity
 
 lock: setup ## resolve requirements.in into requirements.txt (UPGRADE=1 for the newest versions)
 	@scripts/lock.sh

@@ -1,12 +1,18 @@
 #!/usr/bin/env bash
-# Runs the benchmarks named as arguments (`make bench` runs all): each prints its figures.
+# Runs the benchmarks named as arguments, by name or path (`make bench` runs all but the one of a model above 2 GB, which
+# takes many minutes and 25 GB of disk): each prints its figures.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-shopt -s nullglob
-scripts=("$@")
-((${#scripts[@]})) || scripts=(benchmarks/*.py)
-((${#scripts[@]})) || echo "benchmarks/ has none yet"
+if (($#)); then
+    scripts=("$@")
+else
+    scripts=()
+    for script in benchmarks/*.py; do
+        [[ $script == */large_model.py ]] || scripts+=("$script")
+    done
+fi
 for script in "${scripts[@]}"; do
-    echo "=== $script"
-    .venv/bin/python "$script"
+    name=$(basename "$script" .py)
+    echo "=== benchmarks/$name.py"
+    .venv/bin/python -m "benchmarks.$name"
 done

@@ -31,8 +31,6 @@ from tasks.expectations.validation import check
 from tasks.spec import ModelSpec
 from tasks.store import Store
 
-#: Codes of inputs that hold NaN or infinities.
-NOT_FINITE = frozenset({"DATA_MISSING_VALUES", "DATA_INFINITE_VALUES"})
 #: With no failure among n rows, the upper 95 % bound of the failure rate is 3/n (Hanley and Lippman-Hand 1983, "If
 #: nothing goes wrong, is everything all right?", JAMA 249(13)): fewer rows than this cannot show that a class loses
 #: less than a tenth.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from serving.contract import DType, TensorSpec
 from serving.preprocess import apply
-from tasks.errors import EvaluationError, SourceError
+from tasks.errors import SourceError
 from tasks.ingest.metric_code import MetricFunction, probe_metrics
 from tasks.ingest.sources import SourceModel
 from tasks.spec import Framework, ModelSpec
@@ -30,18 +30,18 @@ def probe(
     columns: Mapping[str, NDArray[Any]],
     metrics: Mapping[str, MetricFunction] | None = None,
 ) -> None:
-    """Ask twice for a few rows, and for the rows with missing values where there are any; `metrics` about the first.
+    """Ask twice for a few rows whose inputs are all finite; `metrics` about the first answers.
+
+    Other rows are the data's own problem (`DATA_MISSING_VALUES`), and a model need not answer them.
 
     Raises:
         SourceError: the model cannot answer, answers differently every time, or not as declared; or a metric of the
             user's cannot be computed from its answers.
-        EvaluationError: rows hold values that are not finite, and the model gives nothing finite for them.
     """
     inputs = {tensor.name: columns[tensor.name] for tensor in spec.inputs}
-    broken = _rows_not_finite(inputs)
-    whole = np.flatnonzero(~broken)
+    whole = np.flatnonzero(~_rows_not_finite(inputs))
     if not len(whole):
-        raise EvaluationError("the evaluation data has no row whose inputs are all finite; the model can answer none")
+        return
     rows = np.resize(whole, max(_ROWS, _least_batch(spec)))[: max(_ROWS, _least_batch(spec))]
     first = _ask(model, spec, {name: column[rows] for name, column in inputs.items()})
     _check_declared(first, spec, len(rows))
@@ -53,8 +53,6 @@ def probe(
                 "found something that draws at random (dropout?); save it as it is meant to be served"
             )
     probe_metrics(spec.evaluation, metrics or {}, first, {name: column[rows] for name, column in columns.items()})
-    if broken.any():
-        _check_missing_values(model, spec, inputs, np.flatnonzero(broken))
 
 
 def _ask(model: SourceModel, spec: ModelSpec, raw: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -104,21 +102,6 @@ def _same(first: NDArray[Any], second: NDArray[Any]) -> bool:
     if first.dtype.kind == "f":
         return bool(np.allclose(first.astype(np.float64), second.astype(np.float64), equal_nan=True, **_SAME))
     return bool(np.array_equal(first, second))
-
-
-def _check_missing_values(
-    model: SourceModel, spec: ModelSpec, inputs: Mapping[str, NDArray[Any]], broken: NDArray[Any]
-) -> None:
-    some = np.resize(broken, max(min(len(broken), _ROWS), _least_batch(spec)))
-    answers = _ask(model, spec, {name: column[some] for name, column in inputs.items()})
-    silent = [name for name, answer in answers.items() if answer.dtype.kind == "f" and not np.isfinite(answer).all()]
-    if silent:
-        shown = ", ".join(map(str, broken[:5]))
-        raise EvaluationError(
-            f"{len(broken)} rows of the evaluation data have inputs that are not finite (rows {shown}"
-            f"{', …' if len(broken) > 5 else ''}), and the model gives nothing finite for them in {', '.join(silent)}; "
-            "remove the rows, or impute them before the model"
-        )
 
 
 def _rows_not_finite(inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:

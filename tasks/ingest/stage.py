@@ -34,7 +34,7 @@ def ingest(spec: ModelSpec, store: Store, settings: Settings) -> Artifact:
         EvaluationError: the evaluation data does not fit the signature.
         TrackingUnavailable: the source is in MLflow, and MLflow does not answer.
     """
-    from tasks.expectations.evaluation import NOT_FINITE, examine
+    from tasks.expectations.evaluation import examine
 
     with scratch(settings.work) as work:
         location = narrow(_locate(spec.source.uri, spec, settings, work / "download"), spec.source)
@@ -66,9 +66,8 @@ def ingest(spec: ModelSpec, store: Store, settings: Settings) -> Artifact:
         artifact = artifact.model_copy(
             update={"evaluation": artifact.evaluation.model_copy(update={"quality": quality})}
         )
-        if not NOT_FINITE & {finding.code for finding in quality.findings}:  # a model need not answer such rows
-            functions = load_metrics(spec.evaluation, artifact.evaluation, store, work / "probe")
-            probe(load_source(artifact, store, work / "probe"), spec, columns, functions)
+        functions = load_metrics(spec.evaluation, artifact.evaluation, store, work / "probe")
+        probe(load_source(artifact, store, work / "probe"), spec, columns, functions)
     if artifact.source_run is None:
         artifact = artifact.model_copy(update={"source_run": training_run(artifact, settings)})
     return artifact
