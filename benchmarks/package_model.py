@@ -22,6 +22,7 @@ from scripts.airflow_home import credentials
 from tasks.settings import Settings
 
 SPEC = "examples/digits-cnn/model.yaml"
+FORMATS = ["onnx", "savedmodel", "torch-export"]
 STAGES = ("ingest", "export", "parity", "image", "smoke")
 Interval = tuple[float, float]
 
@@ -34,7 +35,9 @@ def main() -> int:
         api.wait_for_dags("package_model")
         for attempt in ("warm-up", "measured"):
             stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-            run = api.trigger("package_model", {"spec": SPEC, "fresh": True}, run_id=f"bench__{attempt}__{stamp}")
+            run = api.trigger(
+                "package_model", {"spec": SPEC, "formats": FORMATS, "fresh": True}, run_id=f"bench__{attempt}__{stamp}"
+            )
             run = api.wait(run, timeout_s=1800)
             if run.state != "success":
                 print(f"the {attempt} run {run.run_id} is {run.state}: see {where.airflow}/dags/package_model")

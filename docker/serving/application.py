@@ -39,6 +39,7 @@ class _Scope(Protocol):
     """RSGI's request scope (Granian's specification, "HTTP protocol")."""
 
     proto: str
+    http_version: str
     method: str
     path: str
 
@@ -133,11 +134,17 @@ class Application:
         try:
             body = await self._body(scope, proto)
             if body is None:
-                return error_response(413, f"a request that fits the contract is at most {self._limit} bytes long")
+                return self._too_long(scope)
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._pool, self._answer, body, scope.headers.get(HEADER_LENGTH))
         finally:
             self._in_flight -= 1
+
+    def _too_long(self, scope: _Scope) -> Response:
+        """413, and the connection ends: its rest is not read, so no other request may follow on it."""
+        refused = error_response(413, f"a request that fits the contract is at most {self._limit} bytes long")
+        closing = () if scope.http_version.startswith("2") else (("connection", "close"),)
+        return Response(413, refused.body, (*refused.headers, *closing))
 
     async def _body(self, scope: _Scope, proto: Any) -> bytes | None:
         """The request's body; `None` when it is longer than any that fits."""

@@ -19,7 +19,7 @@ def night(slipway: Slipway) -> Run:
     changed = slipway.model(EXAMPLE, CHANGED)
     for spec in (unchanged, changed):
         assert slipway.package(spec).state == "success"
-    changed.write_text(changed.read_text().replace("max_drop: 0.005", "max_drop: 0.01"))
+    changed.write_text(changed.read_text().replace("max_drop: 0.01", "max_drop: 0.02"))
     broken = slipway.models / f"{PREFIX}night-broken" / "model.yaml"
     broken.parent.mkdir()
     broken.write_text("name: broken\n")

@@ -14,14 +14,13 @@ from tests.e2e.conftest import PREFIX, Slipway
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 
-DIGITS_CELLS = [
-    f"{name} × {kind}" for name in ("onnx", "savedmodel", "torch-export") for kind in ("c6i.large", "c5.large")
-]
+DIGITS_FORMATS = ("onnx", "onnx-int8", "savedmodel", "torch-export")
+DIGITS_CELLS = {f"{name} × {kind}" for name in DIGITS_FORMATS for kind in ("c6i.large", "c5.large")}
 
 
 @pytest.fixture(scope="module")
 def digits(slipway: Slipway) -> Run:
-    """The digits model, in three formats on two instance types, packaged once."""
+    """The digits model, in four formats on two instance types, packaged once."""
     return slipway.package(slipway.model("digits-cnn", f"{PREFIX}digits"))
 
 
@@ -36,14 +35,14 @@ def test_a_model_is_packaged_from_the_trained_artifact_to_the_gate(slipway: Slip
     package = slipway.package_of(digits)
     assert package is not None
     assert package.verdict is Verdict.PASSED
-    assert len(package.images) == 3
-    assert len(package.smoke) == 6
+    assert {image.format for image in package.images} == set(DIGITS_FORMATS)
+    assert {f"{report.format} × {report.instance_type}" for report in package.smoke} == DIGITS_CELLS
 
 
 def test_every_cell_has_a_name_in_the_grid(slipway: Slipway, digits: Run) -> None:
     states = slipway.states(digits)
     for stage in ("export", "parity", "image"):
-        assert {f"{stage} {name}" for name in ("onnx", "savedmodel", "torch-export")} <= set(states)
+        assert {f"{stage} {name}" for name in DIGITS_FORMATS} <= set(states)
     assert {f"smoke {cell}" for cell in DIGITS_CELLS} <= set(states)
 
 

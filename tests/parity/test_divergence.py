@@ -25,7 +25,7 @@ from tasks.parity.divergence.onnx_values import AskedValues
 from tasks.parity.divergence.source_values import InnerValues, open_values
 from tests.integration.export.zoo import ZOO, Model, signature, torch_model
 from tests.parity.conftest import Gate, codes, rows
-from tests.parity.test_clean_models import evaluation, loaded
+from tests.parity.corpus.clean import evaluation, loaded
 
 Fault = Callable[[onnx.ModelProto], None]
 

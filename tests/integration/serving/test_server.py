@@ -227,6 +227,8 @@ def test_a_request_that_is_longer_than_any_that_fits_is_413(server: Server) -> N
     in_pieces = server.client.post(URL, content=iter([body[:100_000], body[100_000:]]))
     assert whole.status_code == in_pieces.status_code == 413
     assert "at most" in whole.json()["error"]
+    assert whole.headers["connection"] == "close"
+    assert server.infer(raw_samples(1)).status_code == 200
 
 
 def test_an_encoded_request_is_415(server: Server) -> None:
