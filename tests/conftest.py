@@ -11,6 +11,12 @@ settings.register_profile("slipway", deadline=None)
 settings.load_profile("slipway")
 
 
+#: Integration tests that start neither containers nor Airflow: they run where there is room.
+_ALONE = tuple(
+    f"tests/integration/test_{name}.py" for name in ("cli", "examples", "ingest_mlflow", "lineage", "verify")
+)
+
+
 class OneForServices(LoadScopeScheduling):
     """Whatever starts services or containers runs in one process, in order; every other file where there is room.
 
@@ -21,6 +27,8 @@ class OneForServices(LoadScopeScheduling):
         file = nodeid.partition("::")[0]
         if file.startswith("tests/integration/export/"):
             return "export"  # its models are exported once
+        if file in _ALONE:
+            return file
         return "services" if file.startswith(("tests/e2e/", "tests/integration/")) else file
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from serving.contract import DType, PreprocessStep, TensorSpec
 from tasks.contracts import Digest
-from tasks.errors import EvaluationError, SourceError
+from tasks.errors import SourceError
 from tasks.ingest import fingerprint
 from tasks.ingest.probe import probe
 from tasks.ingest.signatures import Found, differences
@@ -191,21 +191,23 @@ def test_a_model_that_raises_is_told_with_what_it_was_asked(workplace: Workplace
         probe(Answers(fail), workplace.spec("m.onnx", "onnx"), columns())
 
 
-def test_rows_that_are_not_finite_are_asked_apart(workplace: Workplace) -> None:
+def test_rows_that_are_not_finite_are_not_asked(workplace: Workplace) -> None:
     given = columns()
     given["x"][[0, 3], 1] = [np.nan, np.inf]
-    model = Answers(lambda inputs: {"y": inputs["x"][:, :2] * 1})
-    with pytest.raises(EvaluationError, match=r"2 rows .*\(rows 0, 3\).* in y"):
-        probe(model, workplace.spec("m.onnx", "onnx"), given)
-    assert np.isfinite(model.asked[0]["x"]).all()
-    probe(Answers(zeros), workplace.spec("m.onnx", "onnx"), given)
+    model = Answers(zeros)
+    probe(model, workplace.spec("m.onnx", "onnx"), given)
+    assert len(model.asked) == 2
+    assert all(np.isfinite(asked["x"]).all() for asked in model.asked)
 
 
-def test_data_without_a_whole_row_is_refused(workplace: Workplace) -> None:
+def test_a_model_that_cannot_answer_whole_rows_is_told_so_beside_broken_ones(workplace: Workplace) -> None:
+    def fail(inputs: Mapping[str, Any]) -> dict[str, Any]:
+        raise ValueError("expected 7 features")
+
     given = columns()
-    given["x"][:, 0] = np.nan
-    with pytest.raises(EvaluationError, match="no row whose inputs are all finite"):
-        probe(Answers(zeros), workplace.spec("m.onnx", "onnx"), given)
+    given["x"][0, 0] = np.nan
+    with pytest.raises(SourceError, match="expected 7 features"):
+        probe(Answers(fail), workplace.spec("m.onnx", "onnx"), given)
 
 
 # --- signatures ---------------------------------------------------------------------------------------------------
