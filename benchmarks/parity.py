@@ -118,6 +118,7 @@ def main() -> int:
     if "clean" in parts:
         clean = list(_clean(asked.only, console))
         _print_clean(clean, console)
+        right &= _refused(asked.only, console)
         figures["clean"] = [asdict(pair) for pair in clean]
         right &= not any(pair.codes for pair in clean)
     if "examples" in parts:
@@ -244,6 +245,26 @@ def _clean(only: str, console: Console) -> Iterable[Faithful]:
             margins = [output.worst_margin for output in judgement.outputs if output.worst_margin is not None]
             yield Faithful(name, written, tuple(found), max(margins, default=None), time.monotonic() - began)
         exports.close()
+
+
+def _refused(only: str, console: Console) -> bool:
+    """Whether each export that cannot be is refused by the finding that says why."""
+    from tasks.export.conversion import ExportFailure
+    from tests.parity.corpus.clean import REFUSED, Exports
+
+    said: dict[tuple[str, str], str] = {}
+    asked = {pair: code for pair, code in REFUSED.items() if fnmatch.fnmatch("-".join(pair), only)}
+    with tempfile.TemporaryDirectory() as folder:
+        exports = Exports(Path(folder))
+        for name, written in asked:
+            try:
+                exports.judged(name, written)
+            except ExportFailure as failure:
+                said[name, written] = failure.code
+        exports.close()
+    right = sum(said.get(pair) == code for pair, code in asked.items())
+    console.print(f"refused, because the format cannot express the model: {_share(right, len(asked))}")
+    return right == len(asked)
 
 
 def _print_clean(pairs: list[Faithful], console: Console) -> None:
