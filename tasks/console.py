@@ -96,7 +96,7 @@ def _cells(package: Package, name: str, width: int) -> dict[str, Text]:
         parity = _verdict(exported.verdict if exported else Verdict.INCONCLUSIVE, "no export")
     else:
         parity = _parity(compared)
-    serves = " (serves)" if package.serving_format == name and width >= _WIDE else ""
+    serves = " (serves)" if serving_of(package) == name and width >= _WIDE else ""
     return {
         "model": Text(package.name),
         "format": Text(f"{name}{serves}"),
@@ -137,12 +137,19 @@ def _worst(values: Iterable[float | None], unit: str, digits: int) -> str:
     return f"{max(measured):.{digits}f} {unit}" if measured else NOTHING
 
 
+def serving_of(package: Package) -> str | None:
+    """The format that serves; None where the package did not pass."""
+    return package.serving_format if package.verdict is Verdict.PASSED else None
+
+
 def package_lines(package: Package, record: LineageRecord | None) -> Iterable[Text]:
     """What the table does not say: the verdict, the identity, what serves, and where the history is."""
     yield Text.assemble(
         f"{package.name} ", (str(package.verdict), _STYLES[package.verdict]), f"  package {package.digest}"
     )
-    if package.serving_format:
+    if package.serving_format and package.verdict is not Verdict.PASSED:
+        yield Text(f"serves nothing: {package.serving_format} passed on its own, and a package passes as a whole")
+    elif package.serving_format:
         yield Text(f"serves as {package.serving_format}: {_reference(package, package.serving_format)}")
     yield Text(f"MLflow: {mlflow_line(record)}")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import keyword
+import math
 import re
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,9 @@ from tasks.spec_document import KeyPath, dotted
 from tasks.spec_keys import EXPECTED, Draft, Found, nearest
 from tasks.spec_source import entrypoint, evaluation_data, metric_callables, source_uri
 
+#: What a message of the Open Inference Protocol over gRPC carries, because protobuf stops there
+#: (protobuf.dev, "Proto Limits": 2 GiB). The parity gate asks for the largest batch, so more would also fill a machine.
+_LARGEST_BYTES = 1 << 31
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 
@@ -69,6 +73,22 @@ def ranges(draft: Draft, _folder: Path) -> Found:
             yield ("dynamic", name), f"has the one size {span.min}; write {span.min} in the shapes instead of {name!r}"
         if name not in used and shapes and None not in shapes:
             yield ("dynamic", name), f"no input or output has the dimension {name!r}{nearest(name, used)}"
+
+
+def volumes(draft: Draft, _folder: Path) -> Found:
+    """No tensor is larger than one request can carry, with every named dimension at its largest."""
+    for what, tensors in (("inputs", draft.inputs), ("outputs", draft.outputs)):
+        for index, tensor in tensors.items():
+            spans = {size: draft.dynamic[size].max for size in tensor.shape if size in draft.dynamic}
+            count = math.prod(spans.get(size, 1) if isinstance(size, str) else size for size in tensor.shape)
+            width = 1 if tensor.dtype is DType.STRING else tensor.dtype.numpy.itemsize
+            if count * width <= _LARGEST_BYTES:
+                continue
+            at = f" with {', '.join(f'{name} = {size}' for name, size in spans.items())}" if spans else ""
+            yield (
+                (what, index, "shape"),
+                f"is {count * width:.3g} bytes{at}; one tensor has at most 2 GiB: correct sizes or ranges",
+            )
 
 
 def batch(draft: Draft, _folder: Path) -> Found:
@@ -148,6 +168,9 @@ def metrics(draft: Draft, _folder: Path) -> Found:
             problem = METRICS[name].problem(outputs[output])
             yield from [((*path, "output"), f"{name} {problem}")] if problem else []
             yield from _ranking(path, texts, outputs[output])
+        drop = draft.written(*path, "max_drop")
+        if name in METRICS and "callable" not in texts and METRICS[name].is_share and _at_least(drop, 1):
+            yield (*path, "max_drop"), f"{name} lies between 0 and 1, so nothing can lose {drop}; such as 0.005"
         what = tuple(texts.get(key, "") for key in ("name", "output", "label"))
         if all(what) and what in seen:
             yield path, f"measures the same as {dotted(seen[what])}; remove one"
@@ -251,6 +274,7 @@ CHECKS: tuple[Callable[[Draft, Path], Found], ...] = (
     tensor_names,
     sizes,
     ranges,
+    volumes,
     batch,
     max_batch,
     strings,
@@ -268,6 +292,10 @@ CHECKS: tuple[Callable[[Draft, Path], Found], ...] = (
 
 
 # --- parts of checks ----------------------------------------------------------------------------------------------
+
+
+def _at_least(value: object, least: float) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value >= least
 
 
 def _legal(name: str) -> bool:

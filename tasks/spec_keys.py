@@ -236,7 +236,7 @@ def keys_of(pattern: str) -> tuple[str, ...]:
     """The keys that the mapping at `pattern` takes."""
     model = _MODELS[pattern]
     names = [field.name for field in fields(model)] if is_dataclass(model) else list(model.model_fields)  # type: ignore[attr-defined]
-    return tuple(name for name in names if (pattern, name) != ("", "folder"))
+    return tuple(name for name in names if (pattern, name) not in (("", "folder"), ("", "every_format")))
 
 
 # --- structure ----------------------------------------------------------------------------------------------------
