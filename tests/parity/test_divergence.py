@@ -196,6 +196,18 @@ def turned(kind: str, number: int) -> Fault:
     return fault
 
 
+def channels_last(kind: str, number: int) -> Fault:
+    """An operator's answer is handed on with its channels last."""
+
+    def fault(proto: onnx.ModelProto) -> None:
+        node = _node(proto, kind, number)
+        place, name = list(proto.graph.node).index(node), node.output[0]
+        node.output[0] = f"{name}.channels_first"
+        proto.graph.node.insert(place + 1, helper.make_node("Transpose", [node.output[0]], [name], perm=[0, 2, 3, 1]))
+
+    return fault
+
+
 CASES: list[tuple[str, Fault, str, str, str]] = [
     ("cnn", weight("Conv", 0), "0", "Conv", "not the convolution's"),
     ("cnn", setting("Gelu", 0, approximate="tanh"), "2", "Gelu", "tanh"),
@@ -255,6 +267,36 @@ def test_the_layer_of_a_keras_model_is_named(
     assert found.first is not None, found.note
     assert found.first.module.startswith(layer)  # Keras counts its layers per process
     assert why in found.explanation
+
+
+def test_where_the_axes_were_moved_is_named_and_not_what_takes_them_for_the_source_s(
+    exported: Callable[[str], Exported], tmp_path: Path
+) -> None:
+    found = exported("residual").against(tmp_path, channels_last("Resize", 0))
+    assert found.first is not None, found.note
+    assert (found.first.module, found.first.operator) == ("up", "Transpose")
+    assert "order 0, 2, 3, 1, and Softmax behind it (attention)" in found.explanation
+    assert found.first.margin > 1
+
+
+def test_an_operator_that_is_wrong_in_any_layout_is_named_itself(
+    exported: Callable[[str], Exported], tmp_path: Path
+) -> None:
+    """The axes are moved and moved back, as converters do, and a weight behind that is wrong."""
+
+    def fault(proto: onnx.ModelProto) -> None:
+        channels_last("Conv", 0)(proto)
+        moved = _node(proto, "Transpose", 0).output[0]
+        back = helper.make_node("Transpose", [moved], ["back"], perm=[0, 3, 1, 2])
+        for node in proto.graph.node:
+            node.input[:] = ["back" if name == moved else name for name in node.input]
+        place = list(proto.graph.node).index(_node(proto, "Transpose", 0))
+        proto.graph.node.insert(place + 1, back)
+        setting("BatchNormalization", 0, epsilon=1e-2)(proto)
+
+    found = exported("residual").against(tmp_path, fault)
+    assert found.first is not None, found.note
+    assert (found.first.module, found.first.operator) == ("blocks.0.norm", "BatchNormalization")
 
 
 @pytest.mark.parametrize("name", ["cnn", "transformer", "recurrent", "several", "choosing", "program", "residual",

@@ -7,6 +7,7 @@
     onnx_values     the file's inner values, asked for in a process of their own
     pairing         which value of the file is which value of the source                  pure
     places          both values of a pair, held against each other
+    layout          which operator moved the axes of a value that is right but for them   pure
     judge           which operator is the first, which are the worst                      pure
     explain         the kinds of layers that are known to drift, in one sentence
 
