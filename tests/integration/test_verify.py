@@ -81,6 +81,7 @@ def made_elsewhere(runtime: str, folder: Path) -> Path:
 def test_an_export_that_answers_as_its_source_passes(runtime: str, desk: Desk, tmp_path: Path) -> None:
     done = desk.verify(tiny.FORMATS[runtime], made_elsewhere(runtime, tmp_path), "--json")
     assert done.returncode == 0, done.stdout
+    assert json.loads(done.stdout)["reproduction"] is None
     report = json.loads(done.stdout)["report"]
     assert report["verdict"] == "passed"
     assert {output["name"] for output in report["outputs"]} == {"y", "n"}
@@ -95,6 +96,19 @@ def test_a_weight_that_changed_is_blocked_with_the_reason(
     assert "onnx failed" in done.stdout
     assert "PARITY_TENSOR_DIFFERS" in done.stdout
     assert "PARITY_TENSOR_DIFFERS" in (tmp_path / "report.html").read_text()
+    shown = done.stdout.splitlines()[-1]
+    assert shown.startswith("to see onnx fail by itself: python ")
+    assert "values are wrong" in _run(shown.rpartition(" ")[2])
+    again = desk.verify("onnx", tmp_path / "model.onnx", "--json")
+    assert shown.endswith(str(Path(json.loads(again.stdout)["reproduction"]) / "reproduce.py"))
+
+
+def _run(script: str) -> str:
+    """With the runtime alone: nothing of Slipway is on its path."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 1, done.stderr
+    return done.stdout
 
 
 # --- reduced precision --------------------------------------------------------------------------------------------
