@@ -37,6 +37,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from tasks.settings import Settings
+from tasks.workspace import use_own_temporary_folder
 
 _ROOT = Path(__file__).parents[1]
 _EXAMPLES = ("digits-cnn", "diabetes-regression", "breast-cancer-classifier")
@@ -389,4 +390,5 @@ def _share(count: int, total: int) -> str:
 
 
 if __name__ == "__main__":
+    use_own_temporary_folder()
     sys.exit(main())
