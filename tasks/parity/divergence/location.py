@@ -32,6 +32,13 @@ _WORST = 10
 _DRIFT = 250
 
 
+#: Said of a file in reduced precision in which no layer is named.
+_NONE_STANDS_OUT = (
+    "no layer is named: in %s every layer differs by its rounding, and none adds far more than the layers of other "
+    "modules do; the worst are ranked"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _Compared:
     """A pair's two comparisons: on the whole way, and alone where it could be asked so."""
@@ -99,6 +106,8 @@ def located(
         compared = [_with_alone(item, alone) for item in compared]
     start = _start(compared, signature, precision)
     found = _divergence(compared, graph, signature, asked, start)
+    if start is None and precision != "full" and compared:
+        return found.model_copy(update={"note": "; ".join(filter(None, [found.note, _NONE_STANDS_OUT % precision]))})
     if start is None or found.first is None:
         return found
     pairs = [item.pair for item in compared]
