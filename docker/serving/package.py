@@ -66,15 +66,36 @@ class Served:
             RunnerError: the runtime failed.
             WrongAnswer: outputs that are not the signature's.
         """
+        return self.run(inputs, self.prepare(inputs))
+
+    def prepare(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Preprocess raw inputs that fit `raw`: what the model itself takes.
+
+        Raises:
+            BadRequest: preprocessing takes a value out of the range of the model's dtype.
+        """
         prepared = apply(self.contract.preprocess, inputs, self.contract.signature)
         for name in {step.input for step in self.contract.preprocess}:
             if prepared[name].dtype.kind == "f" and not np.isfinite(prepared[name]).all():
                 raise BadRequest(
                     f"input {name!r}: after preprocessing a value is beyond {prepared[name].dtype}'s range"
                 )
+        return prepared
+
+    def run(self, inputs: Mapping[str, NDArray[Any]], prepared: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """The model's answers to what `prepare` made of `inputs`, as its signature has them.
+
+        Raises:
+            RunnerError: the runtime failed.
+            WrongAnswer: outputs that are not the signature's.
+        """
         answers = self.runner.run(prepared)
         self._check(inputs, answers)
         return answers
+
+    def rows(self, inputs: Mapping[str, NDArray[Any]]) -> int:
+        """How many rows a request has: its size along the batch dimension, 1 where the model has none."""
+        return len(next(iter(inputs.values()))) if self.raw.batch else 1
 
     def _check(self, inputs: Mapping[str, NDArray[Any]], answers: Mapping[str, NDArray[Any]]) -> None:
         sizes: dict[str, int] = {}

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from serving.application import Application
 from serving.cpus import available_cpus
+from serving.inference import Inference
 from serving.log import log
 from serving.package import Refusal, Refused, open_package
 
@@ -39,7 +40,7 @@ def serve(folder: Path, host: str, port: int, threads: int | None, workers: int 
     log("opened", model=contract.name, version=contract.version, threads=threads, workers=workers, seconds=took)
     try:
         with ThreadPoolExecutor(workers, thread_name_prefix="inference") as pool:
-            asyncio.run(_serve(Application(served, pool), host, port))
+            asyncio.run(_serve(Application(served, Inference(served, pool)), host, port))
     finally:
         served.runner.close()
     log("stopped", seconds=round(time.monotonic() - started, 3))
