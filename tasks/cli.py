@@ -143,13 +143,23 @@ def verify(
 
             report.unlink(missing_ok=True)
             fetch(pipeline.store, found.html, report)
+        folder = None
+        if found.reproduction is not None:
+            from tasks.parity.reproduction import written
+
+            folder = written(found.reproduction, pipeline.store, pipeline.settings)
         session.document(
-            {"artifact": str(artifact), "reused": compared.reused, "report": found.model_dump(mode="json")}
+            {
+                "artifact": str(artifact),
+                "reused": compared.reused,
+                "reproduction": None if folder is None else str(folder),
+                "report": found.model_dump(mode="json"),
+            }
         )
         if not as_json:
             from tasks.console import verification
 
-            session.result(*verification(found))
+            session.result(*verification(found, folder))
     return 0 if found.verdict is Verdict.PASSED else 1
 
 

@@ -19,6 +19,8 @@ from tasks.findings import placed
 from tasks.pipeline import Event, Moment
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tasks.lineage import Recorded, Trace
     from tasks.lineage.chain import TracedPackage, TrainingRun
 
@@ -183,8 +185,8 @@ def finding_lines(findings: Sequence[Finding]) -> Iterable[Text]:
         yield Text(f"    → {finding.advice}")
 
 
-def verification(report: ParityReport) -> Iterable[RenderableType]:
-    """One export held against its source: the outputs, the task metrics, the verdict and why."""
+def verification(report: ParityReport, reproduction: Path | None = None) -> Iterable[RenderableType]:
+    """One export held against its source: the outputs, the task metrics, the verdict, why, and how to see it again."""
     outputs = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in ("output", "values", "noise", "difference", "of what is allowed"):
         outputs.add_column(column, no_wrap=True)
@@ -203,6 +205,8 @@ def verification(report: ParityReport) -> Iterable[RenderableType]:
         yield Text(f"\n{_metrics(report)}")
     yield Text.assemble("\n", (f"{report.format} {report.verdict}", _STYLES[report.verdict]))
     yield from finding_lines(report.findings)
+    if reproduction is not None:
+        yield Text(f"to see {report.format} fail by itself: python {reproduction / 'reproduce.py'}")
 
 
 def reproduction_lines(package: Package) -> Iterable[Text]:
