@@ -140,6 +140,24 @@ class PackagedFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Batching:
+    """How the server puts requests together and spreads them; what is None it decides by the machine it finds.
+
+    `batch_rows` is the most rows in one batch (`max_batch` unless less is given), `batch_window_ms` how long a batch
+    that is not full waits for more while workers are busy, `queue_rows` the most rows that wait, `workers` how many
+    batches run at once, `threads` how many threads each of them has.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, object]] = _STRICT
+
+    batch_rows: int | None = None
+    batch_window_ms: float | None = None
+    queue_rows: int | None = None
+    workers: int | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ServingContract:
     """`contract.json`: all that the server in an image needs to know, and all that it promises.
 
@@ -163,3 +181,4 @@ class ServingContract:
     golden: str
     max_batch: int
     runtime_versions: dict[str, str]
+    batching: Batching = Batching()

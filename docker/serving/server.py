@@ -11,36 +11,42 @@ import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 from serving.application import Application
-from serving.cpus import available_cpus
+from serving.contract import Batching
 from serving.inference import Inference
 from serving.log import log
 from serving.package import Refusal, Refused, open_package
+from serving.scheduling import scheduling
 
 #: Seconds that requests in flight have to finish after SIGTERM.
 _GRACE_S = 25.0
 
 
-def serve(folder: Path, host: str, port: int, threads: int | None, workers: int | None) -> None:
-    """Serve the package in `folder` until SIGTERM or SIGINT.
-
-    `threads` are used by one inference, `workers` inferences run at once; both follow the CPU quota unless given.
+def serve(folder: Path, host: str, port: int, overrides: Batching) -> None:
+    """Serve the package in `folder` until SIGTERM or SIGINT; `overrides` come before what its contract says.
 
     Raises:
         Refused: the package does not hold, or the address cannot be listened on.
     """
     started = time.monotonic()
-    cpus = available_cpus()
-    threads, workers = threads or cpus, workers or max(2, cpus)
-    served = open_package(folder, threads)
+    served = open_package(folder, overrides.threads)
     _check_free(host, port)
-    contract, took = served.contract, round(time.monotonic() - started, 3)
-    log("opened", model=contract.name, version=contract.version, threads=threads, workers=workers, seconds=took)
+    chosen = scheduling(served.contract, overrides)
+    log(
+        "opened",
+        model=served.contract.name,
+        version=served.contract.version,
+        threads=chosen.threads,
+        **asdict(chosen.limits),
+        seconds=round(time.monotonic() - started, 3),
+    )
     try:
-        with ThreadPoolExecutor(workers, thread_name_prefix="inference") as pool:
-            asyncio.run(_serve(Application(served, Inference(served, pool)), host, port))
+        with ThreadPoolExecutor(chosen.limits.workers, thread_name_prefix="inference") as pool:
+            inference = Inference(served, pool, chosen.limits)
+            asyncio.run(_serve(Application(served, inference), inference, host, port))
     finally:
         served.runner.close()
     log("stopped", seconds=round(time.monotonic() - started, 3))
@@ -58,7 +64,7 @@ def _check_free(host: str, port: int) -> None:
         raise Refused(Refusal.ADDRESS, f"{host}:{port} cannot be listened on: {error.strerror}") from error
 
 
-async def _serve(application: Application, host: str, port: int) -> None:
+async def _serve(application: Application, inference: Inference, host: str, port: int) -> None:
     from granian.constants import HTTPModes, Interfaces
     from granian.server.embed import Server
 
@@ -86,7 +92,7 @@ async def _serve(application: Application, host: str, port: int) -> None:
             raise Refused(Refusal.ADDRESS, f"port {port} is no longer served: {serving.exception()}")
         application.draining = True
         if not await application.drained(_GRACE_S):
-            log("stopping with requests in flight", grace_s=_GRACE_S)
+            log("stopping with requests in flight", grace_s=_GRACE_S, refused=inference.close())
     finally:
         stop.cancel()
         server.stop()  # type: ignore[no-untyped-call]
