@@ -5,14 +5,16 @@ In: durations as they happen. Out: estimates; None for what was never measured.
 
 from __future__ import annotations
 
-#: An estimate falls by this share of the difference at each shorter measurement: after some hundred it is forgotten.
-_FORGETS = 1 / 128
+#: By which share of the difference an estimate follows longer and shorter measurements. It rises faster, because what
+#: it promises has to be kept; but one measurement in many that an interrupt made longer must not decide.
+_RISES = 1 / 16
+_FALLS = 1 / 128
 #: Batches that the drain rate looks back on.
 _DRAIN_BATCHES = 32
 
 
 class Pace:
-    """Seconds by size of work, in powers of two: a decaying maximum, because a promise has to be kept each time.
+    """Seconds by size of work, in powers of two: averages on the safe side.
 
     Nothing is concluded from one size to another: what costs little for one row may cost much for thirty.
     """
@@ -25,8 +27,8 @@ class Pace:
 
     def saw(self, work: int, seconds: float) -> None:
         size = work.bit_length()
-        before = self._seconds.get(size, 0.0)
-        self._seconds[size] = max(seconds, before + (seconds - before) * _FORGETS)
+        before = self._seconds.get(size, seconds)
+        self._seconds[size] = before + (seconds - before) * (_RISES if seconds > before else _FALLS)
 
 
 class Drain:
