@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -22,13 +21,16 @@ from pathlib import Path
 
 from serving.contract import Batching
 from serving.package import Refused, open_package, read_contract, replay
+from serving.stopping import Stopping
+
+#: Kubernetes kills 30 s after SIGTERM, unless told otherwise.
+_GRACE_S = 25
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the process's exit code."""
-    # Process 1 of a container ignores signals that it does not handle: a stop while loading would wait for SIGKILL.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     options = _parser().parse_args(arguments)
+    stopping = Stopping()
     try:
         if options.command == "contract":
             read_contract(options.package)
@@ -39,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
             from serving.server import serve
 
             overrides = Batching(**{item.name: getattr(options, item.name) for item in fields(Batching)})
-            serve(options.package, options.host, options.port, overrides)
+            serve(options.package, options.host, options.port, overrides, options.grace_s, stopping)
     except Refused as error:
         from serving.log import log
 
@@ -76,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     number("--batch-rows", _positive, "most rows of a batch")
     number("--batch-window-ms", _not_negative, "how long a batch waits for more while workers are busy")
     number("--queue-rows", _positive, "most rows that wait")
+    number("--grace-s", _not_negative, "seconds that requests in flight have to finish after SIGTERM", _GRACE_S)
     return parser
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -37,14 +38,14 @@ class DType(StrEnum):
     FLOAT64 = "float64"
     STRING = "string"
 
-    @property
+    @cached_property
     def protocol_name(self) -> str:
         """The name in the Open Inference Protocol v2, section "Tensor Data Types" (`FP32`, `INT64`, `BYTES`, …)."""
         if self is DType.STRING:
             return "BYTES"
         return self.value.replace("float", "fp").upper()
 
-    @property
+    @cached_property
     def numpy(self) -> np.dtype:
         """The NumPy dtype; strings are object arrays of `str`."""
         import numpy as np

@@ -30,7 +30,7 @@ from serving.scheduling import scheduling
 #: other requests wait for what the loop does.
 _ON_LOOP_S = 0.000_25
 #: Requests that are not even put into the line: going through it costs as much as they do.
-_AT_ONCE_S = 0.000_04
+_AT_ONCE_S = 0.000_06
 #: Outputs beyond this many bytes are put together in a thread.
 _LARGE_BYTES = 1 << 18
 
@@ -113,6 +113,11 @@ class Inference:
     def waiting_rows(self) -> int:
         """Rows that were taken in and are not being worked on yet."""
         return self._line.rows
+
+    @property
+    def busy(self) -> int:
+        """Batches that workers are at."""
+        return self._line.busy
 
     async def answer(self, inputs: Arrays, deadline: float | None = None) -> Answer:
         """The answer to raw inputs; `deadline` is on `time.monotonic()`'s clock.

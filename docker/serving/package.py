@@ -99,25 +99,27 @@ class Served:
         return len(next(iter(inputs.values()))) if self.raw.batch else 1
 
     def _check(self, prepared: Mapping[str, NDArray[Any]], answers: Mapping[str, NDArray[Any]]) -> None:
-        sizes: dict[str, int] = {}
-        for spec in self.contract.signature.inputs:
-            sizes |= {
-                size: found
-                for size, found in zip(spec.shape, prepared[spec.name].shape, strict=True)
-                if isinstance(size, str)
-            }
-        for spec in self.contract.signature.outputs:
+        signature = self.contract.signature
+        sizes: dict[int | str, int] = {}
+        for spec in signature.inputs:
+            sizes.update(zip(spec.shape, prepared[spec.name].shape, strict=True))
+        for spec in signature.outputs:
             answer = answers[spec.name]
-            expected = tuple(sizes.get(size) if isinstance(size, str) else size for size in spec.shape)
-            fits = len(expected) == answer.ndim and all(
-                size in (None, found) for size, found in zip(expected, answer.shape, strict=False)
+            expected = tuple([size if isinstance(size, int) else sizes.get(size) for size in spec.shape])
+            if answer.dtype == spec.dtype.numpy and (answer.shape == expected or _fits(answer.shape, expected)):
+                continue
+            shape = [size if found is None else found for size, found in zip(spec.shape, expected, strict=True)]
+            raise WrongAnswer(
+                f"the model gave {answer.dtype} of shape {list(answer.shape)} for output {spec.name!r}, "
+                f"its contract says {spec.dtype.value} of shape {shape}"
             )
-            if answer.dtype != spec.dtype.numpy or not fits:
-                shape = [size if found is None else found for size, found in zip(spec.shape, expected, strict=True)]
-                raise WrongAnswer(
-                    f"the model gave {answer.dtype} of shape {list(answer.shape)} for output {spec.name!r}, "
-                    f"its contract says {spec.dtype.value} of shape {shape}"
-                )
+
+
+def _fits(found: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    """Whether a shape is the expected one; what is None is not known beforehand."""
+    return len(found) == len(expected) and all(
+        size in (None, given) for size, given in zip(expected, found, strict=True)
+    )
 
 
 def read_contract(folder: Path) -> ServingContract:

@@ -1,17 +1,19 @@
 """The server process: opens the package, listens, and ends in order.
 
-SIGTERM: readiness goes, new inference is refused with 503, what is in flight finishes, and the process ends.
+SIGTERM: readiness goes, new inference is refused with 503, what is in flight finishes, and the process ends with 0.
+What still waits when the grace is over is refused with 503. A second signal ends it at once (`serving.stopping`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
+import os
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from serving.application import Application
@@ -20,12 +22,13 @@ from serving.inference import Inference
 from serving.log import log
 from serving.package import Refusal, Refused, open_package
 from serving.scheduling import scheduling
+from serving.stopping import Stopping
 
-#: Seconds that requests in flight have to finish after SIGTERM.
-_GRACE_S = 25.0
+#: Seconds to write the refusals of what still waits then.
+_REFUSALS_S = 1.0
 
 
-def serve(folder: Path, host: str, port: int, overrides: Batching) -> None:
+def serve(folder: Path, host: str, port: int, overrides: Batching, grace_s: float, stopping: Stopping) -> None:
     """Serve the package in `folder` until SIGTERM or SIGINT; `overrides` come before what its contract says.
 
     Raises:
@@ -43,11 +46,16 @@ def serve(folder: Path, host: str, port: int, overrides: Batching) -> None:
         **asdict(chosen.limits),
         seconds=round(time.monotonic() - started, 3),
     )
+    pool = ThreadPoolExecutor(chosen.limits.workers, thread_name_prefix="inference")
+    inference = Inference(served, pool, chosen.limits)
     try:
-        with ThreadPoolExecutor(chosen.limits.workers, thread_name_prefix="inference") as pool:
-            inference = Inference(served, pool, chosen.limits)
-            asyncio.run(_serve(Application(served, inference), inference, host, port))
+        asyncio.run(_serve(Application(served, inference), inference, host, port, grace_s, stopping))
     finally:
+        if inference.busy:
+            # Native code cannot be interrupted, and what it works on must not be taken from it.
+            log("stopped", working=inference.busy, seconds=round(time.monotonic() - started, 3))
+            os._exit(0)
+        pool.shutdown()
         served.runner.close()
     log("stopped", seconds=round(time.monotonic() - started, 3))
 
@@ -64,7 +72,9 @@ def _check_free(host: str, port: int) -> None:
         raise Refused(Refusal.ADDRESS, f"{host}:{port} cannot be listened on: {error.strerror}") from error
 
 
-async def _serve(application: Application, inference: Inference, host: str, port: int) -> None:
+async def _serve(
+    application: Application, inference: Inference, host: str, port: int, grace_s: float, stopping: Stopping
+) -> None:
     from granian.constants import HTTPModes, Interfaces
     from granian.server.embed import Server
 
@@ -79,20 +89,20 @@ async def _serve(application: Application, inference: Inference, host: str, port
         log_enabled=False,
     )
     loop = asyncio.get_running_loop()
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    asked = asyncio.Event()
     serving = asyncio.create_task(server.serve())
-    stop = asyncio.create_task(stopping.wait())
+    stop = asyncio.create_task(asked.wait())
     try:
         await _listening(serving, port)
+        stopping.on_first(partial(loop.call_soon_threadsafe, asked.set))
         log("ready", address=f"{host}:{port}")
         await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
             raise Refused(Refusal.ADDRESS, f"port {port} is no longer served: {serving.exception()}")
         application.draining = True
-        if not await application.drained(_GRACE_S):
-            log("stopping with requests in flight", grace_s=_GRACE_S, refused=inference.close())
+        if not await application.drained(grace_s):
+            log("stopping with requests in flight", grace_s=grace_s, refused=inference.close())
+            await application.drained(_REFUSALS_S)
     finally:
         stop.cancel()
         server.stop()  # type: ignore[no-untyped-call]
