@@ -165,7 +165,8 @@ class ServingContract:
     `signature` is what the model itself takes, after preprocessing; what a client sends is
     `serving.preprocess.raw_signature(signature, preprocess)`. `model` is the path of the model file or folder inside
     the package. `golden` is an `.npz` of raw inputs (`input/<name>`) and expected outputs (`output/<name>`), which an
-    answer must meet within `tolerances` (by output name).
+    answer must meet within `tolerances` (by output name). `max_batch` is the most rows that the model is given at once,
+    `p99_ms` the 99th percentile of latency that `batching` is to keep.
     """
 
     __pydantic_config__: ClassVar[dict[str, object]] = _STRICT
@@ -183,3 +184,4 @@ class ServingContract:
     max_batch: int
     runtime_versions: dict[str, str]
     batching: Batching = Batching()
+    p99_ms: float | None = None
