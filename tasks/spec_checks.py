@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 
 from serving.contract import DType, Signature, TensorSpec
-from tasks.spec import Framework
+from tasks.spec import DEFAULT_MAX_BATCH, Framework
 from tasks.spec_document import KeyPath, dotted
 from tasks.spec_keys import EXPECTED, Draft, Found, nearest
 from tasks.spec_source import entrypoint, evaluation_data, metric_callables, source_uri
@@ -114,6 +114,14 @@ def max_batch(draft: Draft, _folder: Path) -> Found:
         return
     if not span.min <= rows <= span.max:
         yield ("serving", "max_batch"), f"{rows} is outside the range {span.min} to {span.max} of {draft.batch!r}"
+
+
+def batch_rows(draft: Draft, _folder: Path) -> Found:
+    """No batch is larger than what parity proves to be answered like single rows."""
+    rows, span = draft.written("serving", "batch_rows"), draft.dynamic.get(draft.batch or "")
+    most = draft.max_batch or min(DEFAULT_MAX_BATCH, 1 if span is None else span.max)
+    if isinstance(rows, int) and rows > most:
+        yield ("serving", "batch_rows"), f"{rows} is above serving.max_batch, {most}: parity proves batches up to that"
 
 
 def strings(draft: Draft, _folder: Path) -> Found:
@@ -277,6 +285,7 @@ CHECKS: tuple[Callable[[Draft, Path], Found], ...] = (
     volumes,
     batch,
     max_batch,
+    batch_rows,
     strings,
     preprocess,
     metrics,

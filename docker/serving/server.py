@@ -1,47 +1,61 @@
 """The server process: opens the package, listens, and ends in order.
 
-SIGTERM: readiness goes, new inference is refused with 503, what is in flight finishes, and the process ends.
+SIGTERM: readiness goes, new inference is refused with 503, what is in flight finishes, and the process ends with 0.
+What still waits when the grace is over is refused with 503. A second signal ends it at once (`serving.stopping`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
+import os
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from serving.application import Application
-from serving.cpus import available_cpus
+from serving.contract import Batching
 from serving.inference import Inference
 from serving.log import log
 from serving.package import Refusal, Refused, open_package
+from serving.scheduling import scheduling
+from serving.stopping import Stopping
 
-#: Seconds that requests in flight have to finish after SIGTERM.
-_GRACE_S = 25.0
+#: Seconds to write the refusals of what still waits then.
+_REFUSALS_S = 1.0
 
 
-def serve(folder: Path, host: str, port: int, threads: int | None, workers: int | None) -> None:
-    """Serve the package in `folder` until SIGTERM or SIGINT.
-
-    `threads` are used by one inference, `workers` inferences run at once; both follow the CPU quota unless given.
+def serve(folder: Path, host: str, port: int, overrides: Batching, grace_s: float, stopping: Stopping) -> None:
+    """Serve the package in `folder` until SIGTERM or SIGINT; `overrides` come before what its contract says.
 
     Raises:
         Refused: the package does not hold, or the address cannot be listened on.
     """
     started = time.monotonic()
-    cpus = available_cpus()
-    threads, workers = threads or cpus, workers or max(2, cpus)
-    served = open_package(folder, threads)
+    served = open_package(folder, overrides.threads)
     _check_free(host, port)
-    contract, took = served.contract, round(time.monotonic() - started, 3)
-    log("opened", model=contract.name, version=contract.version, threads=threads, workers=workers, seconds=took)
+    chosen = scheduling(served.contract, overrides)
+    log(
+        "opened",
+        model=served.contract.name,
+        version=served.contract.version,
+        threads=chosen.threads,
+        **asdict(chosen.limits),
+        seconds=round(time.monotonic() - started, 3),
+    )
+    pool = ThreadPoolExecutor(chosen.limits.workers, thread_name_prefix="inference")
+    inference = Inference(served, pool, chosen.limits)
     try:
-        with ThreadPoolExecutor(workers, thread_name_prefix="inference") as pool:
-            asyncio.run(_serve(Application(served, Inference(served, pool)), host, port))
+        asyncio.run(_serve(Application(served, inference), inference, host, port, grace_s, stopping))
     finally:
+        if inference.busy:
+            # Native code cannot be interrupted, and what it works on must not be taken from it.
+            log("stopped", working=inference.busy, seconds=round(time.monotonic() - started, 3))
+            os._exit(0)
+        pool.shutdown()
         served.runner.close()
     log("stopped", seconds=round(time.monotonic() - started, 3))
 
@@ -58,7 +72,9 @@ def _check_free(host: str, port: int) -> None:
         raise Refused(Refusal.ADDRESS, f"{host}:{port} cannot be listened on: {error.strerror}") from error
 
 
-async def _serve(application: Application, host: str, port: int) -> None:
+async def _serve(
+    application: Application, inference: Inference, host: str, port: int, grace_s: float, stopping: Stopping
+) -> None:
     from granian.constants import HTTPModes, Interfaces
     from granian.server.embed import Server
 
@@ -73,20 +89,20 @@ async def _serve(application: Application, host: str, port: int) -> None:
         log_enabled=False,
     )
     loop = asyncio.get_running_loop()
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    asked = asyncio.Event()
     serving = asyncio.create_task(server.serve())
-    stop = asyncio.create_task(stopping.wait())
+    stop = asyncio.create_task(asked.wait())
     try:
         await _listening(serving, port)
+        stopping.on_first(partial(loop.call_soon_threadsafe, asked.set))
         log("ready", address=f"{host}:{port}")
         await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
             raise Refused(Refusal.ADDRESS, f"port {port} is no longer served: {serving.exception()}")
         application.draining = True
-        if not await application.drained(_GRACE_S):
-            log("stopping with requests in flight", grace_s=_GRACE_S)
+        if not await application.drained(grace_s):
+            log("stopping with requests in flight", grace_s=grace_s, refused=inference.close())
+            await application.drained(_REFUSALS_S)
     finally:
         stop.cancel()
         server.stop()  # type: ignore[no-untyped-call]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.contract import DimRange, DType, PreprocessStep, TensorSpec
+from serving.contract import Batching, DimRange, DType, PreprocessStep, TensorSpec
 from tasks.errors import SpecError
 from tasks.export.formats import formats_of
 from tasks.spec import Framework, ModelSpec, load_spec
@@ -118,6 +118,11 @@ def test_all_formats_are_those_that_the_framework_gives(folder: Path) -> None:
     assert (spec.every_format, by_name.every_format) == (True, False)  # what cannot be is left out of the one, not both
 
 
+def test_how_requests_are_batched_goes_into_the_contract_as_it_is(folder: Path) -> None:
+    text = GOOD.replace("max_batch: 32", "max_batch: 32, batch_rows: 16, batch_window_ms: 1.5, threads: 1")
+    assert load_spec(write(folder, text)).serving.batching == Batching(16, 1.5, None, None, 1)
+
+
 def test_max_batch_is_never_above_the_batch_dimension_by_default(folder: Path) -> None:
     text = GOOD.replace("max_batch: 32, ", "").replace("max: 64", "max: 16")
     assert load_spec(write(folder, text)).serving.max_batch == 16
@@ -214,6 +219,10 @@ BAD_VALUES = [
     ("format: auto", "format: onnxx", 20, "serving.format", ["onnx, savedmodel, torch-export", "did you mean onnx?"]),
     ("max_batch: 32", "max_batch: 65", 20, "serving.max_batch", ["65 is outside the range 1 to 64"]),
     ("max_batch: 32", "max_batch: 1.5", 20, "serving.max_batch", ["whole number", "1.5"]),
+    ("max_batch: 32", "batch_rows: 33", 20, "serving.batch_rows", ["33 is above serving.max_batch, 32"]),
+    ("max_batch: 32", "batch_rows: 0", 20, "serving.batch_rows", ["whole number from 1 to max_batch"]),
+    ("max_batch: 32", "batch_window_ms: -1", 20, "serving.batch_window_ms", ["at least 0", "milliseconds"]),
+    ("max_batch: 32", "worker: 2", 20, "serving.worker", ["did you mean workers?"]),
     ("p99_ms: 50", "p99_ms: 0", 20, "serving.p99_ms", ["above 0", "milliseconds"]),
     ("p99_ms: 50", "p99_ms: '50'", 20, "serving.p99_ms", ["remove the quotes"]),
     ("cold_start_s: 3", "cold_start_s: soon", 20, "serving.cold_start_s", ["above 0", "'soon'"]),
