@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from serving.package import Refused, open_package, read_contract, replay
@@ -34,7 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             from serving.server import serve
 
-            serve(options.package, options.host, options.port, options.threads, options.workers)
+            serve(
+                options.package, options.host, options.port, options.threads, options.workers, options.grpc_port or None
+            )
     except Refused as error:
         from serving.log import log
 
@@ -58,15 +61,21 @@ def _selftest(folder: Path, threads: int | None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    def from_environment(name: str, default: int | None) -> int | None:
+    def from_environment(name: str, default: int | None, least: int = 1) -> int | None:
         value = os.environ.get(name)
-        return default if not value else _positive(value)
+        return default if not value else _at_least(least, value)
 
     parser = argparse.ArgumentParser(prog="serving", description="Serves one packaged model.")
     parser.add_argument("command", nargs="?", default="serve", choices=("serve", "contract", "selftest"))
     parser.add_argument("--package", type=Path, default=Path("/package"), help="the package folder")
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on")  # noqa: S104  a container's own
     parser.add_argument("--port", type=_positive, default=from_environment("SERVING_PORT", 8000))
+    parser.add_argument(
+        "--grpc-port",
+        type=partial(_at_least, 0),
+        default=from_environment("SERVING_GRPC_PORT", 8001, 0),
+        help="0 for no gRPC",
+    )
     parser.add_argument(
         "--threads", type=_positive, default=from_environment("SERVING_THREADS", None), help="threads of one inference"
     )
@@ -77,9 +86,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
+    return _at_least(1, text)
+
+
+def _at_least(least: int, text: str) -> int:
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    if value < least:
+        raise argparse.ArgumentTypeError(f"must be at least {least}, not {value}")
     return value
 
 
