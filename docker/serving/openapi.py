@@ -29,7 +29,8 @@ _ERROR: Schema = {
     "additionalProperties": False,
 }
 _PARAMETER: Schema = {"type": ["string", "number", "boolean"]}
-_PARAMETERS: Schema = {"type": "object", "additionalProperties": _PARAMETER}
+#: Some clients write out what they leave out: `null`, which is taken for nothing.
+_PARAMETERS: Schema = {"type": ["object", "null"], "additionalProperties": _PARAMETER}
 _FAILURES = {
     "400": "the request does not fit the contract",
     "405": "another method than the path takes",
@@ -124,11 +125,12 @@ def _request(raw: Signature) -> Schema:
     variants = [_in_order([_input(spec, sizes) for spec in raw.inputs]) for sizes in _sizes(raw)]
     outputs = _in_order([_wanted(spec) for spec in raw.outputs])
     del outputs["minItems"]  # a part of them may be asked for
+    outputs["type"] = ["array", "null"]
     return {
         "type": "object",
         "required": ["inputs"],
         "properties": {
-            "id": {"type": "string"},
+            "id": {"type": ["string", "null"]},
             "parameters": {
                 **_PARAMETERS,
                 "properties": {

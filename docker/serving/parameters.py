@@ -68,9 +68,7 @@ def timeout_s(parameters: Parameters) -> float | None:
     Raises:
         BadRequest
     """
-    given = parameters.get("timeout", 0)
-    if type(given) is not int or given < 0:
-        raise BadRequest(f"timeout must be a whole number of microseconds, found {reprlib.repr(given)}")
+    given = _whole(parameters, "timeout", "a whole number of microseconds")
     return given / 1e6 if 0 < given <= _LONGEST_TIMEOUT_US else None
 
 
@@ -82,9 +80,7 @@ def check_request_parameters(parameters: Parameters) -> None:
     """
     if any(parameters.get(name) for name in ("sequence_id", "sequence_start", "sequence_end")):
         raise BadRequest("the model keeps nothing from one request to the next: leave the sequence parameters out")
-    priority = parameters.get("priority", 0)
-    if type(priority) is not int or priority < 0:
-        raise BadRequest(f"priority must be a whole number from 0, found {reprlib.repr(priority)}")
+    _whole(parameters, "priority", "a whole number from 0")
 
 
 def check_output_parameters(parameters: Parameters, output: str) -> None:
@@ -97,3 +93,11 @@ def check_output_parameters(parameters: Parameters, output: str) -> None:
         raise BadRequest(
             f"output {output!r}: classifications are not made here; ask for the output and take its largest values"
         )
+
+
+def _whole(parameters: Parameters, name: str, expected: str) -> int:
+    """A parameter that counts something, 0 where it is not there. JSON does not tell 1 from 1.0."""
+    given = parameters.get(name, 0)
+    if isinstance(given, bool | str) or given < 0 or given % 1:
+        raise BadRequest(f"{name} must be {expected}, found {reprlib.repr(given)}")
+    return int(given)

@@ -2,8 +2,8 @@
 
 In: one input of a request (name, datatype, shape, and data as JSON values, as values of its type or as bytes). Out: a
 NumPy array of exactly the declared dtype and an allowed shape, every value in the dtype's range and in the input's own,
-every float finite (NaN only where the input accepts it). Nothing is coerced: an integer is no boolean, 1.0 is no
-integer. (An integer is a float, because JSON does not tell 1 from 1.0.)
+every float finite (NaN only where the input accepts it). Nothing is coerced: an integer is no boolean, 1.5 is no
+integer. (1.0 is one, and 1 is a float, because JSON does not tell them apart.)
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from serving.contract import PROTOCOL_DTYPES, DimRange, DType, NanPolicy, Signat
 
 #: The protocol's name for the types of JSON values.
 _JSON_NAMES = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null", dict: "object"}
-_ACCEPTED: dict[str, set[type]] = {"bool": {bool}, "int": {int}, "float": {int, float}, "string": {str}}
+_ACCEPTED: dict[str, set[type]] = {"bool": {bool}, "int": {int, float}, "float": {int, float}, "string": {str}}
 #: The one datatype of the protocol that NumPy, and so no signature, has.
 _BF16 = "BF16"
 
@@ -100,15 +100,17 @@ def from_values(spec: TensorSpec, shape: tuple[int, ...], flat: Sequence[Any]) -
     if len(flat) != prod(shape):
         raise BadRequest(f"input {spec.name!r}: shape {list(shape)} holds {prod(shape)} values, data has {len(flat)}")
     kind = _kind(spec.dtype)
-    surplus = set(map(type, flat)) - _ACCEPTED[kind]
+    types = set(map(type, flat))
+    surplus = types - _ACCEPTED[kind]
     if kind == "float" and spec.nan is NanPolicy.ACCEPT:
         surplus -= {type(None)}
     if surplus:
-        index = next(index for index, value in enumerate(flat) if type(value) in surplus)
-        raise BadRequest(
-            f"input {spec.name!r}: expected {spec.dtype.protocol_name} values, found "
-            f"{_JSON_NAMES.get(type(flat[index]), 'list')} {_show(flat[index])} at position {index}"
-        )
+        raise _wrong_value(spec, flat, next(index for index, value in enumerate(flat) if type(value) in surplus))
+    if kind == "int" and float in types:
+        inexact = (index for index, value in enumerate(flat) if type(value) is float and not _is_exact(value))
+        if (wrong := next(inexact, None)) is not None:
+            raise _wrong_value(spec, flat, wrong)
+        flat = [int(value) for value in flat]
     if kind == "float":
         return _floats(spec, flat).reshape(shape)
     array: NDArray[Any] = _integers(spec, flat) if kind == "int" else np.array(flat, dtype=spec.dtype.numpy)
@@ -173,9 +175,11 @@ def _floats(spec: TensorSpec, flat: Sequence[Any]) -> NDArray[Any]:
         raise BadRequest(f"input {spec.name!r}: a value is beyond {spec.dtype.protocol_name}'s range") from error
     with np.errstate(over="ignore"):
         array = wide.astype(spec.dtype.numpy)
+    # What lies just beyond the dtype's range, rounding would take back into it.
+    array[np.abs(wide) > np.finfo(spec.dtype.numpy).max] = np.inf
     _check_finite(spec, array, wide)
     if spec.range is not None:
-        _check_range(spec, array)
+        _check_range(spec, wide)
     return array
 
 
@@ -224,6 +228,16 @@ def _check_finite(spec: TensorSpec, array: NDArray[Any], given: NDArray[Any] | N
     raise BadRequest(
         f"input {spec.name!r}: expected finite {spec.dtype.protocol_name} values, found {value!r} at position {index}"
     )
+
+
+def _is_exact(value: float) -> bool:
+    """A whole number to which no other was rounded when it was read, as integers beyond 64 bits are."""
+    return value % 1 == 0 and abs(value) < 2**53
+
+
+def _wrong_value(spec: TensorSpec, flat: Sequence[Any], index: int) -> BadRequest:
+    found = f"{_JSON_NAMES.get(type(flat[index]), 'list')} {_show(flat[index])} at position {index}"
+    return BadRequest(f"input {spec.name!r}: expected {spec.dtype.protocol_name} values, found {found}")
 
 
 def _check_range(spec: TensorSpec, array: NDArray[Any]) -> None:

@@ -111,7 +111,7 @@ def test_flat_and_nested_data_become_the_declared_arrays() -> None:
             [X, {**IDS, "data": [1, 2, 3, 2**31]}],
             "input 'ids': INT32 lies between -2147483648 and 2147483647, found 2147483648 at position 3",
         ),
-        ([X, {**IDS, "data": [1, 2, 3, 4.0]}], "input 'ids': expected INT32 values, found number 4.0 at position 3"),
+        ([X, {**IDS, "data": [1, 2.0, 3, 4.5]}], "input 'ids': expected INT32 values, found number 4.5 at position 3"),
         (
             [{key: value for key, value in X.items() if key != "data"}, IDS],
             "input 'x' has neither data nor parameters.binary_data_size",
