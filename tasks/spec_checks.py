@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 
-from serving.contract import DType, Signature, TensorSpec
+from serving.contract import DType, NanPolicy, Signature, TensorSpec
 from tasks.spec import DEFAULT_MAX_BATCH, Framework
 from tasks.spec_document import KeyPath, dotted
 from tasks.spec_keys import EXPECTED, Draft, Found, nearest
@@ -130,6 +130,27 @@ def strings(draft: Draft, _folder: Path) -> Found:
         for path, texts in (*draft.texts("inputs"), *draft.texts("outputs")):
             if texts.get("dtype") == DType.STRING:
                 yield (*path, "dtype"), f"a {draft.framework} model has no tensors of strings"
+
+
+def values(draft: Draft, _folder: Path) -> Found:
+    """A range is one of numbers that the dtype has; NaN is a float's."""
+    for index, tensor in draft.inputs.items():
+        if tensor.nan is NanPolicy.ACCEPT and not tensor.dtype.is_float:
+            yield ("inputs", index, "nan"), f"{tensor.dtype} has no NaN; remove the key"
+        if tensor.range is None:
+            continue
+        path: KeyPath = ("inputs", index, "range")
+        least, greatest = tensor.range
+        if tensor.dtype in (DType.BOOL, DType.STRING):
+            yield path, f"{tensor.dtype} has no range of numbers; remove the key"
+        elif least is None and greatest is None:
+            yield path, "has no end at all; give one of them, or remove the key"
+        elif least is not None and greatest is not None and least > greatest:
+            yield path, f"the least value {least} is above the greatest {greatest}"
+        elif not tensor.dtype.is_float and any(isinstance(end, float) for end in tensor.range):
+            yield path, f"{tensor.dtype} has whole numbers; found [{least}, {greatest}]"
+        else:
+            yield from _beyond(path, tensor)
 
 
 # --- preprocessing, metrics ---------------------------------------------------------------------------------------
@@ -287,6 +308,7 @@ CHECKS: tuple[Callable[[Draft, Path], Found], ...] = (
     max_batch,
     batch_rows,
     strings,
+    values,
     preprocess,
     metrics,
     formats,
@@ -310,6 +332,17 @@ def _at_least(value: object, least: float) -> bool:
 def _legal(name: str) -> bool:
     """A name that every framework takes: SavedModel signatures and traced functions make it a Python argument."""
     return _NAME.fullmatch(name) is not None and not keyword.iskeyword(name)
+
+
+def _beyond(path: KeyPath, tensor: TensorSpec) -> Found:
+    """Ends that the dtype does not have: no value would ever lie there."""
+    import numpy as np
+
+    limits = np.finfo(tensor.dtype.numpy) if tensor.dtype.is_float else np.iinfo(tensor.dtype.numpy)
+    for axis, end in enumerate(tensor.range or ()):
+        if end is not None and not limits.min <= end <= limits.max:
+            span = f"{limits.min} to {limits.max}"
+            yield (*path, axis), f"{end} is no {tensor.dtype}, which has {span}; write null for no end"
 
 
 def _repeated(values: Mapping[int, Hashable]) -> Iterator[tuple[int, int]]:
