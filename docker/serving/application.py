@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from serving.inference import Answer, DeadlineExceeded, Inference, Overloaded
 from serving.log import log
-from serving.observation import Nobody, Observer, Outcome
+from serving.observation import REQUEST_ID, Nobody, Observer, Outcome, request_id
 from serving.package import Served, WrongAnswer
 from serving.protocol import (
     HEADER_LENGTH,
@@ -41,6 +41,9 @@ _PLATFORMS = {"onnx": "onnxruntime_onnx", "tensorflow": "tensorflow_savedmodel",
 _INLINE_BYTES = 1 << 14
 
 T = TypeVar("T")
+
+#: A further page: what a GET is answered, given its header `accept`, empty where there is none.
+Page = Callable[[str], Response]
 
 
 class _Headers(Protocol):
@@ -70,7 +73,7 @@ class Application:
         served: Served,
         inference: Inference,
         observer: Observer | None = None,
-        pages: Mapping[str, Callable[[], Response]] | None = None,
+        pages: Mapping[str, Page] | None = None,
     ) -> None:
         contract = served.contract
         self._served = served
@@ -96,6 +99,11 @@ class Application:
         response = await self._respond(scope, proto)
         proto.response_bytes(response.status, list(response.headers), response.body)
 
+    @property
+    def in_flight(self) -> int:
+        """Inference requests that have come and are not answered yet."""
+        return self._in_flight
+
     async def drained(self, grace_s: float) -> bool:
         """Wait until nothing is in flight; whether that came within `grace_s`."""
         deadline = time.monotonic() + grace_s
@@ -116,7 +124,7 @@ class Application:
             case ["v2", "models", name, *rest]:
                 return await self._respond_model(scope, proto, name, rest)
             case _ if scope.path in self._pages:
-                return self._get(scope, self._pages[scope.path]())
+                return self._get(scope, self._pages[scope.path](scope.headers.get("accept") or ""))
         return error_response(404, f"there is no {scope.path}; the protocol's paths start at /v2")
 
     async def _respond_model(self, scope: _Scope, proto: Any, name: str, rest: list[str]) -> Response:
@@ -152,10 +160,13 @@ class Application:
         outcome = Outcome(None, "http", 500, 0.0, "internal")
         try:
             response, outcome = await self._observed(scope, proto)
-            return response
         finally:
             self._in_flight -= 1
-            self._observer.observe(replace(outcome, total_s=time.monotonic() - began))
+            identity = request_id(outcome.id, scope.headers.get(REQUEST_ID))
+            outcome = replace(outcome, id=identity, total_s=time.monotonic() - began)
+            # Watching is not the client's time: it comes once the response was written.
+            asyncio.get_running_loop().call_soon(self._observer.observe, outcome)
+        return replace(response, headers=(*response.headers, (REQUEST_ID, identity)))
 
     async def _observed(self, scope: _Scope, proto: Any) -> tuple[Response, Outcome]:
         """A whole inference. Whatever happens, there is a response."""

@@ -134,6 +134,12 @@ def read_contract(folder: Path) -> ServingContract:
         raise Refused(Refusal.CONTRACT, f"{path} is not a contract: {error}") from error
 
 
+def contract_digest(folder: Path) -> str:
+    """`sha256:` of `contract.json`, which names every file by digest: what identifies a package inside its image (the
+    image's label `io.slipway.contract`)."""
+    return f"sha256:{hashlib.sha256((folder / CONTRACT_FILE).read_bytes()).hexdigest()}"
+
+
 def open_package(folder: Path, threads: int) -> Served:
     """Verify everything that the contract names, load the model, and let it answer one golden sample.
 

@@ -17,7 +17,9 @@ from serving.application import Application
 from serving.cpus import available_cpus
 from serving.inference import Inference
 from serving.log import log
-from serving.package import Refusal, Refused, open_package
+from serving.metrics import Metrics, Reading
+from serving.observation import Observers
+from serving.package import Refusal, Refused, contract_digest, open_package
 
 #: Seconds that requests in flight have to finish after SIGTERM.
 _GRACE_S = 25.0
@@ -40,7 +42,21 @@ def serve(folder: Path, host: str, port: int, threads: int | None, workers: int 
     log("opened", model=contract.name, version=contract.version, threads=threads, workers=workers, seconds=took)
     try:
         with ThreadPoolExecutor(workers, thread_name_prefix="inference") as pool:
-            asyncio.run(_serve(Application(served, Inference(served, pool)), host, port))
+            metrics = Metrics(served, contract_digest(folder))
+            observers = Observers((metrics,))
+            application = Application(served, Inference(served, pool), observers, {"/metrics": metrics.page})
+            metrics.readings += [
+                Reading(
+                    "slipway_requests_in_flight", "Inference requests being answered.", lambda: application.in_flight
+                ),
+                Reading(
+                    "slipway_observer_failures",
+                    "Outcomes that a metric or log could not take.",
+                    lambda: observers.failures,
+                    is_counter=True,
+                ),
+            ]
+            asyncio.run(_serve(application, metrics, host, port))
     finally:
         served.runner.close()
     log("stopped", seconds=round(time.monotonic() - started, 3))
@@ -58,7 +74,7 @@ def _check_free(host: str, port: int) -> None:
         raise Refused(Refusal.ADDRESS, f"{host}:{port} cannot be listened on: {error.strerror}") from error
 
 
-async def _serve(application: Application, host: str, port: int) -> None:
+async def _serve(application: Application, metrics: Metrics, host: str, port: int) -> None:
     from granian.constants import HTTPModes, Interfaces
     from granian.server.embed import Server
 
@@ -81,6 +97,7 @@ async def _serve(application: Application, host: str, port: int) -> None:
     try:
         await _listening(serving, port)
         log("ready", address=f"{host}:{port}")
+        loop.run_in_executor(None, metrics.prepared)
         await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
             raise Refused(Refusal.ADDRESS, f"port {port} is no longer served: {serving.exception()}")
