@@ -103,6 +103,15 @@ class ExportSpec(Contract):
     external_data: bool = Field(False, description="ONNX: weights in a file beside the graph, whatever their size")
 
 
+class PredictionLogSpec(Contract):
+    """Which share of answered requests a server records, and what of their inputs it must not keep."""
+
+    sample: float = Field(0.01, gt=0, le=1, allow_inf_nan=False)
+    max_mb: int = Field(256, ge=1, description="MiB of all files together; the oldest go first")
+    omit: tuple[str, ...] = ()
+    hash: tuple[str, ...] = ()
+
+
 class ServingSpec(Contract):
     """What serving must hold: batch size, 99th percentile of latency, time from container start to ready."""
 
@@ -110,6 +119,7 @@ class ServingSpec(Contract):
     max_batch: int = Field(DEFAULT_MAX_BATCH, ge=1, description="rows; never above the batch's own max")
     p99_ms: float = Field(50, gt=0, allow_inf_nan=False)
     cold_start_s: float = Field(3, gt=0, allow_inf_nan=False)
+    prediction_log: PredictionLogSpec | None = None
 
 
 class SmokeSpec(Contract):

@@ -15,7 +15,6 @@ from math import ceil
 from typing import Any, Protocol, TypeVar
 
 from serving.inference import Answer, DeadlineExceeded, Inference, Overloaded
-from serving.log import log
 from serving.observation import REQUEST_ID, Nobody, Observer, Outcome, request_id
 from serving.package import Served, WrongAnswer
 from serving.protocol import (
@@ -188,11 +187,10 @@ class Application:
             return response, Outcome(request.id, "http", 200, 0.0, inputs=request.inputs, answer=answer)
         except Exception as error:  # noqa: BLE001  a request must never take the server down
             status, kind, message, headers = _refusal(error)
-            if status == 500:
-                log("inference failed", error=message)
             response = error_response(status, message)
             identity, inputs = (None, None) if request is None else (request.id, request.inputs)
-            outcome = Outcome(identity, "http", status, 0.0, kind, message, inputs, answer)
+            refused = (error.input, error.reason) if isinstance(error, BadRequest) and error.input else None
+            outcome = Outcome(identity, "http", status, 0.0, kind, message, inputs, answer, refused)
             return replace(response, headers=(*response.headers, *headers)), outcome
 
     def _encode(self, request: InferRequest, answer: Answer) -> Response:

@@ -33,7 +33,8 @@ class Outcome:
 
     `id` is what `request_id` made of the request. `error` is empty for an answer, else the kind of error: bad_request,
     too_large, overloaded, deadline, draining, model or internal. `inputs` are there once the request was decoded,
-    `answer` when it was given.
+    `answer` when it was given. `refused_input` is the input whose values a bad request was refused for, and the reason
+    (`serving.tensors.BadRequest`).
     """
 
     id: str | None
@@ -44,6 +45,7 @@ class Outcome:
     message: str = ""
     inputs: Mapping[str, NDArray[Any]] | None = None
     answer: Answer | None = None
+    refused_input: tuple[str, str] | None = None
 
 
 class Observer(Protocol):

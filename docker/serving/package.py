@@ -35,6 +35,7 @@ class Refusal(IntEnum):
     MODEL = 67  # the runtime cannot load or run the model
     ANSWERS = 68  # the model's answers are not the golden ones
     ADDRESS = 69  # the port cannot be listened on
+    SETTINGS = 73  # an environment variable does not say what it should
 
 
 class Refused(Exception):

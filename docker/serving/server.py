@@ -17,9 +17,9 @@ from serving.application import Application
 from serving.cpus import available_cpus
 from serving.inference import Inference
 from serving.log import log
-from serving.metrics import Metrics, Reading
-from serving.observation import Observers
-from serving.package import Refusal, Refused, contract_digest, open_package
+from serving.metrics import Reading
+from serving.package import Refusal, Refused, open_package
+from serving.watch import Watch, watching
 
 #: Seconds that requests in flight have to finish after SIGTERM.
 _GRACE_S = 25.0
@@ -41,22 +41,14 @@ def serve(folder: Path, host: str, port: int, threads: int | None, workers: int 
     contract, took = served.contract, round(time.monotonic() - started, 3)
     log("opened", model=contract.name, version=contract.version, threads=threads, workers=workers, seconds=took)
     try:
-        with ThreadPoolExecutor(workers, thread_name_prefix="inference") as pool:
-            metrics = Metrics(served, contract_digest(folder))
-            observers = Observers((metrics,))
-            application = Application(served, Inference(served, pool), observers, {"/metrics": metrics.page})
-            metrics.readings += [
+        with watching(served, folder) as watch, ThreadPoolExecutor(workers, thread_name_prefix="inference") as pool:
+            application = Application(served, Inference(served, pool), watch.observer, watch.pages)
+            watch.metrics.readings.append(
                 Reading(
-                    "slipway_requests_in_flight", "Inference requests being answered.", lambda: application.in_flight
-                ),
-                Reading(
-                    "slipway_observer_failures",
-                    "Outcomes that a metric or log could not take.",
-                    lambda: observers.failures,
-                    is_counter=True,
-                ),
-            ]
-            asyncio.run(_serve(application, metrics, host, port))
+                    "slipway_requests_in_flight", "Requests that are being answered.", lambda: application.in_flight
+                )
+            )
+            asyncio.run(_serve(application, watch, host, port))
     finally:
         served.runner.close()
     log("stopped", seconds=round(time.monotonic() - started, 3))
@@ -74,7 +66,7 @@ def _check_free(host: str, port: int) -> None:
         raise Refused(Refusal.ADDRESS, f"{host}:{port} cannot be listened on: {error.strerror}") from error
 
 
-async def _serve(application: Application, metrics: Metrics, host: str, port: int) -> None:
+async def _serve(application: Application, watch: Watch, host: str, port: int) -> None:
     from granian.constants import HTTPModes, Interfaces
     from granian.server.embed import Server
 
@@ -97,7 +89,7 @@ async def _serve(application: Application, metrics: Metrics, host: str, port: in
     try:
         await _listening(serving, port)
         log("ready", address=f"{host}:{port}")
-        loop.run_in_executor(None, metrics.prepared)
+        loop.run_in_executor(None, watch.warm)
         await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
             raise Refused(Refusal.ADDRESS, f"port {port} is no longer served: {serving.exception()}")

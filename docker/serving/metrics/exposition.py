@@ -101,7 +101,12 @@ class Page(Collector):
             missing.add_metric((quality.name,), quality.missing)
             if quality.is_ranged:
                 outside.add_metric((quality.name,), quality.outside)
-        yield from (looked_at, missing, outside)
+        refused = CounterMetricFamily(
+            "slipway_input_refused", "Requests refused for the values of an input.", labels=("input", "reason")
+        )
+        for (name, reason), count in self._metrics.refused_inputs.items():
+            refused.add_metric((name, reason), count)
+        yield from (looked_at, missing, outside, refused)
 
     def _outputs(self) -> Iterator[Metric]:
         predictions = CounterMetricFamily(

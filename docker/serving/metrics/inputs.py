@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from serving.contract import DType, TensorSpec
 from serving.metrics.counters import Gathered
 
-#: Of each tensor of a request, so many values are looked at: more would cost more than the request's budget for being
-#: watched (20 µs), and an image's first rows say enough about NaN.
+#: Of each tensor of a request, about so many values are looked at, the first: more would cost more than the request's
+#: budget for being watched (20 µs).
 LOOKED_AT = 1024
 
 

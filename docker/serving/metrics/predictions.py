@@ -26,6 +26,9 @@ from serving.metrics.inputs import LOOKED_AT
 #: More classes than this share their bins: neighbours together, at most so many bins.
 MOST_CLASSES = 128
 
+#: Of each request, at least so many rows are counted however many classes they have.
+_ROWS = 8
+
 #: Edges of confidence: even, and finer where a sure model spends its time.
 CONFIDENCE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0)
 
@@ -56,7 +59,7 @@ class Classes:
         return str(first) if first == last else f"{first}-{last}"
 
     def observe(self, array: NDArray[Any]) -> None:
-        self.gathered.add(array[: max(1, LOOKED_AT // self._classes)])
+        self.gathered.add(array[: max(_ROWS, LOOKED_AT // self._classes)])
 
     def _count(self, rows: NDArray[Any]) -> None:
         highest = rows.max(1)

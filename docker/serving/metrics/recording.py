@@ -48,6 +48,7 @@ class Metrics:
         self.readings: list[Reading] = []
         self.requests: dict[tuple[str, int], int] = {}
         self.errors: dict[str, int] = {}
+        self.refused_inputs: dict[tuple[str, str], int] = {}
         self.duration = {outcome: Histogram(DURATIONS) for outcome in (ANSWERED, REFUSED, FAILED)}
         self.queue, self.preprocess, self.inference = (Histogram(DURATIONS) for _ in range(3))
         rows = _powers_of_two(served)
@@ -64,6 +65,8 @@ class Metrics:
         if error:
             self.errors[error] = self.errors.get(error, 0) + 1
             self.duration[REFUSED if error in REFUSALS else FAILED].observe(outcome.total_s)
+            if (refused := outcome.refused_input) is not None:
+                self.refused_inputs[refused] = self.refused_inputs.get(refused, 0) + 1
         else:
             self.duration[ANSWERED].observe(outcome.total_s)
         if inputs is not None:
