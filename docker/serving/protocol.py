@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from serving.contract import DType, Signature, TensorSpec
+from serving.contract import DType, EncodedImages, Signature, TensorSpec
 from serving.tensors import BadRequest, check_dynamic, check_header, from_bytes, from_json, to_bytes
 
 HEADER_LENGTH = "inference-header-content-length"
@@ -68,8 +68,14 @@ def largest_request_bytes(raw: Signature) -> int | None:
             if isinstance(size, str) and size not in raw.dynamic:
                 return None
             count *= raw.dynamic[size].max if isinstance(size, str) else size
-        total += count * (_STRING_BYTES if spec.dtype is DType.STRING else _JSON_NUMBER_BYTES)
+        total += count * _element_bytes(spec)
     return total
+
+
+def _element_bytes(spec: TensorSpec) -> int:
+    if isinstance(spec, EncodedImages):
+        return spec.max_bytes * 4 // 3 + _JSON_NUMBER_BYTES  # base64 writes three bytes as four letters
+    return _STRING_BYTES if spec.dtype is DType.STRING else _JSON_NUMBER_BYTES
 
 
 def parse_request(body: bytes, header_length: str | None, raw: Signature) -> InferRequest:

@@ -7,6 +7,8 @@ integer is no boolean, 1.0 is no integer. (An integer is a float, because JSON d
 
 from __future__ import annotations
 
+import base64
+import binascii
 import reprlib
 import struct
 from collections.abc import Sequence
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.contract import PROTOCOL_DTYPES, DimRange, DType, Signature, TensorSpec
+from serving.contract import PROTOCOL_DTYPES, DimRange, DType, EncodedImages, NanPolicy, Signature, TensorSpec
 
 #: The protocol's name for the types of JSON values.
 _JSON_NAMES = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null", dict: "object"}
@@ -86,6 +88,8 @@ def from_json(spec: TensorSpec, shape: tuple[int, ...], data: object) -> NDArray
     flat = _flatten(spec, shape, data)
     kind = _kind(spec.dtype)
     surplus = set(map(type, flat)) - _ACCEPTED[kind]
+    if kind == "float" and spec.nan is NanPolicy.ACCEPT:
+        surplus -= {type(None)}
     if surplus:
         index = next(index for index, value in enumerate(flat) if type(value) in surplus)
         raise BadRequest(
@@ -94,6 +98,8 @@ def from_json(spec: TensorSpec, shape: tuple[int, ...], data: object) -> NDArray
         )
     if kind == "float":
         return _floats(spec, flat).reshape(shape)
+    if isinstance(spec, EncodedImages):
+        return _images(spec, flat).reshape(shape)
     if kind == "int":
         return _integers(spec, flat).reshape(shape)
     array: NDArray[Any] = np.array(flat, dtype=spec.dtype.numpy)
@@ -171,8 +177,22 @@ def _integers(spec: TensorSpec, flat: Sequence[int]) -> NDArray[Any]:
     return np.array(flat, dtype=spec.dtype.numpy)
 
 
+def _images(spec: EncodedImages, flat: Sequence[str]) -> NDArray[Any]:
+    """The bytes behind base64, which is the one form that JSON has for them."""
+    array = np.empty(len(flat), dtype=object)
+    for index, text in enumerate(flat):
+        try:
+            array[index] = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise BadRequest(
+                f"input {spec.name!r}: expected the image's bytes in base64, found {_show(text)} at position {index}"
+            ) from error
+    return array
+
+
 def _strings(spec: TensorSpec, count: int, data: memoryview) -> NDArray[Any]:
-    items: list[str] = []
+    """As many strings, each after its length in 4 bytes; images stay the bytes that they are."""
+    items: list[str | bytes] = []
     position = 0
     while position < len(data):
         if len(items) == count or position + 4 > len(data):
@@ -181,6 +201,10 @@ def _strings(spec: TensorSpec, count: int, data: memoryview) -> NDArray[Any]:
         position += 4
         if position + length > len(data):
             break
+        if isinstance(spec, EncodedImages):
+            items.append(bytes(data[position : position + length]))
+            position += length
+            continue
         try:
             items.append(str(data[position : position + length], "utf-8"))
         except UnicodeDecodeError as error:
@@ -191,11 +215,15 @@ def _strings(spec: TensorSpec, count: int, data: memoryview) -> NDArray[Any]:
             f"input {spec.name!r}: expected exactly {count} strings, each after its length in 4 bytes, "
             f"in the {len(data)} bytes"
         )
-    return np.array(items, dtype=object)
+    array = np.empty(count, dtype=object)
+    array[:] = items
+    return array
 
 
 def _check_finite(spec: TensorSpec, array: NDArray[Any], given: NDArray[Any] | None = None) -> None:
     finite = np.isfinite(array)
+    if spec.nan is NanPolicy.ACCEPT:
+        finite |= np.isnan(array)
     if finite.all():
         return
     index = int(np.argmin(finite.ravel()))
