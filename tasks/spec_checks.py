@@ -107,9 +107,9 @@ def strings(draft: Draft, _folder: Path) -> Found:
 # --- preprocessing, metrics ---------------------------------------------------------------------------------------
 
 
-def preprocess(draft: Draft, _folder: Path) -> Found:
-    """Known operations with the arguments that they take, on inputs that there are (`serving.preprocess`)."""
-    from serving.preprocess import OPERATIONS, problems
+def preprocess(draft: Draft, folder: Path) -> Found:
+    """Known operations with the arguments that they take, on inputs and with files that there are."""
+    from serving.preprocess import OPERATIONS, file_problems, problems
 
     names = draft.names("inputs")
     for path, texts in draft.texts("preprocess"):
@@ -123,7 +123,12 @@ def preprocess(draft: Draft, _folder: Path) -> Found:
     sound = {tensor.name for tensor in draft.inputs.values()}
     steps = {index: step for index, step in draft.preprocess.items() if step.op in OPERATIONS and step.input in sound}
     signature = Signature(inputs=tuple(draft.inputs.values()), outputs=(), dynamic=draft.dynamic)
-    for problem in problems(signature, tuple(steps.values())):
+    asked = tuple(steps.values())
+    outside = [index for index, step in steps.items() if step.file is not None and not _below(step.file)]
+    for index in outside:
+        expected = "a path below the spec's own folder, with / between its parts"
+        yield ("preprocess", index, "file"), f"expected {expected}; found {steps[index].file!r}"
+    for problem in problems(signature, asked) or (() if outside else file_problems(signature, asked, folder)):
         yield ("preprocess", list(steps)[problem.step], problem.key), problem.message
 
 
@@ -273,6 +278,12 @@ CHECKS: tuple[Callable[[Draft, Path], Found], ...] = (
 def _legal(name: str) -> bool:
     """A name that every framework takes: SavedModel signatures and traced functions make it a Python argument."""
     return _NAME.fullmatch(name) is not None and not keyword.iskeyword(name)
+
+
+def _below(path: str) -> bool:
+    """A plain relative path that leaves no folder."""
+    parts = path.split("/")
+    return "\\" not in path and "://" not in path and not {"", ".", ".."} & set(parts)
 
 
 def _repeated(values: Mapping[int, Hashable]) -> Iterator[tuple[int, int]]:

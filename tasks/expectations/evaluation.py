@@ -20,7 +20,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from serving.contract import Signature
+from serving.contract import NanPolicy, Signature
 from serving.preprocess import raw_signature
 from tasks.contracts import DataReport, Verdict
 from tasks.expectations import tabulation as tabulated
@@ -110,14 +110,16 @@ def _row_rules(
     for tensor in raw.inputs:
         if tabulated.missing(tensor.name) not in rows:
             continue
-        yield Rule(
-            "expect_column_values_to_be_in_set",
-            {"column": tabulated.missing(tensor.name), "value_set": [0]},
-            f"no value of {tensor.name!r} is missing (NaN)",
-            "DATA_MISSING_VALUES",
-            Verdict.FAILED,
-            "remove these rows, or fill the values in as training did: the server refuses requests with NaN",
-        )
+        if tensor.nan is NanPolicy.REFUSE:
+            yield Rule(
+                "expect_column_values_to_be_in_set",
+                {"column": tabulated.missing(tensor.name), "value_set": [0]},
+                f"no value of {tensor.name!r} is missing (NaN)",
+                "DATA_MISSING_VALUES",
+                Verdict.FAILED,
+                "remove these rows, or declare under preprocess how training filled them in (impute): else the server "
+                "refuses requests with NaN",
+            )
         yield Rule(
             "expect_column_values_to_be_in_set",
             {"column": tabulated.infinite(tensor.name), "value_set": [0]},

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.contract import PreprocessStep, Signature, TensorSpec
-from serving.preprocess.operation import BadFile, Operation, Run, feeds
+from serving.preprocess.operation import BadFile, BadRow, Operation, Run, feeds
 
 #: Name in model.yaml → where the operation is.
 OPERATIONS: Mapping[str, str] = {
@@ -70,6 +70,7 @@ class Preprocessing:
         """
         self.steps = tuple(steps)
         self.signature = signature
+        self.folder = folder
         self.raw = raw_signature(signature, steps)
         names = {tensor.name for tensor in signature.inputs}
         self._chains = tuple(_Chain.of(chain, signature, folder) for chain in _chains(steps, signature))
@@ -79,7 +80,7 @@ class Preprocessing:
         """The model's inputs, by name, of raw inputs that fit `raw`. The arrays that are given are never written to.
 
         Raises:
-            BadRequest: a value that no step can make anything of, with its input and row.
+            BadRow: a value that a step can make nothing of.
         """
         arrays = dict(inputs)
         # What leaves the dtype's range becomes infinite, which is for the caller to judge.
@@ -272,6 +273,7 @@ def _problems_together(signature: Signature, steps: Sequence[PreprocessStep]) ->
 __all__ = [
     "OPERATIONS",
     "BadFile",
+    "BadRow",
     "Operation",
     "Preprocessing",
     "StepProblem",

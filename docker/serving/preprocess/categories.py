@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.contract import DType, PreprocessStep, Signature, TensorSpec
-from serving.preprocess.operation import BadFile, Found, Operation, Run, read_file
-from serving.tensors import BadRequest
+from serving.preprocess.operation import BadFile, BadRow, Found, Operation, Run, read_file
 
 #: Of an unknown value, what is shown of it.
 _SHOWN = 40
@@ -48,7 +47,7 @@ def _vocabulary(step: PreprocessStep, tensor: TensorSpec, _signature: Signature,
         if unknown is None and None in found:
             place = found.index(None)
             value, row = str(array.ravel()[place])[:_SHOWN], place // max(array[0:1].size, 1)
-            raise BadRequest(f"input {name!r}: row {row}: {value!r} is none of the {len(table)} known values")
+            raise BadRow(name, row, f"{value!r} is none of the {len(table)} known values")
         return np.array(found, dtype=dtype).reshape(array.shape)
 
     return run

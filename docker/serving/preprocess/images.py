@@ -38,7 +38,7 @@ from serving.contract import (
     Signature,
     TensorSpec,
 )
-from serving.preprocess.operation import Found, Operation, Run
+from serving.preprocess.operation import BadRow, Found, Operation, Run
 from serving.tensors import BadRequest
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ _FORMATS = ("PNG", "JPEG")
 #: Pillow's modes of 8 bits a channel. Others (I;16, I, F) it cuts off at 255 instead of scaling them.
 _MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
 _POINTWISE = (Interpolation.NEAREST, Interpolation.BILINEAR, Interpolation.BICUBIC)
-_ORDER = ("decode_image", "resize", "crop", "layout")
+_GEOMETRY, _NUMBERS = 1, 3
+#: In which order steps come; those that are not here work on numbers.
+_RANKS = {"decode_image": 0, "resize": _GEOMETRY, "crop": _GEOMETRY, "layout": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,39 +84,37 @@ def _check_decode(step: PreprocessStep, tensor: TensorSpec, _signature: Signatur
 
 def _check_chain(steps: Sequence[PreprocessStep], tensor: TensorSpec) -> Iterator[tuple[PreprocessStep, str, str]]:
     """Steps in an order that means something, and an image of the model's own size and channels in the end."""
-    ranks = [min(_ORDER.index(step.op), 1) if step.op in _ORDER[:3] else 2 + (step.op != "layout") for step in steps]
+    ranks = [_RANKS.get(step.op, _NUMBERS) for step in steps]
     for (earlier, rank), step in zip(itertools.pairwise(ranks), steps[1:], strict=True):
         if rank < earlier:
-            yield (
-                step,
-                "op",
-                f"{step.op} of {tensor.name!r} comes too late: first resize and crop, then layout, then numbers",
-            )
+            order = "first resize and crop, then layout, then numbers"
+            yield step, "op", f"{step.op} of {tensor.name!r} comes too late: {order}"
             return
     if len(tensor.shape) not in (3, 4):
         return
-    channels = 1 if steps[0].channels is Channels.L else 3
-    place = _place_of_channels(steps, tensor)
-    there = 1 if place is None else tensor.shape[place]
-    if there != channels:
-        kind = (steps[0].channels or Channels.RGB).value
-        other = Layout.HWC if _layout(steps) is Layout.CHW else Layout.CHW
-        shape = "[" + ", ".join(map(str, tensor.shape)) + "]"
-        hint = f"; or say {{op: layout, input: {tensor.name}, to: {other}}}" if len(tensor.shape) == 4 else ""
-        yield (
-            steps[0],
-            "channels",
-            f"{kind} has {channels} channels, {tensor.name!r} of shape {shape} has {there}{hint}",
-        )
-    sized = [step for step in steps if step.op in ("resize", "crop") and step.size and len(step.size) == 2]
-    if sized and (sized[-1] is [step for step in steps if step.op in ("resize", "crop")][-1]):
-        height, width = _sides(steps, tensor)
-        for side, declared, made in zip(("high", "wide"), (height, width), sized[-1].size or (), strict=True):
+    if (problem := _channels_problem(steps, tensor)) is not None:
+        yield steps[0], "channels", problem
+        return
+    geometry = [step for step in steps if _RANKS.get(step.op) == _GEOMETRY and step.size]
+    if geometry and len(geometry[-1].size or ()) == 2:
+        for side, declared, made in zip(("high", "wide"), _sides(steps, tensor), geometry[-1].size or (), strict=True):
             if isinstance(declared, int) and declared != made:
-                yield sized[-1], "size", f"gives images {made} {side}, {tensor.name!r} is {declared} {side}"
-    for before, crop in itertools.pairwise(steps):
-        if (before.op, crop.op) == ("resize", "crop") and not _covers(before.size or (), crop.size or ()):
-            yield crop, "size", "is larger than what resize gives"
+                yield geometry[-1], "size", f"gives images {made} {side}, {tensor.name!r} is {declared} {side}"
+    for before, after in itertools.pairwise(geometry):
+        if (before.op, after.op) == ("resize", "crop") and not _covers(before.size or (), after.size or ()):
+            yield after, "size", "is larger than what resize gives"
+
+
+def _channels_problem(steps: Sequence[PreprocessStep], tensor: TensorSpec) -> str | None:
+    kind = steps[0].channels or Channels.RGB
+    channels, place = 1 if kind is Channels.L else 3, _place_of_channels(steps, tensor)
+    there = 1 if place is None else tensor.shape[place]
+    if there == channels:
+        return None
+    other = Layout.HWC if _layout(steps) is Layout.CHW else Layout.CHW
+    shape = "[" + ", ".join(map(str, tensor.shape)) + "]"
+    hint = f"; or say {{op: layout, input: {tensor.name}, to: {other}}}" if len(tensor.shape) == 4 else ""
+    return f"{kind} has {channels} channels, {tensor.name!r} of shape {shape} has {there}{hint}"
 
 
 def _covers(resized: tuple[int, ...], cropped: tuple[int, ...]) -> bool:
@@ -150,14 +150,14 @@ def _decode(step: PreprocessStep, _tensor: TensorSpec, _signature: Signature, _f
     def run(array: NDArray[Any], _others: dict[str, Any]) -> Iterator[Picture]:
         for row, content in enumerate(array.tolist()):
             if not isinstance(content, bytes):
-                raise BadRequest(f"input {name!r}: row {row}: expected the bytes of an image, found text")
+                raise BadRow(name, row, "expected the bytes of an image, found text")
             if len(content) > max_bytes:
                 found = f"found {len(content)}"
-                raise BadRequest(f"input {name!r}: row {row}: an image has at most {max_bytes} bytes, {found}")
+                raise BadRow(name, row, f"an image has at most {max_bytes} bytes, {found}")
             try:
                 yield Picture(row, _decoded(content, mode, max_pixels))
             except _Unreadable as error:
-                raise BadRequest(f"input {name!r}: row {row}: {error}") from error
+                raise BadRow(name, row, str(error)) from error
 
     return run
 
@@ -181,6 +181,10 @@ def _decoded(content: bytes, mode: str, max_pixels: int) -> Image:
         raise
     except Exception as error:  # decoders raise what they like on bytes that somebody broke or made up
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if isinstance(error, Image.DecompressionBombError):
+            raise _Unreadable(f"an image has at most {max_pixels} pixels; {reason}") from error
+        if isinstance(error, Image.DecompressionBombError):
+            raise _Unreadable(f"an image has at most {max_pixels} pixels; {reason}") from error
         what = "not an image in PNG or JPEG" if isinstance(error, UnidentifiedImageError) else f"broken: {reason}"
         raise _Unreadable(f"the {len(content)} bytes are {what}") from error
 
@@ -256,7 +260,7 @@ def _crop(step: PreprocessStep, _tensor: TensorSpec, _signature: Signature, _fol
             image = picture.image
             if image.height < height or image.width < width:
                 found = f"it is {image.width} × {image.height} pixels, less than the {width} × {height} to be cropped"
-                raise BadRequest(f"input {name!r}: row {picture.row}: {found}")
+                raise BadRow(name, picture.row, f"{found}")
             # Rounded as torchvision's CenterCrop does.
             top, left = round((image.height - height) / 2), round((image.width - width) / 2)
             yield Picture(picture.row, image.crop((left, top, left + width, top + height)))
@@ -273,7 +277,7 @@ def gathered(steps: Sequence[PreprocessStep], tensor: TensorSpec, signature: Sig
     flat, name = len(tensor.shape) == 3, steps[0].source or steps[0].input
     sides = _sides(steps, tensor)
     spans = [signature.dynamic.get(side) if isinstance(side, str) else None for side in sides]
-    numbers = any(step.op not in _ORDER for step in steps)
+    numbers = any(step.op not in _RANKS for step in steps)
 
     def run(pictures: Iterator[Picture], _others: dict[str, Any]) -> NDArray[Any]:
         arrays: list[NDArray[Any]] = []
@@ -283,13 +287,13 @@ def gathered(steps: Sequence[PreprocessStep], tensor: TensorSpec, signature: Sig
             for side, span, size in zip(sides, spans, array.shape, strict=False):
                 if isinstance(side, int) and side != size:
                     expected = f"{sides[1]} × {sides[0]}; where images differ in size, declare a resize"
-                    raise BadRequest(f"input {name!r}: row {picture.row}: found {shown}, expected {expected}")
+                    raise BadRow(name, picture.row, f"found {shown}, expected {expected}")
                 if span is not None and not span.min <= size <= span.max:
                     expected = f"{side} of {span.min} to {span.max}"
-                    raise BadRequest(f"input {name!r}: row {picture.row}: found {shown}, expected {expected}")
+                    raise BadRow(name, picture.row, f"found {shown}, expected {expected}")
             if arrays and array.shape != arrays[0].shape:
                 first = f"{arrays[0].shape[1]} × {arrays[0].shape[0]} like the first of the request"
-                raise BadRequest(f"input {name!r}: row {picture.row}: found {shown}, expected {first}")
+                raise BadRow(name, picture.row, f"found {shown}, expected {first}")
             arrays.append(array)
         if not arrays:
             raise BadRequest(f"input {name!r}: expected at least one image")

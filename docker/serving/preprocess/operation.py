@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from serving.contract import PreprocessStep, Signature, TensorSpec
+from serving.tensors import BadRequest
 
 #: Where and what is wrong with a step: a key of it, and a sentence.
 Found = Iterator[tuple[str, str]]
@@ -20,6 +21,14 @@ Found = Iterator[tuple[str, str]]
 #: A step, ready to run: from its input's value to the next. What it feeds beside it, it puts into the dictionary. A
 #: value is an array, and between `decode_image` and the last of `resize` and `crop` an iterator of `images.Picture`.
 Run = Callable[[Any, dict[str, Any]], Any]
+
+
+class BadRow(BadRequest):
+    """A value that a step can make nothing of: of which raw input, in which row of the request, and why."""
+
+    def __init__(self, input: str, row: int, reason: str) -> None:
+        self.input, self.row, self.reason = input, row, reason
+        super().__init__(f"input {input!r}: row {row}: {reason}")
 
 
 class BadFile(ValueError):

@@ -23,8 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.contract import DType, Padding, PreprocessStep, Signature, TensorSpec
-from serving.preprocess.operation import BadFile, Found, Operation, Run, feeds, read_file
-from serving.tensors import BadRequest
+from serving.preprocess.operation import BadFile, BadRow, Found, Operation, Run, feeds, read_file
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -105,7 +104,7 @@ def _tokenize(step: PreprocessStep, tensor: TensorSpec, signature: Signature, fo
         if longest > lengths.most:
             row = next(row for row, each in enumerate(encoded) if len(each.ids) > lengths.most)
             found = f"found {len(encoded[row].ids)}, and truncate is not declared"
-            raise BadRequest(f"input {name!r}: row {row}: a text has at most {lengths.most} tokens, {found}")
+            raise BadRow(name, row, f"a text has at most {lengths.most} tokens, {found}")
         size = width if lengths.fixed else max(longest, lengths.least)
         ids = np.full((len(encoded), size), pad_id, dtype=tensor.dtype.numpy)
         further = {key: np.zeros(ids.shape, dtype=dtypes[fed]) for key, fed in feeds(step).items()}
