@@ -19,9 +19,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.contract import CONTRACT_FILE, NanPolicy, ServingContract, Signature
+from serving.contract import CONTRACT_FILE, PREPROCESS_FOLDER, NanPolicy, ServingContract, Signature
 from serving.golden import Golden, differences, read_golden
-from serving.preprocess import apply, raw_signature
+from serving.preprocess import Preprocessing, raw_signature, step_files
 from serving.runners import Runner, RunnerError, load
 from serving.scheduling import scheduling
 from serving.tensors import BadRequest
@@ -53,12 +53,21 @@ class WrongAnswer(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A model that is ready: raw inputs in, outputs out, as the contract has them."""
+    """A model that is ready: raw inputs in, outputs out, as the contract has them.
+
+    `preprocessing` runs the contract's steps; made here unless given, for steps that need no file.
+    """
 
     contract: ServingContract
     raw: Signature
     golden: Golden
     runner: Runner
+    preprocessing: Preprocessing = None  # type: ignore[assignment]  # never None after __post_init__
+
+    def __post_init__(self) -> None:
+        if self.preprocessing is None:
+            made = Preprocessing(self.contract.preprocess, self.contract.signature)
+            object.__setattr__(self, "preprocessing", made)
 
     def predict(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Answer raw inputs that fit `raw`.
@@ -74,10 +83,11 @@ class Served:
         """Preprocess raw inputs that fit `raw`: what the model itself takes.
 
         Raises:
-            BadRequest: preprocessing takes a value out of the range of the model's dtype.
+            BadRequest: preprocessing can make nothing of a value (no image, an unknown category), or takes one out of
+                the range of the model's dtype.
         """
-        prepared = apply(self.contract.preprocess, inputs, self.contract.signature)
-        nan = {spec.name for spec in self.raw.inputs if spec.nan is NanPolicy.ACCEPT}
+        prepared = self.preprocessing(inputs)
+        nan = {spec.name for spec in self.contract.signature.inputs if spec.nan is NanPolicy.ACCEPT}
         for name in {step.input for step in self.contract.preprocess}:
             values = prepared[name]
             if values.dtype.kind == "f" and (np.isinf(values).any() or (name not in nan and np.isnan(values).any())):
@@ -160,6 +170,10 @@ def open_package(folder: Path, threads: int | None = None) -> Served:
     except ValueError as error:
         raise Refused(Refusal.CONTRACT, f"the contract's preprocessing does not fit its signature: {error}") from error
     verify_files(folder, contract)
+    try:
+        preprocessing = Preprocessing(contract.preprocess, contract.signature, folder / PREPROCESS_FOLDER)
+    except (ValueError, ImportError) as error:
+        raise Refused(Refusal.CONTRACT, f"the contract's preprocessing cannot be run here: {error}") from error
     verify_versions(contract.runtime_versions)
     try:
         golden = read_golden(folder / contract.golden)
@@ -170,7 +184,7 @@ def open_package(folder: Path, threads: int | None = None) -> Served:
         runner = load(contract.runtime, folder / contract.model, contract.signature, threads)
     except RunnerError as error:
         raise Refused(Refusal.MODEL, str(error)) from error
-    served = Served(contract, raw, golden, runner)
+    served = Served(contract, raw, golden, runner, preprocessing)
     replay(served, next(golden.batches(raw, 1)))
     return served
 
@@ -190,13 +204,14 @@ def replay(served: Served, golden: Golden) -> None:
 
 
 def verify_files(folder: Path, contract: ServingContract) -> None:
-    """Size and sha256 of every file that the contract names; the model and the golden samples must be among them.
+    """Size and sha256 of every file that the contract names: model, golden samples and files of steps among them.
 
     Raises:
         Refused: FILES, or CONTRACT when it does not name what it needs.
     """
     names = [file.path for file in contract.files]
-    for needed in (contract.model, contract.golden):
+    steps = (f"{PREPROCESS_FOLDER}/{name}" for name in step_files(contract.preprocess))
+    for needed in (contract.model, contract.golden, *steps):
         if not any(name == needed or name.startswith(f"{needed}/") for name in names):
             raise Refused(Refusal.CONTRACT, f"the contract does not name the digest of {needed}")
     for file in contract.files:
