@@ -15,12 +15,12 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from serving.contract import CONTRACT_FILE, PackagedFile, ServingContract
+from serving.contract import CONTRACT_FILE, Needs, PackagedFile, ServingContract
 from tasks.contracts import Artifact, Digest, Export, Image, ParityReport, Verdict, digest_of
 from tasks.errors import BuildFailed, GateBlocked
 from tasks.image.context import Context
 from tasks.image.engine import NEEDS_LABEL, Engine, ImageInfo
-from tasks.image.runtimes import Runtime, ensure_runtime, find_runtime
+from tasks.image.runtimes import ARCHITECTURE, PYTHON, Runtime, ensure_runtime, find_runtime
 from tasks.settings import Settings
 from tasks.spec import ModelSpec
 from tasks.store import Store
@@ -142,6 +142,7 @@ def _contract(
         golden=_GOLDEN,
         max_batch=spec.serving.max_batch,
         runtime_versions=runtime.versions,
+        needs=Needs(ARCHITECTURE, PYTHON, export.needs, memory_bytes=export.files.size_bytes),
     )
 
 

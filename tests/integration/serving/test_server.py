@@ -20,7 +20,7 @@ import httpx
 import numpy as np
 import pytest
 
-from serving.contract import DType, PreprocessStep
+from serving.contract import DType, Needs, PreprocessStep
 from serving.package import Refusal
 from serving.tensors import to_bytes
 from tests.integration.tiny import IN, TinyModel, answer_raw, raw_samples
@@ -273,8 +273,15 @@ def test_other_versions_are_refused(tiny: Tiny, tmp_path: Path) -> None:
         ({"runtime": "caffe"}, Refusal.MODEL),
         ({"model": "golden.npz"}, Refusal.MODEL),
         ({"golden": "model/model.onnx"}, Refusal.FILES),
+        ({"contract_version": 2}, Refusal.CONTRACT),
+        ({"needs": Needs(architecture="s390x")}, Refusal.PLATFORM),
+        ({"needs": Needs(instructions=("sse2", "avx8192"))}, Refusal.INSTRUCTIONS),
+        ({"needs": Needs(memory_bytes=1 << 50)}, Refusal.MEMORY),
     ],
-    ids=["other preprocessing", "unknown preprocessing", "runtime", "model", "golden"],
+    ids=[
+        *("other preprocessing", "unknown preprocessing", "runtime", "model", "golden", "contract version"),
+        *("architecture", "instruction set", "memory"),
+    ],
 )
 def test_a_contract_that_does_not_hold_is_refused(
     tiny: Tiny, tmp_path: Path, changes: dict[str, Any], expected: Refusal
