@@ -240,6 +240,8 @@ def verify_files(folder: Path, contract: ServingContract) -> None:
         if not any(name == needed or name.startswith(f"{needed}/") for name in names):
             raise Refused(Refusal.CONTRACT, f"the contract does not name the digest of {needed}")
     for file in contract.files:
+        if file.path.startswith("/") or ".." in file.path.split("/"):
+            raise Refused(Refusal.CONTRACT, f"the contract names {file.path}, which is not inside the package")
         try:
             with (folder / file.path).open("rb") as stream:
                 size = os.fstat(stream.fileno()).st_size

@@ -7,7 +7,7 @@ export that parity did not pass.
 
 from __future__ import annotations
 
-import hashlib
+import io
 import json
 import tempfile
 from dataclasses import replace
@@ -54,7 +54,7 @@ def build(
     _check_versions(runtime, export)
     contract = _contract(spec, artifact, export, parity, golden, runtime)
     content = contract_bytes(contract)
-    contract_digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    contract_digest, contract_size = store.put_stream(io.BytesIO(content))
     below = _existing(engine, ensure_runtime(export.runtime, engine, settings))
     labels = _labels(spec, artifact, export, parity, contract_digest, contract.version, below)
     identity = digest_of([labels, _DOCKERFILE.read_text()])
@@ -76,6 +76,7 @@ def build(
         reference=reference,
         digest=there.id,
         contract_digest=contract_digest,
+        contract=PackagedFile(CONTRACT_FILE, contract_digest, contract_size),
         size_bytes=there.size_bytes,
         model_bytes=there.size_bytes - below.size_bytes,
         layers=there.layers,

@@ -1,0 +1,185 @@
+"""A contract → README.txt: what the bundle is, and a program in its runtime that reproduces its golden answers.
+
+The text follows from the package alone. The program is complete: `tests/integration/test_bundle.py` runs it as printed.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterable
+from dataclasses import asdict
+
+from serving.contract import ServingContract, TensorSpec
+from tasks.bundle.golden import GoldenIndex
+from tasks.contracts import Digest
+
+#: Runtime → how its model is opened; each defines `run(inputs) -> outputs`, both by name. {…} are filled in.
+_PROGRAMS = {
+    "onnx": """
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession({model!r}, providers=["CPUExecutionProvider"])
+        outputs = {outputs!r}
+
+        def run(inputs):
+            return dict(zip(outputs, session.run(outputs, inputs)))
+        """,
+    "tensorflow": """
+        import tensorflow as tf
+
+        function = tf.saved_model.load({model!r}).signatures["serving_default"]
+
+        def run(inputs):
+            answers = function(**{{name: tf.constant(array) for name, array in inputs.items()}})
+            return {{name: answer.numpy() for name, answer in answers.items()}}
+        """,
+    "torch": """
+        import torch
+
+        program = torch.export.load({model!r}).module()
+        inputs_in_order, outputs = {inputs!r}, {outputs!r}
+
+        def run(inputs):
+            with torch.no_grad():
+                answers = program(*(torch.tensor(inputs[name]) for name in inputs_in_order))
+            return dict(zip(outputs, (leaf.numpy() for leaf in torch.utils._pytree.tree_leaves(answers))))
+        """,
+    "torch-aoti": """
+        import glob
+        import torch
+
+        (library,) = glob.glob({model!r} + "/data/aotinductor/*/*.so")  # native code: it runs what is in it
+        program = torch._C._aoti.AOTIModelContainerRunnerCpu(library, 1)
+        inputs_in_order, outputs = {inputs!r}, {outputs!r}
+
+        def run(inputs):
+            answers = program.run([torch.tensor(inputs[name]) for name in inputs_in_order])
+            return dict(zip(outputs, (answer.numpy() for answer in answers)))
+        """,
+}
+
+_GOLDEN = """
+    import json
+    import numpy as np
+
+    def read(tensor):
+        if tensor["offset"] is None:  # strings
+            return np.array(json.load(open(tensor["file"])), object).reshape(tensor["shape"])
+        return np.load(tensor["file"])
+
+    golden = json.load(open("golden/index.json"))
+    prepared = {tensor["name"]: read(tensor) for tensor in golden["prepared"]}
+    for rows in [slice(*batch) for batch in golden["batches"] or []] or [...]:
+        answers = run({name: array[rows] for name, array in prepared.items()})
+        for tensor in golden["outputs"]:
+            wanted, answer = read(tensor)[rows], answers[tensor["name"]]
+            if wanted.dtype == object:
+                assert np.array_equal(answer.astype(str), wanted.astype(str)), tensor["name"]
+            else:
+                np.testing.assert_allclose(answer, wanted, err_msg=tensor["name"], **tensor["tolerance"])
+    print("the golden answers are reproduced")
+"""
+
+#: Format → what other languages run it with.
+_ELSEWHERE = {
+    "onnx": "JavaScript: onnxruntime-web or onnxruntime-node. C, C++, C#, Java, Rust: ONNX Runtime's own interfaces.",
+    "savedmodel": "C, C++, Java, Go, Rust: TensorFlow's C library (TF_LoadSessionFromSavedModel, tag serve, signature "
+    "serving_default).",
+    "torch-export": "C++: none directly; compile it with AOTInductor (format torch-aoti) and call the library.",
+    "torch-aoti": "C++: torch::inductor::AOTIModelContainerRunnerCpu with the library below model/data/aotinductor.",
+}
+
+
+def readme(contract: ServingContract, index: GoldenIndex, package: Digest | None) -> str:
+    """The text of README.txt."""
+    paragraphs = [
+        f"{contract.name} {contract.version}, as {contract.format}: the model by itself, without a server.",
+        f"It passed every gate as package {package}."
+        if package
+        else "Whether it passed its gates was not known where this was written.",
+        _section("Files", *_layout(contract)),
+        _section("The model takes and gives", *map(_tensor, contract.signature.inputs), "  gives", *_gives(contract)),
+        _section("Sizes", *_sizes(contract)),
+        _section("Before the model", *_preprocessing(contract, index)),
+        _section(
+            "Python: run in this folder with "
+            + ", ".join(f"{name} {version}" for name, version in sorted(contract.runtime_versions.items())),
+            "",
+            *program(contract).splitlines(),
+        ),
+        _section("Other languages", *_wrapped(_elsewhere(contract))),
+        _section("Is it whole?", "  sha256sum --check --quiet SHA256SUMS"),
+    ]
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def program(contract: ServingContract) -> str:
+    """A Python program that reproduces the golden answers, indented by four."""
+    kind = contract.format if contract.format in _PROGRAMS else contract.runtime
+    opened = textwrap.dedent(_PROGRAMS[kind]).format(
+        model=contract.model,
+        inputs=[tensor.name for tensor in contract.signature.inputs],
+        outputs=[tensor.name for tensor in contract.signature.outputs],
+    )
+    return textwrap.indent(opened.strip() + "\n\n" + textwrap.dedent(_GOLDEN).strip(), "    ")
+
+
+def _section(title: str, *lines: str) -> str:
+    return "\n".join([title, "-" * len(title), *lines])
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, 98, initial_indent="  ", subsequent_indent="  ")
+
+
+def _layout(contract: ServingContract) -> Iterable[str]:
+    rows = {
+        contract.model: "what the runtime opens",
+        "contract.json": "signature, ranges, preprocessing, tolerances, versions, digests of the files",
+        contract.golden: "golden samples: raw inputs and the source model's answers, for NumPy",
+        "golden/": "the same as .npy and JSON, and the inputs after preprocessing; index.json says what is where",
+        "SHA256SUMS": "of every other file",
+    }
+    width = max(len(name) for name in rows)
+    return (f"  {name:<{width}}  {what}" for name, what in rows.items())
+
+
+def _tensor(tensor: TensorSpec) -> str:
+    return f"  {tensor.name}: {tensor.dtype.value} [{', '.join(map(str, tensor.shape))}]"
+
+
+def _gives(contract: ServingContract) -> Iterable[str]:
+    for tensor in contract.signature.outputs:
+        allowed = contract.tolerances.get(tensor.name)
+        within = f", within {allowed.atol:g} + {allowed.rtol:g} x |expected|" if allowed else ""
+        yield _tensor(tensor) + within
+
+
+def _sizes(contract: ServingContract) -> Iterable[str]:
+    dynamic = contract.signature.dynamic
+    if not dynamic:
+        yield "  every dimension is fixed"
+    for name, sizes in dynamic.items():
+        yield f"  {name}: {sizes.min} to {sizes.max}" + (
+            f", {contract.max_batch} at once were proven" if name == contract.signature.batch else ""
+        )
+
+
+def _preprocessing(contract: ServingContract, index: GoldenIndex) -> Iterable[str]:
+    if not contract.preprocess:
+        yield "  nothing: golden/inputs and golden/prepared are equal"
+        return
+    yield "  clients of a server send golden/inputs; do this to them, in order, for golden/prepared:"
+    for step in contract.preprocess:
+        yield f"  {json.dumps({key: value for key, value in asdict(step).items() if value is not None})}"
+    raw = {tensor.name: tensor.datatype for tensor in index.inputs}
+    yield f"  types before it: {', '.join(f'{name} {datatype}' for name, datatype in raw.items())}"
+
+
+def _elsewhere(contract: ServingContract) -> str:
+    kind = contract.format if contract.format in _ELSEWHERE else contract.runtime
+    return _ELSEWHERE.get(kind, "see the runtime's own documentation.") + (
+        " Read the golden samples by golden/index.json: skip `offset` bytes of a .npy file and its values follow, "
+        "little endian, in C order. What is not reproduced within the tolerances is not this package's model."
+    )
