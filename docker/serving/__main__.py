@@ -2,7 +2,8 @@
 
     serve      answer requests (the default)
     contract   print contract.json and end
-    selftest   verify the package and replay every golden sample; exit code 0, or that of the refusal
+    selftest   verify the package and replay every golden sample, a line for each check (`--json`: one document); exit
+               code 0, or that of the refusal
 
 The exit code of a refusal says what did not hold (`serving.package.Refusal`); its sentence is the last line of
 standard error.
@@ -14,10 +15,9 @@ import argparse
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
-from serving.package import Refused, open_package, read_contract, replay
+from serving.package import Refused, read_contract
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
             read_contract(options.package)
             sys.stdout.buffer.write((options.package / "contract.json").read_bytes())
         elif options.command == "selftest":
-            _selftest(options.package, options.threads)
+            return _selftest(options.package, options.threads, as_json=options.json)
         else:
             from serving.server import serve
 
@@ -43,18 +43,16 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _selftest(folder: Path, threads: int | None) -> None:
+def _selftest(folder: Path, threads: int | None, *, as_json: bool) -> int:
     from serving.cpus import available_cpus
-    from serving.log import log
+    from serving.selftest import selftest
 
-    started = time.monotonic()
-    served = open_package(folder, threads or available_cpus())
-    rows = 0
-    for size in (1, served.contract.max_batch):
-        for batch in served.golden.batches(served.raw, size):
-            replay(served, batch)
-            rows += len(next(iter(batch.inputs.values()))) if served.raw.batch else 1
-    log("selftest passed", answers=rows, seconds=round(time.monotonic() - started, 3))
+    report = selftest(folder, threads or available_cpus())
+    sys.stdout.buffer.write(report.json() if as_json else report.text().encode())
+    sys.stdout.buffer.flush()  # before the log's line, which is the last word
+    if report.refusal is None:
+        return 0
+    raise Refused(report.refusal, report.problem)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(prog="serving", description="Serves one packaged model.")
     parser.add_argument("command", nargs="?", default="serve", choices=("serve", "contract", "selftest"))
+    parser.add_argument("--json", action="store_true", help="selftest: one JSON document on standard output")
     parser.add_argument("--package", type=Path, default=Path("/package"), help="the package folder")
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on")  # noqa: S104  a container's own
     parser.add_argument("--port", type=_positive, default=from_environment("SERVING_PORT", 8000))

@@ -69,8 +69,8 @@ class Machine:
         if self.memory_bytes is None or needs.memory_bytes + self.held_bytes <= self.memory_bytes:
             return None
         return (
-            f"the model's weights take at least {_mib(needs.memory_bytes)} beside the {_mib(self.held_bytes)} that the "
-            f"server holds already, and the container may use {_mib(self.memory_bytes)}: raise its memory limit, or "
+            f"the model's weights take at least {mib(needs.memory_bytes)} beside the {mib(self.held_bytes)} that the "
+            f"server holds already, and the container may use {mib(self.memory_bytes)}: raise its memory limit, or "
             "serve a smaller format"
         )
 
@@ -129,5 +129,8 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _mib(size_bytes: int) -> str:
+def mib(size_bytes: int) -> str:
+    """For people."""
+    if size_bytes < _MIB:
+        return "less than 1 MiB"
     return f"{size_bytes / _MIB:,.0f} MiB"

@@ -180,13 +180,22 @@ def open_package(folder: Path, threads: int) -> Served:
         Refused
     """
     contract = read_contract(folder)
+    verify_machine(contract.needs, Machine.this())
+    verify_versions(contract.runtime_versions)
+    verify_files(folder, contract)
+    return open_verified(folder, contract, threads)
+
+
+def open_verified(folder: Path, contract: ServingContract, threads: int) -> Served:
+    """Load the model of a package whose files, versions and machine were verified; it has answered one golden sample.
+
+    Raises:
+        Refused: CONTRACT, FILES, MODEL or ANSWERS.
+    """
     try:
         raw = raw_signature(contract.signature, contract.preprocess)
     except ValueError as error:
         raise Refused(Refusal.CONTRACT, f"the contract's preprocessing does not fit its signature: {error}") from error
-    verify_machine(contract.needs, Machine.this())
-    verify_versions(contract.runtime_versions)
-    verify_files(folder, contract)
     try:
         golden = read_golden(folder / contract.golden)
     except (OSError, ValueError) as error:
@@ -220,13 +229,29 @@ def verify_machine(needs: Needs, machine: Machine) -> None:
     Raises:
         Refused: PLATFORM, INSTRUCTIONS or MEMORY.
     """
-    for refusal, problem in (
-        (Refusal.PLATFORM, machine.is_another_platform(needs)),
-        (Refusal.INSTRUCTIONS, machine.lacks_instructions(needs)),
-        (Refusal.MEMORY, machine.lacks_memory(needs)),
-    ):
-        if problem is not None:
-            raise Refused(refusal, problem)
+    verify_platform(needs, machine)
+    verify_instructions(needs, machine)
+    verify_memory(needs, machine)
+
+
+def verify_platform(needs: Needs, machine: Machine) -> None:
+    """Raises Refused: PLATFORM."""
+    _refuse(Refusal.PLATFORM, machine.is_another_platform(needs))
+
+
+def verify_instructions(needs: Needs, machine: Machine) -> None:
+    """Raises Refused: INSTRUCTIONS."""
+    _refuse(Refusal.INSTRUCTIONS, machine.lacks_instructions(needs))
+
+
+def verify_memory(needs: Needs, machine: Machine) -> None:
+    """Raises Refused: MEMORY."""
+    _refuse(Refusal.MEMORY, machine.lacks_memory(needs))
+
+
+def _refuse(refusal: Refusal, problem: str | None) -> None:
+    if problem is not None:
+        raise Refused(refusal, problem)
 
 
 def verify_files(folder: Path, contract: ServingContract) -> None:

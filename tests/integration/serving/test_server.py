@@ -308,12 +308,49 @@ def test_a_port_that_is_taken_is_refused(tiny: Tiny, server: Server, tmp_path: P
     assert "cannot be listened on" in done.stderr
 
 
-def test_selftest_replays_every_golden_sample(tiny: Tiny, tmp_path: Path) -> None:
-    package = tiny("onnx").package(tmp_path / "package")
-    command = [sys.executable, "-m", "serving", "selftest", "--package", str(package)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0
-    assert json.loads(done.stderr)["answers"] == 24  # twelve alone, and twelve in batches
+def selftest(package: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "serving", "selftest", "--package", str(package), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_selftest_replays_every_golden_sample_and_says_each_check_in_a_line(tiny: Tiny, tmp_path: Path) -> None:
+    done = selftest(tiny("onnx").package(tmp_path / "package"))
+    assert (done.returncode, done.stderr) == (0, "")
+    *checks, verdict = done.stdout.splitlines()
+    assert [line.split("  ")[0].removeprefix("✓ ").rstrip() for line in checks] == [
+        *("contract", "platform", "instruction set", "memory", "versions", "files", "model"),
+        *("golden answers by 1", "golden answers by 8"),
+    ]
+    assert "12 in 12 requests" in checks[-2]
+    assert "12 in 2 requests" in checks[-1]
+    assert verdict.startswith("tiny 1 passed, ")
+
+
+def test_selftest_says_everything_that_does_not_hold_and_does_not_open_the_model(tiny: Tiny, tmp_path: Path) -> None:
+    needs = Needs(instructions=("avx8192",), memory_bytes=1 << 50)
+    package = tiny("onnx").package(tmp_path / "package", needs=needs)
+    with (package / "model" / "model.onnx").open("ab") as stream:
+        stream.write(b"more")
+    done = selftest(package, "--json")
+    said = json.loads(done.stdout)
+    outcomes = {check["check"]: check["outcome"] for check in said["checks"]}
+    assert done.returncode == said["exit_code"] == Refusal.INSTRUCTIONS
+    assert {name for name, outcome in outcomes.items() if outcome == "refused"} == {
+        "instruction set",
+        "memory",
+        "files",
+    }
+    assert {outcomes[name] for name in ("model", "golden answers by 1", "golden answers by 8")} == {"not made"}
+    assert (said["passed"], said["answers"]) == (False, 0)
+    assert "avx8192" in json.loads(done.stderr)["error"]
+
+
+def test_selftest_tells_a_wrong_answer(tiny: Tiny, tmp_path: Path) -> None:
+    other = (PreprocessStep("cast", "x", source_dtype=DType.UINT8),)
+    done = selftest(tiny("onnx").package(tmp_path / "package", preprocess=other), "--json")
+    outcomes = {check["check"]: check["outcome"] for check in json.loads(done.stdout)["checks"]}
+    assert done.returncode == Refusal.ANSWERS
+    assert (outcomes["files"], outcomes["model"], outcomes["golden answers by 8"]) == ("passed", "refused", "not made")
 
 
 def test_contract_is_printed_as_it_is(tiny: Tiny, tmp_path: Path) -> None:
