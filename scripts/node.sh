@@ -38,4 +38,4 @@ if ! is_installed; then
     fi
     echo "$key" >"$folder/.installed"
 fi
-echo "$folder"
+(cd "$folder" && pwd)

@@ -9,13 +9,15 @@ In: a package folder. Out, below its `golden/`:
     outputs/…             what the source model answered
 
 Numbers are `.npy` files of the plainest form (version 1.0, C order, little endian): whoever has no reader for them
-skips `offset` bytes and has the values. Strings are `.json` files with a flat list, in the same order.
+skips `offset` bytes and has the values. Strings are `.json` files with a flat list, in the same order; bytes (encoded
+images) are such strings in base64.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,7 @@ class GoldenTensor(Contract):
     datatype: str = Field(description="the Open Inference Protocol's name of the type, e.g. FP32")
     shape: tuple[int, ...]
     offset: int | None = None
+    base64: bool = Field(False, description="the strings are bytes, in base64")
     tolerance: Tolerance | None = Field(None, description="of outputs: |answer - expected| <= atol + rtol * |expected|")
 
 
@@ -81,9 +84,11 @@ def _tensors(folder: Path, kind: str, arrays: Mapping[str, NDArray[Any]]) -> tup
 
 
 def _tensor(folder: Path, stem: str, name: str, array: NDArray[Any]) -> GoldenTensor:
+    encoded = array.dtype == object and any(isinstance(item, bytes) for item in array.flat)
     if array.dtype == object:
         file, offset = f"{stem}.json", None
-        (folder / file).write_text(json.dumps([str(item) for item in array.flat], ensure_ascii=False) + "\n")
+        texts = [b64encode(item).decode() if isinstance(item, bytes) else str(item) for item in array.flat]
+        (folder / file).write_text(json.dumps(texts, ensure_ascii=False) + "\n")
     else:
         file = f"{stem}.npy"
         plain = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(array.shape)
@@ -92,7 +97,13 @@ def _tensor(folder: Path, stem: str, name: str, array: NDArray[Any]) -> GoldenTe
         offset = (folder / file).stat().st_size - plain.nbytes
     dtype = DType.STRING if array.dtype == object else DType(array.dtype.name)
     return GoldenTensor(
-        name=name, file=file, dtype=dtype, datatype=dtype.protocol_name, shape=array.shape, offset=offset
+        name=name,
+        file=file,
+        dtype=dtype,
+        datatype=dtype.protocol_name,
+        shape=array.shape,
+        offset=offset,
+        base64=encoded,
     )
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import tarfile
+from base64 import b64decode
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from serving.contract import DimRange, DType, ServingContract, Signature, TensorSpec, Tolerance
 from serving.package import read_contract, verify_files
 from tasks.bundle import Origin, find, write
-from tasks.bundle.golden import GoldenIndex, write_golden
+from tasks.bundle.golden import GoldenIndex, _tensor, write_golden
 from tasks.errors import BadInput, CorruptObject, StoreUnavailable
 from tasks.image import connect
 from tasks.store import LocalStore
@@ -112,6 +113,14 @@ def test_strings_are_json_and_odd_names_get_plain_files(tmp_path: Path) -> None:
         *("text/in:0", "golden/inputs/0.json", "BYTES", None),
     )
     assert json.loads((tmp_path / "m" / tensor.file).read_text()) == ["a", "é", "c", ""]
+
+
+def test_bytes_are_base64(tmp_path: Path) -> None:
+    (tmp_path / "golden" / "inputs").mkdir(parents=True)
+    images = np.array([b"\xff\xd8", b"\x89PNG"], object)
+    tensor = _tensor(tmp_path, "golden/inputs/image", "image", images)
+    assert (tensor.base64, tensor.datatype) == (True, "BYTES")
+    assert [b64decode(text) for text in json.loads((tmp_path / tensor.file).read_text())] == images.tolist()
 
 
 def test_only_as_many_rows_are_asked_at_once_as_the_model_takes(tmp_path: Path) -> None:
