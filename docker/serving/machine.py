@@ -131,6 +131,5 @@ def _read(path: Path) -> str:
 
 def mib(size_bytes: int) -> str:
     """For people."""
-    if size_bytes < _MIB:
-        return "less than 1 MiB"
-    return f"{size_bytes / _MIB:,.0f} MiB"
+    mebibytes = size_bytes / _MIB
+    return f"{mebibytes:,.0f} MiB" if mebibytes >= 10 else f"{mebibytes:.1f} MiB"

@@ -192,4 +192,5 @@ def _replay_all(served: Served, size: int) -> _Asked:
 
 
 def _of_replay(asked: _Asked) -> str:
-    return f"{asked.rows} in {asked.requests} requests are the source model's, within the contract's tolerances"
+    requests = "one request" if asked.requests == 1 else f"{asked.requests} requests"
+    return f"{asked.rows} in {requests} are the source model's, within the contract's tolerances"

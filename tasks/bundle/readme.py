@@ -99,7 +99,7 @@ def readme(contract: ServingContract, index: GoldenIndex, package: Digest | None
         if package
         else "Whether it passed its gates was not known where this was written.",
         _section("Files", *_layout(contract)),
-        _section("The model takes and gives", *map(_tensor, contract.signature.inputs), "  gives", *_gives(contract)),
+        _section("The model", *_signature(contract)),
         _section("Sizes", *_sizes(contract)),
         _section("Before the model", *_preprocessing(contract, index)),
         _section(
@@ -145,15 +145,17 @@ def _layout(contract: ServingContract) -> Iterable[str]:
     return (f"  {name:<{width}}  {what}" for name, what in rows.items())
 
 
-def _tensor(tensor: TensorSpec) -> str:
-    return f"  {tensor.name}: {tensor.dtype.value} [{', '.join(map(str, tensor.shape))}]"
-
-
-def _gives(contract: ServingContract) -> Iterable[str]:
+def _signature(contract: ServingContract) -> Iterable[str]:
+    for tensor in contract.signature.inputs:
+        yield f"  takes  {_tensor(tensor)}"
     for tensor in contract.signature.outputs:
         allowed = contract.tolerances.get(tensor.name)
         within = f", within {allowed.atol:g} + {allowed.rtol:g} x |expected|" if allowed else ""
-        yield _tensor(tensor) + within
+        yield f"  gives  {_tensor(tensor)}{within}"
+
+
+def _tensor(tensor: TensorSpec) -> str:
+    return f"{tensor.name}: {tensor.dtype.value} [{', '.join(map(str, tensor.shape))}]"
 
 
 def _sizes(contract: ServingContract) -> Iterable[str]:
@@ -161,9 +163,7 @@ def _sizes(contract: ServingContract) -> Iterable[str]:
     if not dynamic:
         yield "  every dimension is fixed"
     for name, sizes in dynamic.items():
-        yield f"  {name}: {sizes.min} to {sizes.max}" + (
-            f", {contract.max_batch} at once were proven" if name == contract.signature.batch else ""
-        )
+        yield f"  {name}: {sizes.min} to {sizes.max}"
 
 
 def _preprocessing(contract: ServingContract, index: GoldenIndex) -> Iterable[str]:
