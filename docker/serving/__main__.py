@@ -1,7 +1,7 @@
 """`python -m serving [serve|contract|selftest]`: what an image's container runs.
 
     serve      answer requests (the default)
-    contract   print contract.json and end
+    contract   print contract.json (`--plain`: what it says, in words) and end
     selftest   verify the package and replay every golden sample, a line for each check (`--json`: one document); exit
                code 0, or that of the refusal
 
@@ -17,6 +17,7 @@ import signal
 import sys
 from pathlib import Path
 
+from serving.contract import CONTRACT_FILE
 from serving.package import Refused, read_contract
 
 
@@ -27,8 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         if options.command == "contract":
-            read_contract(options.package)
-            sys.stdout.buffer.write((options.package / "contract.json").read_bytes())
+            _print_contract(options.package, plain=options.plain)
         elif options.command == "selftest":
             return _selftest(options.package, options.threads, as_json=options.json)
         else:
@@ -41,6 +41,15 @@ def main(arguments: list[str] | None = None) -> int:
         log("refused", refusal=error.refusal.name.lower(), error=str(error))
         return int(error.refusal)
     return 0
+
+
+def _print_contract(folder: Path, *, plain: bool) -> None:
+    contract, content = read_contract(folder), (folder / CONTRACT_FILE).read_bytes()
+    if plain:
+        from serving.description import describe
+
+        content = describe(contract).encode()
+    sys.stdout.buffer.write(content)
 
 
 def _selftest(folder: Path, threads: int | None, *, as_json: bool) -> int:
@@ -62,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(prog="serving", description="Serves one packaged model.")
     parser.add_argument("command", nargs="?", default="serve", choices=("serve", "contract", "selftest"))
+    parser.add_argument("--plain", action="store_true", help="contract: in words, not as JSON")
     parser.add_argument("--json", action="store_true", help="selftest: one JSON document on standard output")
     parser.add_argument("--package", type=Path, default=Path("/package"), help="the package folder")
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on")  # noqa: S104  a container's own

@@ -5,13 +5,11 @@ The text follows from the package alone. The program is complete: `tests/integra
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Iterable
-from dataclasses import asdict
 
-from serving.contract import ServingContract, TensorSpec
-from tasks.bundle.golden import GoldenIndex
+from serving.contract import ServingContract
+from serving.description import section, sections
 from tasks.contracts import Digest
 
 #: Runtime → how its model is opened; each defines `run(inputs) -> outputs`, both by name. {…} are filled in.
@@ -91,25 +89,18 @@ _ELSEWHERE = {
 }
 
 
-def readme(contract: ServingContract, index: GoldenIndex, package: Digest | None) -> str:
+def readme(contract: ServingContract, package: Digest | None) -> str:
     """The text of README.txt."""
     paragraphs = [
         f"{contract.name} {contract.version}, as {contract.format}: the model by itself, without a server.",
         f"It passed every gate as package {package}."
         if package
         else "Whether it passed its gates was not known where this was written.",
-        _section("Files", *_layout(contract)),
-        _section("The model", *_signature(contract)),
-        _section("Sizes", *_sizes(contract)),
-        _section("Before the model", *_preprocessing(contract, index)),
-        _section(
-            "Python: run in this folder with "
-            + ", ".join(f"{name} {version}" for name, version in sorted(contract.runtime_versions.items())),
-            "",
-            *program(contract).splitlines(),
-        ),
-        _section("Other languages", *_wrapped(_elsewhere(contract))),
-        _section("Is it whole?", "  sha256sum --check --quiet SHA256SUMS"),
+        section("Files", *_layout(contract)),
+        *(section(title, *lines) for title, lines in sections(contract).items()),
+        section("Python: run this in this folder", "", *program(contract).splitlines()),
+        section("Other languages", *_wrapped(_elsewhere(contract))),
+        section("Is it whole?", "  sha256sum --check --quiet SHA256SUMS"),
     ]
     return "\n\n".join(paragraphs) + "\n"
 
@@ -123,10 +114,6 @@ def program(contract: ServingContract) -> str:
         outputs=[tensor.name for tensor in contract.signature.outputs],
     )
     return textwrap.indent(opened.strip() + "\n\n" + textwrap.dedent(_GOLDEN).strip(), "    ")
-
-
-def _section(title: str, *lines: str) -> str:
-    return "\n".join([title, "-" * len(title), *lines])
 
 
 def _wrapped(text: str) -> list[str]:
@@ -145,41 +132,10 @@ def _layout(contract: ServingContract) -> Iterable[str]:
     return (f"  {name:<{width}}  {what}" for name, what in rows.items())
 
 
-def _signature(contract: ServingContract) -> Iterable[str]:
-    for tensor in contract.signature.inputs:
-        yield f"  takes  {_tensor(tensor)}"
-    for tensor in contract.signature.outputs:
-        allowed = contract.tolerances.get(tensor.name)
-        within = f", within {allowed.atol:g} + {allowed.rtol:g} x |expected|" if allowed else ""
-        yield f"  gives  {_tensor(tensor)}{within}"
-
-
-def _tensor(tensor: TensorSpec) -> str:
-    return f"{tensor.name}: {tensor.dtype.value} [{', '.join(map(str, tensor.shape))}]"
-
-
-def _sizes(contract: ServingContract) -> Iterable[str]:
-    dynamic = contract.signature.dynamic
-    if not dynamic:
-        yield "  every dimension is fixed"
-    for name, sizes in dynamic.items():
-        yield f"  {name}: {sizes.min} to {sizes.max}"
-
-
-def _preprocessing(contract: ServingContract, index: GoldenIndex) -> Iterable[str]:
-    if not contract.preprocess:
-        yield "  nothing: golden/inputs and golden/prepared are equal"
-        return
-    yield "  clients of a server send golden/inputs; do this to them, in order, for golden/prepared:"
-    for step in contract.preprocess:
-        yield f"  {json.dumps({key: value for key, value in asdict(step).items() if value is not None})}"
-    raw = {tensor.name: tensor.datatype for tensor in index.inputs}
-    yield f"  types before it: {', '.join(f'{name} {datatype}' for name, datatype in raw.items())}"
-
-
 def _elsewhere(contract: ServingContract) -> str:
     kind = contract.format if contract.format in _ELSEWHERE else contract.runtime
     return _ELSEWHERE.get(kind, "see the runtime's own documentation.") + (
-        " Read the golden samples by golden/index.json: skip `offset` bytes of a .npy file and its values follow, "
+        " golden/inputs is what clients of a server send, golden/prepared what the model itself takes."
+        " Read them by golden/index.json: skip `offset` bytes of a .npy file and its values follow, "
         "little endian, in C order. What is not reproduced within the tolerances is not this package's model."
     )

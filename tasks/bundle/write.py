@@ -90,8 +90,8 @@ def _fill(folder: Path, origin: Origin) -> ServingContract:
     named = {CONTRACT_FILE, *(file.path for file in contract.files)}
     if more := sorted(set(_files(folder)) - named):
         raise CorruptObject(f"the package has files that its contract does not name: {', '.join(more)}")
-    index = write_golden(folder, contract)
-    (folder / README).write_text(readme(contract, index, origin.package))
+    write_golden(folder, contract)
+    (folder / README).write_text(readme(contract, origin.package))
     return contract
 
 

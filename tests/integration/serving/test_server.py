@@ -360,6 +360,22 @@ def test_contract_is_printed_as_it_is(tiny: Tiny, tmp_path: Path) -> None:
     assert done.stdout == (package / "contract.json").read_bytes()
 
 
+def test_contract_is_also_told_in_words(tiny: Tiny, tmp_path: Path) -> None:
+    package = tiny("onnx").package(tmp_path / "package", needs=Needs("x86_64", "3.11", ("avx2",), 5 << 20))
+    command = [sys.executable, "-m", "serving", "contract", "--plain", "--package", str(package)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert lines[0] == "tiny 1, as onnx"
+    for line in (
+        "  takes  x: float32 [batch, 6]",
+        "  gives  y: float32 [batch, 3], within 1e-06 + 1e-06 x |expected|",
+        "  batch: 1 to 64",
+        '  {"op":"scale","input":"x","by":0.25,"offset":-8.0}',
+        "  a processor with avx2",
+        "  at least 5.0 MiB of memory for the weights",
+    ):
+        assert line in lines
+
+
 # --- how it ends --------------------------------------------------------------------------------------------------
 
 

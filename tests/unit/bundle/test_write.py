@@ -51,7 +51,7 @@ def test_a_bundle_is_the_package_with_its_sums_and_a_page(origin: Origin, tmp_pa
     assert len((written.path / "SHA256SUMS").read_text().splitlines()) == written.files - 1
     said = (written.path / "README.txt").read_text()
     assert str(origin.package) in said
-    assert '{"op": "scale", "input": "x", "by": 0.25, "offset": -8.0}' in said
+    assert '{"op":"scale","input":"x","by":0.25,"offset":-8.0}' in said
     assert str(tmp_path) not in said
 
 
