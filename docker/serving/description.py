@@ -7,7 +7,7 @@ from dataclasses import fields
 
 import msgspec
 
-from serving.contract import PreprocessStep, ServingContract, TensorSpec
+from serving.contract import NanPolicy, PreprocessStep, ServingContract, TensorSpec
 from serving.machine import mib
 
 
@@ -35,7 +35,7 @@ def section(title: str, *lines: str) -> str:
 
 def _signature(contract: ServingContract) -> Iterator[str]:
     for tensor in contract.signature.inputs:
-        yield f"  takes  {_tensor(tensor)}"
+        yield f"  takes  {_tensor(tensor)}{_values(tensor)}"
     for tensor in contract.signature.outputs:
         allowed = contract.tolerances.get(tensor.name)
         within = f", within {allowed.atol:g} + {allowed.rtol:g} x |expected|" if allowed else ""
@@ -44,6 +44,15 @@ def _signature(contract: ServingContract) -> Iterator[str]:
 
 def _tensor(tensor: TensorSpec) -> str:
     return f"{tensor.name}: {tensor.dtype.value} [{', '.join(map(str, tensor.shape))}]"
+
+
+def _values(tensor: TensorSpec) -> str:
+    """What is said about an input's values, where anything is."""
+    said = ""
+    if tensor.range is not None:
+        least, most = ("any" if end is None else f"{end:g}" for end in tensor.range)
+        said += f", values from {least} to {most}"
+    return said + (", NaN accepted" if tensor.nan is NanPolicy.ACCEPT else "")
 
 
 def _sizes(contract: ServingContract) -> Iterator[str]:

@@ -32,6 +32,7 @@ from serving.package import (
     verify_platform,
     verify_versions,
 )
+from serving.scheduling import scheduling
 
 _Found = TypeVar("_Found")
 
@@ -104,7 +105,7 @@ class SelftestReport:
         self.checks.append(Check(name, Outcome.NOT_MADE, why))
 
 
-def selftest(folder: Path, threads: int) -> SelftestReport:
+def selftest(folder: Path, threads: int | None) -> SelftestReport:
     """Make every check, and let the model answer every golden sample: alone, and in batches as large as they may be."""
     started = time.monotonic()
     report = SelftestReport()
@@ -153,13 +154,14 @@ def _of_versions(contract: ServingContract) -> str:
     return ", ".join(f"{name} {version}" for name, version in sorted(contract.runtime_versions.items()))
 
 
-def _hold_running(report: SelftestReport, folder: Path, contract: ServingContract, threads: int) -> None:
+def _hold_running(report: SelftestReport, folder: Path, contract: ServingContract, threads: int | None) -> None:
     """The model itself: opened, and asked every golden sample in batches of one and of as many as it may take."""
     batches = {f"golden answers by {size}": size for size in (1, contract.max_batch)}
     if report.refusal is not None:
         for name in ("model", *batches):
             report.leave(name, "the model is not opened where something above does not hold")
         return
+    threads = threads or scheduling(contract).threads
     before = time.monotonic()
     served = report.hold(
         "model",
