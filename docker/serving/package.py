@@ -40,6 +40,7 @@ class Refusal(IntEnum):
     PLATFORM = 70  # another architecture or another Python than the package is for
     INSTRUCTIONS = 71  # the processor lacks instructions that the model's files hold
     MEMORY = 72  # the container may not use as much memory as the model's weights alone take
+    SETTINGS = 73  # an environment variable does not say what it should
 
 
 class Refused(Exception):
@@ -176,6 +177,12 @@ def _unknown_keys(given: Any, known: Any, place: str = "") -> Iterator[str]:
     elif isinstance(given, list):
         for index, (value, decoded) in enumerate(zip(given, known, strict=True)):
             yield from _unknown_keys(value, decoded, f"{place}{index}.")
+
+
+def contract_digest(folder: Path) -> str:
+    """`sha256:` of `contract.json`, which names every file by digest: what identifies a package inside its image (the
+    image's label `io.slipway.contract`)."""
+    return f"sha256:{hashlib.sha256((folder / CONTRACT_FILE).read_bytes()).hexdigest()}"
 
 
 def open_package(folder: Path, threads: int | None = None) -> Served:

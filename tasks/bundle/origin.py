@@ -6,7 +6,6 @@ passed, or an error that says why there is none. A package that did not pass is 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from serving.contract import CONTRACT_FILE
-from serving.package import read_contract
+from serving.package import contract_digest, read_contract
 from tasks.contracts import Digest, Image, Package, Verdict
 from tasks.errors import BadInput, CorruptObject, GateBlocked, PlatformError
 from tasks.figures import short
@@ -169,7 +168,7 @@ class ImageFiles:
 
     def copy_to(self, folder: Path) -> None:
         self.engine.copy_out(self.image, _IN_IMAGE, folder)
-        found = f"sha256:{hashlib.sha256((folder / CONTRACT_FILE).read_bytes()).hexdigest()}"
+        found = contract_digest(folder)
         if found != self.contract:
             raise CorruptObject(
                 f"the image {short(self.image)} says that its contract is {self.contract}, and holds {found}: "

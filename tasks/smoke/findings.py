@@ -82,6 +82,10 @@ _REFUSALS = {
         "SMOKE_REFUSED_ADDRESS",
         "something else in the container listens on the server's port: look at its log, and at what the image starts",
     ),
+    Refusal.SETTINGS: (
+        "SMOKE_REFUSED_SETTINGS",
+        "smoke sets none, so the image itself does: build it again without the environment variable that is named",
+    ),
 }
 
 
