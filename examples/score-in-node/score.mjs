@@ -25,6 +25,10 @@ const ARRAYS = {
   FP64: Float64Array,
 };
 
+process.on("uncaughtException", (error) => {
+  console.error(`${process.argv[2]} cannot be scored: ${error.message}`);
+  process.exit(2);
+});
 const bundle = process.argv[2];
 if (!bundle) {
   console.error("usage: node score.mjs BUNDLE");

@@ -109,6 +109,12 @@ def test_javascript_says_which_format_it_runs(bundled: Callable[[str], Path]) ->
     assert "bundle it with --format onnx" in done.stderr
 
 
+def test_javascript_tells_what_is_no_bundle_from_a_wrong_answer(tmp_path: Path) -> None:
+    done = score(tmp_path)
+    assert done.returncode == 2
+    assert "cannot be scored" in done.stderr
+
+
 # --- out of an image ----------------------------------------------------------------------------------------------
 
 
