@@ -10,17 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from serving.contract import CONTRACT_FILE, PackagedFile, ServingContract
+from serving.contract import CONTRACT_FILE, PackagedFile, PreprocessStep, ServingContract
 from tasks.contracts import Artifact, Digest, Export, Image, ParityReport, Verdict, digest_of
 from tasks.errors import BuildFailed, GateBlocked
 from tasks.image.context import Context
 from tasks.image.engine import NEEDS_LABEL, Engine, ImageInfo
-from tasks.image.runtimes import Runtime, ensure_runtime, find_runtime
+from tasks.image.runtimes import Runtime, ensure_runtime, find_extras, find_runtime
 from tasks.settings import Settings
 from tasks.spec import ModelSpec
 from tasks.store import Store
@@ -30,6 +31,7 @@ _DOCKERFILE = Path(__file__).parents[2] / "docker" / "runtimes" / "package.Docke
 _MODEL = "model"
 _GOLDEN = "golden.npz"
 _BUILD_LABEL = "io.slipway.build"
+_EXTRA_OF = dict.fromkeys(("decode_image", "resize", "crop", "layout"), "image") | {"tokenize": "text"}
 
 
 def build(
@@ -50,12 +52,12 @@ def build(
         EngineUnavailable: the engine does not answer.
     """
     golden = _golden(export, parity)
-    runtime = find_runtime(export.runtime)
+    runtime, needed = find_runtime(export.runtime), extras(spec.preprocess)
     _check_versions(runtime, export)
     contract = _contract(spec, artifact, export, parity, golden, runtime)
     content = contract_bytes(contract)
     contract_digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    below = _existing(engine, ensure_runtime(export.runtime, engine, settings))
+    below = _existing(engine, ensure_runtime(export.runtime, engine, settings, needed))
     labels = _labels(spec, artifact, export, parity, contract_digest, contract.version, below)
     identity = digest_of([labels, _DOCKERFILE.read_text()])
     labels[_BUILD_LABEL] = identity
@@ -81,6 +83,11 @@ def build(
         layers=there.layers,
         labels=dict(there.labels),
     )
+
+
+def extras(steps: Sequence[PreprocessStep]) -> tuple[str, ...]:
+    """Which optional libraries (`tasks.image.runtimes.EXTRAS`) the declared steps need."""
+    return tuple(sorted({_EXTRA_OF[step.op] for step in steps if step.op in _EXTRA_OF}))
 
 
 def contract_bytes(contract: ServingContract) -> bytes:
@@ -141,7 +148,8 @@ def _contract(
         tolerances={output.name: output.tolerance for output in parity.outputs},
         golden=_GOLDEN,
         max_batch=spec.serving.max_batch,
-        runtime_versions=runtime.versions,
+        runtime_versions=runtime.versions
+        | {name: version for extra in find_extras(extras(spec.preprocess)) for name, version in extra.versions.items()},
     )
 
 
