@@ -285,14 +285,17 @@ class Pipeline:
         images: Sequence[Image],
         smoke: Sequence[SmokeReport],
     ) -> Package:
-        """The first half of `register`: judge everything, and publish the manifest in the store.
+        """The first half of `register`: judge everything, publish the manifest in the store, and sign it.
 
         What was decided before stands when this run could not decide it again (no engine, a busy machine): a package
         that passed or failed is not replaced by an inconclusive one of the same inputs.
         """
+        from tasks.attestation import attest
+
         package = assemble(spec, artifact, exports, parity, images, smoke)
         if package.verdict is not Verdict.INCONCLUSIVE or self._decided(package.digest) is None:
             self.store.put_result("package", package.digest, package.model_dump_json())
+            attest(package, self.store, self.settings)
         return package
 
     def record(self, package: Package, spec: ModelSpec) -> LineageRecord:
