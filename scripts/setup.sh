@@ -125,6 +125,7 @@ look() {
     has g++ || wish g++ "g++ is missing, which compiles models: the format torch-aoti cannot be made. Install Debian's g++."
     $with_tests || return 0
     has chromium || wish chromium "chromium is missing: the test that looks at Airflow's pages is skipped."
+    has docker-registry || wish docker-registry "docker-registry is missing, to which the tests push images: install Debian's docker-registry."
     has chromedriver || wish chromium-driver "chromedriver (Debian's chromium-driver) is missing: the test that looks at Airflow's pages is skipped."
 }
 
@@ -148,6 +149,8 @@ install_packages() {
     if [[ -n $(dpkg --audit) ]]; then dpkg --configure -a; fi
     apt-get -o DPkg::Lock::Timeout=300 update
     apt-get -o DPkg::Lock::Timeout=300 install --yes --no-install-recommends "$@"
+    # Debian starts a registry on every address as soon as it is installed; the tests start their own on loopback.
+    if [[ " $* " == *" docker-registry "* && -d /run/systemd/system ]]; then systemctl disable --now docker-registry; fi
 }
 
 look

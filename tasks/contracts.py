@@ -334,6 +334,7 @@ class Image(Contract):
     layers: tuple[Digest, ...]
     labels: dict[str, str]
     sbom: PackagedFile | None = Field(None, description="what is in it, CycloneDX JSON; also inside the image")
+    licences: PackagedFile | None = Field(None, description="the licences of all that is in it, for people")
 
 
 class SmokeFigures(Contract):

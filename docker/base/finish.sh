@@ -43,7 +43,8 @@ rm -rf "$root/etc/dpkg" "$root/etc/cron.daily" "$root/etc/logrotate.d" "$root/et
     "$root/var/log" "$root/usr/share/man" "$root/usr/share/info" "$root/usr/share/locale" \
     "$root/usr/share/lintian" "$root/usr/share/bug" "$root/usr/share/perl5" "$root/usr/share/polkit-1" \
     "$root/usr/share/gdb" "$root/usr/share/gcc" "$root/usr/share/binfmts" "$root/usr/lib/binfmt.d" "$root/lib/systemd"
-find "$root/usr/share/doc" \( -type f -o -type l \) ! -name copyright -delete
+# (A package whose documentation is a link has its copyright there.)
+find "$root/usr/share/doc" -mindepth 2 \( -type f -o -type l \) ! -name copyright -delete
 rm -rf "$root"/usr/lib/*/gconv
 
 # The parts of Python that a server never uses, and the extension modules whose libraries went above.

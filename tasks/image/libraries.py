@@ -30,6 +30,16 @@ def locked_versions(lock: Path) -> dict[str, str]:
     return dict(pins)
 
 
+def locked_hashes(lock: Path) -> dict[str, tuple[str, ...]]:
+    """Distribution → the sha256 of each wheel that a hashed requirements.txt allows."""
+    found: dict[str, tuple[str, ...]] = {}
+    for block in re.split(r"^(?=[A-Za-z0-9])", lock.read_text(), flags=re.MULTILINE):
+        name, _, rest = block.partition("==")
+        if rest:
+            found[name] = tuple(re.findall(r"--hash=sha256:([0-9a-f]{64})", rest))
+    return found
+
+
 def install(lock: Path, target: Path) -> None:
     """Install exactly what the lock names into `target`.
 

@@ -193,6 +193,7 @@ def _of_image(image: Image) -> Evidence:
         params={"runtime": image.runtime, "reference": image.reference, "layers": str(len(image.layers))},
         metrics={"size_bytes": image.size_bytes, "model_bytes": image.model_bytes},
         texts={"image.json": _pretty(image)},
+        files={file.path: file for file in (image.sbom, image.licences) if file is not None},
     )
 
 
