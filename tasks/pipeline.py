@@ -353,6 +353,10 @@ class Pipeline:
             BadInput: the spec's inputs cannot be used.
             PlatformError: ingest could not be carried out; of later stages it is in `Runs.errors` instead.
         """
+        if self.settings.signing_key is not None:  # or the last step would find out, minutes later
+            from tasks.attestation import signer
+
+            signer(self.settings)
         runs = Runs(self.ingest(spec))
         quality = runs.ingest.result.evaluation.quality
         if quality is None or quality.verdict is not Verdict.PASSED:

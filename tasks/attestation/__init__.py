@@ -8,8 +8,8 @@ sign.py           signs a package's statement into a DSSE envelope and leaves it
 
 from __future__ import annotations
 
-from tasks.attestation.keys import public_key
+from tasks.attestation.keys import public_key, signer
 from tasks.attestation.sign import attest, attestation_of
 from tasks.attestation.verification import AttestationReport, verify
 
-__all__ = ["AttestationReport", "attest", "attestation_of", "public_key", "verify"]
+__all__ = ["AttestationReport", "attest", "attestation_of", "public_key", "signer", "verify"]

@@ -135,8 +135,9 @@ class DockerEngine:
         configuration = undated_configuration(inspected, inspected["RootFS"]["Layers"])
         if not self._load(configuration, tag, {}):
             return False
-        if built != digest_of_bytes(configuration):
-            self.remove_image(built)
+        with contextlib.suppress(PlatformError):  # others may stand on it; without a tag it is pruned some day
+            if built != digest_of_bytes(configuration):
+                self.remove_image(built)
         return True
 
     def _load(self, configuration: bytes, tag: str, layers: Mapping[str, IO[bytes]]) -> bool:

@@ -68,12 +68,12 @@ def repository(registry: str, engine: Engine) -> Iterator[str]:
     """A repository that no other run has; what it leaves in the engine is removed."""
     name = f"{registry}/tests/{uuid.uuid4().hex[:8]}"
     yield name
-    listed = subprocess.check_output(
-        ["docker", "images", "--digests", "--format", "{{.Tag}} {{.Digest}}", name], text=True
-    )
-    for tag, digest in (line.split() for line in listed.splitlines()):
+    command = ["docker", "images", "--digests", "--format", "{{.Tag}} {{.Digest}}", name]
+    for line in subprocess.check_output(command, text=True).splitlines():
+        tag, digest = line.split()
         for reference in (f"{name}:{tag}", f"{name}@{digest}"):
-            engine.remove_image(reference)
+            if "<none>" not in reference:
+                engine.remove_image(reference)
 
 
 def test_what_was_pushed_comes_back_by_its_digest_and_tests_itself(case: Cases, repository: str) -> None:

@@ -1,4 +1,4 @@
-"""Built twice from clean, in other folders, under another umask and at another time, layers are the same to the byte."""
+"""Built twice, in other folders, under another umask and at another time, layers are the same to the byte."""
 
 from __future__ import annotations
 
