@@ -17,7 +17,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from serving.contract import DimRange, DType, PreprocessStep, TensorSpec
+from serving.contract import DimRange, DType, NanPolicy, PreprocessStep, TensorSpec
 from tasks.errors import Problem
 from tasks.spec import (
     ClassRegression,
@@ -28,6 +28,7 @@ from tasks.spec import (
     Int8,
     MetricSpec,
     ModelSpec,
+    PredictionLogSpec,
     ReleaseSpec,
     ServingSpec,
     SmokeSpec,
@@ -47,7 +48,11 @@ _ENUMS: dict[str, type[StrEnum]] = {
     "int8": Int8,
     "direction": Direction,
     "class_regression": ClassRegression,
+    "nan": NanPolicy,
 }
+
+#: Fields that are not written in a file: where it lies, and what is asked of inputs alone.
+_NO_KEYS = {("", "folder"), ("", "every_format"), ("outputs.*", "range"), ("outputs.*", "nan")}
 
 T = TypeVar("T")
 
@@ -75,6 +80,9 @@ EXPECTED: dict[str, str] = {
     "inputs.*.dtype": _DTYPE,
     "inputs.*.shape": _SHAPE,
     "inputs.*.shape.*": _SIZE,
+    "inputs.*.range": "the least and the greatest value that clients may send, such as [0, 999]; null for no end",
+    "inputs.*.range.*": "a number, or null for no end",
+    "inputs.*.nan": f"one of {', '.join(NanPolicy)}: whether clients may send NaN",
     "outputs": _TENSORS,
     "outputs.*": _TENSOR,
     "outputs.*.name": _TENSOR_NAME,
@@ -117,11 +125,23 @@ EXPECTED: dict[str, str] = {
     "export": "a mapping with int8 and external_data",
     "export.int8": f"one of {', '.join(Int8)}",
     "export.external_data": "true or false",
-    "serving": "a mapping with format, max_batch, p99_ms and cold_start_s",
+    "serving": "a mapping with format, max_batch, p99_ms, cold_start_s and prediction_log",
     "serving.format": "auto, or one of the formats",
-    "serving.max_batch": "a whole number of at least 1: the most rows in one request",
+    "serving.max_batch": "a whole number of at least 1: the most rows that the model is given at once",
+    "serving.batch_rows": "a whole number from 1 to max_batch: the most rows of a batch",
+    "serving.batch_window_ms": "a number of at least 0: milliseconds",
+    "serving.queue_rows": "a whole number of at least 1: the most rows that wait",
+    "serving.workers": "a whole number of at least 1: batches at once",
+    "serving.threads": "a whole number of at least 1: threads of a batch",
     "serving.p99_ms": "a number above 0: milliseconds",
     "serving.cold_start_s": "a number above 0: seconds",
+    "serving.prediction_log": "a mapping with sample, max_mb, omit and hash, such as {sample: 0.01}",
+    "serving.prediction_log.sample": "a number above 0 and at most 1: the share of requests that is recorded",
+    "serving.prediction_log.max_mb": "a whole number of at least 1: MiB of all files together",
+    "serving.prediction_log.omit": "a list of inputs that are not recorded, such as [name]",
+    "serving.prediction_log.omit.*": "the name of an input",
+    "serving.prediction_log.hash": "a list of inputs of which a hash is recorded, such as [user]",
+    "serving.prediction_log.hash.*": "the name of an input",
     "smoke": "a mapping with instance_types",
     "smoke.instance_types": "a list of instance types such as [c6i.large]",
     "smoke.instance_types.*": "the name of an instance type, such as c6i.large",
@@ -145,6 +165,7 @@ _MODELS: dict[str, type] = {
     "evaluation.metrics.*": MetricSpec,
     "export": ExportSpec,
     "serving": ServingSpec,
+    "serving.prediction_log": PredictionLogSpec,
     "smoke": SmokeSpec,
     "release": ReleaseSpec,
 }
@@ -236,7 +257,7 @@ def keys_of(pattern: str) -> tuple[str, ...]:
     """The keys that the mapping at `pattern` takes."""
     model = _MODELS[pattern]
     names = [field.name for field in fields(model)] if is_dataclass(model) else list(model.model_fields)  # type: ignore[attr-defined]
-    return tuple(name for name in names if (pattern, name) != ("", "folder"))
+    return tuple(name for name in names if (pattern, name) not in _NO_KEYS)
 
 
 # --- structure ----------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from pydantic import TypeAdapter
 
-from serving.contract import CONTRACT_FILE, PackagedFile, PreprocessStep, ServingContract
+from serving.contract import CONTRACT_FILE, PackagedFile, PredictionLog, PreprocessStep, ServingContract
 from tasks.contracts import Artifact, Digest, Export, Image, ParityReport, Verdict, digest_of
 from tasks.errors import BuildFailed, GateBlocked
 from tasks.image.context import Context
@@ -154,6 +154,7 @@ def _contract(
 ) -> ServingContract:
     packaged = [replace(file, path=f"{_MODEL}/{file.path}") for file in export.files.files]
     files = sorted([*packaged, replace(golden, path=_GOLDEN)], key=lambda file: file.path)
+    recorded = spec.serving.prediction_log
     identity = digest_of(
         [
             artifact.files.digest,
@@ -176,6 +177,9 @@ def _contract(
         max_batch=spec.serving.max_batch,
         runtime_versions=runtime.versions
         | {name: version for extra in find_extras(extras(spec.preprocess)) for name, version in extra.versions.items()},
+        batching=spec.serving.batching,
+        p99_ms=spec.serving.p99_ms,
+        prediction_log=None if recorded is None else PredictionLog(**recorded.model_dump()),
     )
 
 

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from tasks.contracts import Digest
 from tasks.errors import BuildFailed, EngineUnavailable, PlatformError, RegistryFailed
-from tasks.image.archive import digest_of_bytes, undated_configuration, write_archive
+from tasks.image.archive import unpack
 from tasks.image.context import Context
 from tasks.image.docker_answers import answers, raise_event, reason, registry_answers
 from tasks.image.engine import (
@@ -26,6 +26,7 @@ from tasks.image.engine import (
     is_orphan,
     owner_labels,
 )
+from tasks.image.undated import digest_of_bytes, undated_configuration, write_archive
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -153,6 +154,25 @@ class DockerEngine:
         repository, _, version = tag.rpartition(":")
         with answers():
             self._api.tag(reference, repository, version, force=True)
+
+    def copy_out(self, image: str, path: str, folder: Path) -> None:
+        import docker
+
+        self.sweep("copy")
+        with answers():
+            try:
+                container = str(self._api.create_container(image, labels=owner_labels("copy"))["Id"])
+            except docker.errors.ImageNotFound as error:
+                raise PlatformError(f"the image {image} is not in the engine") from error
+        try:
+            with answers():
+                try:
+                    stream, _ = self._api.get_archive(container, path)
+                except docker.errors.NotFound as error:
+                    raise PlatformError(f"the image {image} has no {path}") from error
+                unpack(stream, folder)
+        finally:
+            self.remove(container)
 
     def remove_image(self, reference: str) -> None:
         import docker
