@@ -37,6 +37,6 @@ subset() {
 for source in requirements.in scripts/bootstrap.in; do
     lock "$source"
 done
-for source in docker/runtimes/*/requirements.in; do
+for source in docker/runtimes/*/requirements.in docker/runtimes/extras/*/requirements.in; do
     subset "$source"
 done

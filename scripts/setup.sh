@@ -128,6 +128,7 @@ look() {
     has chromium || wish chromium "chromium is missing: the test that looks at Airflow's pages is skipped."
     has node || wish nodejs "node is missing: the tests that score a bundle in JavaScript fail. Install Debian's nodejs."
     has npm || wish npm "npm is missing: the tests that score a bundle in JavaScript fail. Install Debian's npm."
+    has docker-registry || wish docker-registry "docker-registry is missing, to which the tests push images: install Debian's docker-registry."
     has chromedriver || wish chromium-driver "chromedriver (Debian's chromium-driver) is missing: the test that looks at Airflow's pages is skipped."
 }
 
@@ -151,6 +152,8 @@ install_packages() {
     if [[ -n $(dpkg --audit) ]]; then dpkg --configure -a; fi
     apt-get -o DPkg::Lock::Timeout=300 update
     apt-get -o DPkg::Lock::Timeout=300 install --yes --no-install-recommends "$@"
+    # Debian starts a registry on every address as soon as it is installed; the tests start their own on loopback.
+    if [[ " $* " == *" docker-registry "* && -d /run/systemd/system ]]; then systemctl disable --now docker-registry; fi
 }
 
 look
