@@ -67,7 +67,8 @@ class Candidate:
             return self.name
         name = self.lock.parent.name
         pins = dict(line.strip().split("==") for line in self.lock.read_text().splitlines() if "==" in line)
-        return f"{self.name} {pins[name]}"
+        known, _, setting = self.name.partition(",")
+        return f"{known} {pins[name]}" + (f",{setting}" if setting else "")
 
 
 @dataclass(frozen=True, slots=True)
