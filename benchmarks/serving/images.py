@@ -25,7 +25,7 @@ from benchmarks.serving.figures import Figure
 from benchmarks.serving.load import percentile
 from benchmarks.serving.machine import all_cores
 from benchmarks.serving.models import Model, mlp, tolerance, write_golden
-from tasks.contracts import Export, Image, OutputComparison, ParityReport, Verdict
+from tasks.contracts import Export, FileTree, Image, OutputComparison, ParityReport, Verdict
 from tasks.image import RUNTIMES, ContainerSpec, Engine, build, connect, ensure_runtime, running
 from tasks.image.runtimes import base_image
 from tasks.spec import ModelSpec
@@ -241,7 +241,7 @@ class _Images:
         export = Export(
             format="onnx",
             runtime="onnx",
-            files=samples.tree(store).model_copy(update={"files": (file,)}),
+            files=FileTree(files=(file,)),
             root="model.onnx",
             exporter="by hand",
             versions=RUNTIMES["onnx"].versions,

@@ -76,10 +76,13 @@ def _busy_and_all() -> tuple[int, int]:
 
 class Children:
     """What this run starts carries a mark in its environment, so that the last of it is found and ended: servers start
-    workers in groups and sessions of their own."""
+    workers in groups and sessions of their own. What a killed run left behind is ended first."""
 
     def __init__(self) -> None:
-        self._mark = uuid.uuid4().hex
+        self._mark = f"{os.getpid()}-{uuid.uuid4().hex}"
+        for process, mark in _marked():
+            if not Path("/proc", mark.split("-")[0]).exists():
+                _kill(process)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -88,17 +91,23 @@ class Children:
     def end(self) -> None:
         """Kill every process that carries the mark; return when none is left."""
         deadline = time.monotonic() + 10
-        while (left := self._left()) and time.monotonic() < deadline:
+        while (left := [process for process, mark in _marked() if mark == self._mark]) and time.monotonic() < deadline:
             for process in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGKILL)
+                _kill(process)
             time.sleep(0.02)
 
-    def _left(self) -> list[int]:
-        wanted, found = f"{_MARK}={self._mark}".encode(), []
-        for folder in Path("/proc").iterdir():
-            if folder.name.isdigit() and int(folder.name) != os.getpid():
-                with contextlib.suppress(OSError):  # it has ended, or is another user's
-                    if wanted in (folder / "environ").read_bytes():
-                        found.append(int(folder.name))
-        return found
+
+def _kill(process: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
+
+
+def _marked() -> list[tuple[int, str]]:
+    """Processes of this benchmark's runs, and whose they are."""
+    found, name = [], f"{_MARK}=".encode()
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            if folder.name.isdigit():
+                variables = (folder / "environ").read_bytes().split(b"\0")
+                found += [(int(folder.name), item[len(name) :].decode()) for item in variables if item.startswith(name)]
+    return found
