@@ -124,7 +124,7 @@ def slipway(name: str = "Slipway", **environment: str) -> Candidate:
         folder = home.models / f"package-{model.path.stem}"
         return [
             str(home.python(lock)), "-m", "serving",
-            "--package", str(folder), "--host", "127.0.0.1", "--port", str(port),
+            "--package", str(folder), "--host", "127.0.0.1", "--port", str(port), "--grpc-port", str(port + 1),
         ]  # fmt: skip
 
     lock = _ROOT / "docker" / "runtimes" / "onnx" / "requirements.txt"
@@ -155,8 +155,10 @@ PEERS = (
     _peer("LitServe", LITSERVE),
     _peer("MLflow", MLFLOW, UVICORN_LOG_LEVEL="warning", MLFLOW_DISABLE_TELEMETRY="true"),
 )
-#: A batching window that every request waits out: the recipe that serves throughput and ruins latency.
+#: A batching window that every request waits out: the recipe that serves throughput and ruins latency. Slipway's server
+#: takes such a window as well, and waits only while its workers are busy.
 WINDOW_MS = 50
+SLIPWAY_WINDOW = slipway(f"Slipway, {WINDOW_MS} ms window", SERVING_BATCH_WINDOW_MS=str(WINDOW_MS))
 LITSERVE_WINDOW = _peer(f"LitServe, {WINDOW_MS} ms window", LITSERVE, BENCH_WINDOW_MS=str(WINDOW_MS))
 
 
@@ -243,7 +245,7 @@ def until_right(
 
 
 def free_port() -> int:
-    """A port with free neighbours: MLServer takes three."""
+    """A port with free neighbours: MLServer takes three, Slipway two."""
     while True:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = int(listener.getsockname()[1])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from benchmarks.serving.bench import Bench
-from benchmarks.serving.candidates import LITSERVE_WINDOW, PEERS, SLIPWAY, WINDOW_MS, Running
+from benchmarks.serving.candidates import LITSERVE_WINDOW, PEERS, SLIPWAY, SLIPWAY_WINDOW, WINDOW_MS, Running
 from benchmarks.serving.figures import Figure
 from benchmarks.serving.load import drive, percentile, poisson
 from benchmarks.serving.machine import all_cores
@@ -62,7 +62,7 @@ def slow_mix(bench: Bench) -> list[Figure]:
     def measure(running: Running) -> dict[str, Tail]:
         return {wire.name: _tail(bench, running, model, wire) for wire in running.candidate.wires}
 
-    found, broken = bench.each((SLIPWAY, LITSERVE_WINDOW, *PEERS), model, measure)
+    found, broken = bench.each((SLIPWAY, SLIPWAY_WINDOW, LITSERVE_WINDOW, *PEERS), model, measure)
     late = max((tail.late_ms for tails in found.values() for tail in tails.values()), default=0.0)
     values = {
         f"{name} {wire} {what}": value
@@ -91,7 +91,8 @@ def slow_mix(bench: Bench) -> list[Figure]:
             f"connections, {bench.rounds} × {bench.seconds:.0f} s each way in turn; latency from the planned moment "
             f"(the driver itself was at most {late:.2f} ms late at its p99); one core for the server. Every {_EVERY}th "
             f"request has {_SLOW_ROWS} rows ({slow / quick:.0f} × the time of one row in bare onnxruntime); p99 is of "
-            f"the others. LitServe with a window of {WINDOW_MS} ms shows what a fixed window costs",
+            f"the others. A window of {WINDOW_MS} ms shows what a fixed one costs: LitServe waits it out, Slipway only "
+            "while its workers are busy",
             {"slow rows bare_us": slow, "one row bare_us": quick, **values},
         )
     ]
