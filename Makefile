@@ -42,7 +42,8 @@ bench-metrics: setup ## how often the metric gate passes what it should not, and
 bench-parity: setup ## the fault corpus through the parity gate, beside the exporters' own checks, and what it costs
 	@scripts/bench.sh parity
 
-bench-serving: setup ## the serving image beside MLServer, BentoML, LitServe and MLflow's server, in the same run
+bench-serving: ## the serving image beside MLServer, BentoML, LitServe and MLflow's server, in the same run
+	@scripts/setup.sh --bench
 	@scripts/bench.sh serving
 
 lock: setup ## resolve requirements.in into requirements.txt (UPGRADE=1 for the newest versions)

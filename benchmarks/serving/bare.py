@@ -9,6 +9,8 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -29,7 +31,7 @@ def main(model: str, threads: int, seconds: float, rows: int) -> None:
 
 
 def _run(
-    session: onnxruntime.InferenceSession, outputs: list[str], inputs: dict[str, object], seconds: float
+    session: onnxruntime.InferenceSession, outputs: list[str], inputs: Mapping[str, Any], seconds: float
 ) -> list[float]:
     times: list[float] = []
     end = time.perf_counter() + seconds

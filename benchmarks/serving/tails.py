@@ -17,7 +17,7 @@ from benchmarks.serving.load import drive, percentile, poisson
 from benchmarks.serving.machine import all_cores
 from benchmarks.serving.models import Model, mlp
 from benchmarks.serving.throughput import saturate
-from benchmarks.serving.wire import Client, Wire
+from benchmarks.serving.wire import Client, Wire, short
 
 #: The share of what a server bears that it is asked for: busy, and far from overload, whose queue would be measured.
 _LOAD = 0.3
@@ -84,7 +84,7 @@ def slow_mix(bench: Bench) -> list[Figure]:
             f"≤ {_SLOW_AIM} ×",
             broken.pop(SLIPWAY.title, "")
             if ours is None
-            else "; ".join(f"{wire.rsplit(maxsplit=1)[-1]}: {tail}" for wire, tail in ours.items()),
+            else "; ".join(f"{short(wire)}: {tail}" for wire, tail in ours.items()),
             None if binary is None else binary.ratio <= _SLOW_AIM and not binary.failed,
             {name: "; ".join(map(str, tails.values())) for name, tails in found.items()} | broken,
             f"open loop, Poisson, each at {_LOAD:.0%} of what it bears (at most {_MOST_RATE:.0f}/s), {_CONNECTIONS} "

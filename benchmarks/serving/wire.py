@@ -116,6 +116,11 @@ LITSERVE = Wire("JSON", _keyed("/predict", "x"), _read_keyed("y"))
 MLFLOW = Wire("MLflow's JSON", _keyed("/invocations", "inputs"), _read_keyed("predictions", "y"))
 
 
+def short(wire: str) -> str:
+    """`OIP v2 binary` is `binary` where only Slipway is meant."""
+    return wire.rsplit(maxsplit=1)[-1]
+
+
 def read_answer(received: bytes | bytearray) -> Answer | None:
     """The answer that has arrived; `None` while something of it is missing.
 
