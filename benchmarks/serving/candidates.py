@@ -32,6 +32,7 @@ from benchmarks.serving.wire import (
     NotHttp,
     Wire,
 )
+from tasks.image.libraries import locked_versions
 
 _ROOT = Path(__file__).parents[2]
 _PEERS = Path(__file__).with_name("peers")
@@ -66,9 +67,8 @@ class Candidate:
         if self.is_ours:
             return self.name
         name = self.lock.parent.name
-        pins = dict(line.strip().split("==") for line in self.lock.read_text().splitlines() if "==" in line)
         known, _, setting = self.name.partition(",")
-        return f"{known} {pins[name]}" + (f",{setting}" if setting else "")
+        return f"{known} {locked_versions(self.lock)[name]}" + (f",{setting}" if setting else "")
 
 
 @dataclass(frozen=True, slots=True)

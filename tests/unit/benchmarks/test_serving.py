@@ -11,9 +11,12 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+from benchmarks.serving.candidates import PEERS, Candidate
 from benchmarks.serving.load import Arrival, drive, poisson
 from benchmarks.serving.models import Model, mlp
 from benchmarks.serving.wire import BENTOML, LITSERVE, MLFLOW, OIP_BINARY, OIP_JSON, Answer, Wire, read_answer
+from tasks.image import RUNTIMES
+from tasks.image.libraries import locked_versions
 
 _ASK = b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n"
 _ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
@@ -77,6 +80,13 @@ def test_a_plan_has_its_rate_and_exactly_its_share_of_slow_requests() -> None:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return mlp(tmp_path_factory.mktemp("models"))
+
+
+@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
+def test_peers_run_the_onnxruntime_of_slipways_image(peer: Candidate) -> None:
+    # Another version would be measured instead of another server: `make lock` after their requirements.in was changed.
+    expected = RUNTIMES["onnx"].versions["onnxruntime"]
+    assert locked_versions(peer.lock)["onnxruntime"] == expected
 
 
 def _http(body: bytes, header: bytes = b"") -> Answer:

@@ -6,13 +6,13 @@ Environment: BENCH_MODEL, BENCH_PORT, BENCH_THREADS.
 import json
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 from mlserver.cli import main
 
 port = int(os.environ["BENCH_PORT"])
-folder = Path(tempfile.mkdtemp(dir=Path.cwd()))
+folder = Path.cwd() / "settings"
+folder.mkdir(exist_ok=True)
 settings = {
     "host": "127.0.0.1",
     "http_port": port,
