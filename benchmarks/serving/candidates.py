@@ -38,6 +38,8 @@ _ROOT = Path(__file__).parents[2]
 _PEERS = Path(__file__).with_name("peers")
 #: A peer that does not answer within this is reported as broken.
 _START_S = 90.0
+#: What comes of asking a server that is not up yet, or not yet the model's.
+_NOT_YET = (OSError, NotHttp, ValueError, KeyError, TypeError)
 #: Short against any start, and long enough to leave a starting server its time.
 _ASK_AGAIN_S = 0.005
 
@@ -232,13 +234,7 @@ def until_right(
             if is_right(answer):
                 return
             last = f"status {answer.status}: {answer.body[:200].decode(errors='replace')}"
-        except (
-            OSError,
-            NotHttp,
-            ValueError,
-            KeyError,
-            TypeError,
-        ) as error:  # it is not up yet
+        except _NOT_YET as error:
             last = f"{type(error).__name__}: {error}"
         time.sleep(_ASK_AGAIN_S)
     raise NotMeasured(f"no right answer within {within_s:.0f} s, at last {last}")
