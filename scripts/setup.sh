@@ -5,6 +5,7 @@
 #   scripts/setup.sh            what `make setup` runs
 #   scripts/setup.sh --tests    also what only tests use: a browser that looks at Airflow's pages, Node with a runtime
 #                               that scores a bundle
+#   scripts/setup.sh --bench    also what only benchmarks use: a load generator
 #
 #   SLIPWAY_HOME      .slipway/   logs of what setup ran
 #   SLIPWAY_PYTHON    python3.11  the Python that .venv is made from
@@ -22,6 +23,8 @@ stamp=.venv/.slipway
 installing=.venv/.slipway-installing
 with_tests=false
 [[ ${1:-} == --tests ]] && with_tests=true
+with_bench=false
+[[ ${1:-} == --bench ]] && with_bench=true
 worked=false
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -124,6 +127,9 @@ look() {
         need mmdebstrap "mmdebstrap, which makes the base image, is missing: install Debian's mmdebstrap, or name an image in SLIPWAY_BASE_IMAGE."
     fi
     has g++ || wish g++ "g++ is missing, which compiles models: the format torch-aoti cannot be made. Install Debian's g++."
+    if $with_bench && ! has wrk; then
+        wish wrk "wrk is missing: threads of Python ask instead, which ask less fast than some servers answer. Install Debian's wrk."
+    fi
     $with_tests || return 0
     has chromium || wish chromium "chromium is missing: the test that looks at Airflow's pages is skipped."
     has node || wish nodejs "node is missing: the tests that score a bundle in JavaScript fail. Install Debian's nodejs."
