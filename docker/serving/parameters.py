@@ -45,9 +45,8 @@ def read_parameters(holder: Mapping[str, Any], what: str) -> Parameters:
         raise BadRequest(f"{what}: parameters must be an object, found {reprlib.repr(parameters)}")
     for name, value in parameters.items():
         if not isinstance(value, str | int | float):  # a boolean is an int
-            raise BadRequest(
-                f"{what}: the parameter {name!r} must be a string, a number or a boolean, found {reprlib.repr(value)}"
-            )
+            expected = "must be a string, a number or a boolean"
+            raise BadRequest(f"{what}: the parameter {reprlib.repr(name)} {expected}, found {reprlib.repr(value)}")
         if name.startswith("shared_memory_"):
             raise BadRequest(f"{what}: tensors in shared memory are not read; send the data in the request")
     return parameters

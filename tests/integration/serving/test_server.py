@@ -198,6 +198,18 @@ def test_requests_that_break_off_leave_the_server_as_it_was(server: Server) -> N
     assert server.process.poll() is None
 
 
+def test_schemathesis_finds_nothing_against_the_served_description(server: Server, tmp_path: Path) -> None:
+    program = Path(sys.executable).parent / "schemathesis"
+    address = f"http://127.0.0.1:{server.port}/openapi.json"
+    options = ["--phases", "coverage,fuzzing", "--max-examples", "10", "--generation-deterministic", "--no-color"]
+    done = subprocess.run(
+        [program, "run", address, *options], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stdout
+    assert "9 passed" in done.stdout
+    assert server.process.poll() is None
+
+
 # --- how it starts ------------------------------------------------------------------------------------------------
 
 
