@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Seconds that requests in flight have to finish after SIGTERM.
 _GRACE_S = 25.0
+#: Seconds that answers have to leave over gRPC, once they are written.
+_LAST_BYTES_S = 1.0
 
 
 def serve(
@@ -107,7 +109,7 @@ async def _serve(application: Application, host: str, port: int, grpc_port: int 
     finally:
         stop.cancel()
         if rpc is not None:
-            await rpc.stop(0)
+            await rpc.stop(_LAST_BYTES_S)
         server.stop()  # type: ignore[no-untyped-call]
         await asyncio.wait((serving,))
 
