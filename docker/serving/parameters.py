@@ -54,6 +54,8 @@ def read_parameters(holder: Mapping[str, Any], what: str) -> Parameters:
 
 def own(parameters: Parameters) -> Parameters:
     """Those that are the client's own, to be given back."""
+    if not parameters or parameters.keys() <= _RESERVED:
+        return {}
     return {
         name: value
         for name, value in parameters.items()
@@ -77,6 +79,8 @@ def check_request_parameters(parameters: Parameters) -> None:
     Raises:
         BadRequest
     """
+    if not parameters:
+        return
     if any(parameters.get(name) for name in ("sequence_id", "sequence_start", "sequence_end")):
         raise BadRequest("the model keeps nothing from one request to the next: leave the sequence parameters out")
     _whole(parameters, "priority", "a whole number from 0")
