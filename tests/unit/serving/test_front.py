@@ -177,6 +177,7 @@ def test_the_nearer_of_timeout_and_deadline_is_the_deadline() -> None:
 
 def test_a_call_that_its_client_gives_up_is_observed_as_cancelled() -> None:
     front, inference, watching = application()
+
     async def ask(channel: grpc.aio.Channel) -> None:
         reached = asyncio.Event()
 
