@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import itertools
 import keyword
+import math
 import re
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 
 from serving.contract import DType, NanPolicy, Signature, TensorSpec
-from tasks.spec import Framework
+from tasks.spec import DEFAULT_MAX_BATCH, Framework
 from tasks.spec_document import KeyPath, dotted
 from tasks.spec_keys import EXPECTED, Draft, Found, nearest
 from tasks.spec_source import entrypoint, evaluation_data, metric_callables, source_uri
 
+#: What a message of the Open Inference Protocol over gRPC carries, because protobuf stops there
+#: (protobuf.dev, "Proto Limits": 2 GiB). The parity gate asks for the largest batch, so more would also fill a machine.
+_LARGEST_BYTES = 1 << 31
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 
@@ -71,6 +75,22 @@ def ranges(draft: Draft, _folder: Path) -> Found:
             yield ("dynamic", name), f"no input or output has the dimension {name!r}{nearest(name, used)}"
 
 
+def volumes(draft: Draft, _folder: Path) -> Found:
+    """No tensor is larger than one request can carry, with every named dimension at its largest."""
+    for what, tensors in (("inputs", draft.inputs), ("outputs", draft.outputs)):
+        for index, tensor in tensors.items():
+            spans = {size: draft.dynamic[size].max for size in tensor.shape if size in draft.dynamic}
+            count = math.prod(spans.get(size, 1) if isinstance(size, str) else size for size in tensor.shape)
+            width = 1 if tensor.dtype is DType.STRING else tensor.dtype.numpy.itemsize
+            if count * width <= _LARGEST_BYTES:
+                continue
+            at = f" with {', '.join(f'{name} = {size}' for name, size in spans.items())}" if spans else ""
+            yield (
+                (what, index, "shape"),
+                f"is {count * width:.3g} bytes{at}; one tensor has at most 2 GiB: correct sizes or ranges",
+            )
+
+
 def batch(draft: Draft, _folder: Path) -> Found:
     """All inputs and outputs begin with one and the same named dimension: requests are joined along it."""
     leads: dict[str, list[str]] = {}
@@ -94,6 +114,14 @@ def max_batch(draft: Draft, _folder: Path) -> Found:
         return
     if not span.min <= rows <= span.max:
         yield ("serving", "max_batch"), f"{rows} is outside the range {span.min} to {span.max} of {draft.batch!r}"
+
+
+def batch_rows(draft: Draft, _folder: Path) -> Found:
+    """No batch is larger than what parity proves to be answered like single rows."""
+    rows, span = draft.written("serving", "batch_rows"), draft.dynamic.get(draft.batch or "")
+    most = draft.max_batch or min(DEFAULT_MAX_BATCH, 1 if span is None else span.max)
+    if isinstance(rows, int) and rows > most:
+        yield ("serving", "batch_rows"), f"{rows} is above serving.max_batch, {most}: parity proves batches up to that"
 
 
 def strings(draft: Draft, _folder: Path) -> Found:
@@ -169,6 +197,9 @@ def metrics(draft: Draft, _folder: Path) -> Found:
             problem = METRICS[name].problem(outputs[output])
             yield from [((*path, "output"), f"{name} {problem}")] if problem else []
             yield from _ranking(path, texts, outputs[output])
+        drop = draft.written(*path, "max_drop")
+        if name in METRICS and "callable" not in texts and METRICS[name].is_share and _at_least(drop, 1):
+            yield (*path, "max_drop"), f"{name} lies between 0 and 1, so nothing can lose {drop}; such as 0.005"
         what = tuple(texts.get(key, "") for key in ("name", "output", "label"))
         if all(what) and what in seen:
             yield path, f"measures the same as {dotted(seen[what])}; remove one"
@@ -272,8 +303,10 @@ CHECKS: tuple[Callable[[Draft, Path], Found], ...] = (
     tensor_names,
     sizes,
     ranges,
+    volumes,
     batch,
     max_batch,
+    batch_rows,
     strings,
     values,
     preprocess,
@@ -290,6 +323,10 @@ CHECKS: tuple[Callable[[Draft, Path], Found], ...] = (
 
 
 # --- parts of checks ----------------------------------------------------------------------------------------------
+
+
+def _at_least(value: object, least: float) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value >= least
 
 
 def _legal(name: str) -> bool:

@@ -51,7 +51,7 @@ _ENUMS: dict[str, type[StrEnum]] = {
 }
 
 #: Fields that are not written in a file: where it lies, and what is asked of inputs alone.
-_NO_KEYS = {("", "folder"), ("outputs.*", "range"), ("outputs.*", "nan")}
+_NO_KEYS = {("", "folder"), ("", "every_format"), ("outputs.*", "range"), ("outputs.*", "nan")}
 
 T = TypeVar("T")
 
@@ -126,7 +126,12 @@ EXPECTED: dict[str, str] = {
     "export.external_data": "true or false",
     "serving": "a mapping with format, max_batch, p99_ms and cold_start_s",
     "serving.format": "auto, or one of the formats",
-    "serving.max_batch": "a whole number of at least 1: the most rows in one request",
+    "serving.max_batch": "a whole number of at least 1: the most rows that the model is given at once",
+    "serving.batch_rows": "a whole number from 1 to max_batch: the most rows of a batch",
+    "serving.batch_window_ms": "a number of at least 0: milliseconds",
+    "serving.queue_rows": "a whole number of at least 1: the most rows that wait",
+    "serving.workers": "a whole number of at least 1: batches at once",
+    "serving.threads": "a whole number of at least 1: threads of a batch",
     "serving.p99_ms": "a number above 0: milliseconds",
     "serving.cold_start_s": "a number above 0: seconds",
     "smoke": "a mapping with instance_types",

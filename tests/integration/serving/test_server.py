@@ -329,6 +329,35 @@ def test_sigterm_lets_requests_in_flight_finish_and_takes_no_new_ones(slow: Path
         assert server.log[-1]["event"] == "stopped"
 
 
+def test_at_the_end_of_the_grace_what_still_waits_is_refused_and_the_process_ends_well(
+    slow: Path, tmp_path: Path
+) -> None:
+    with running(slow, tmp_path / "log", None, "--grace-s", "0") as server, ThreadPoolExecutor(40) as pool:
+        flying = [pool.submit(server.infer, raw_samples(1)) for _ in range(40)]
+        while server.client.get("/v2/health/live").status_code == 200 and not any(one.done() for one in flying):
+            pass
+        os.kill(server.process.pid, signal.SIGTERM)
+        assert server.process.wait(timeout=30) == 0
+        answers = [one.result() for one in flying if one.exception() is None]
+        assert {answer.status_code for answer in answers} == {200, 503}
+        refused = next(answer for answer in answers if answer.status_code == 503)
+        assert refused.json() == {"error": "the server is shutting down"}
+        assert refused.headers["retry-after"] == "1"
+
+
+def test_a_second_signal_ends_the_server_at_once(slow: Path, tmp_path: Path) -> None:
+    with running(slow, tmp_path / "log") as server, ThreadPoolExecutor(40) as pool:
+        flying = [pool.submit(server.infer, raw_samples(1)) for _ in range(40)]
+        while not any(one.done() for one in flying):
+            time.sleep(0.01)
+        os.kill(server.process.pid, signal.SIGTERM)
+        while server.client.get("/v2/health/ready").status_code == 200:
+            time.sleep(0.01)
+        os.kill(server.process.pid, signal.SIGTERM)
+        assert server.process.wait(timeout=30) == 128 + signal.SIGTERM
+        assert server.log[-1]["event"] == "ended at once"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_idle_server_ends_in_order(tiny: Tiny, tmp_path: Path, number: signal.Signals) -> None:
     with running(tiny("onnx").package(tmp_path / "package"), tmp_path / "log") as server:

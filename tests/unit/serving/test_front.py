@@ -165,14 +165,14 @@ def test_the_nearer_of_timeout_and_deadline_is_the_deadline() -> None:
     front, inference, _ = application()
 
     async def ask(channel: grpc.aio.Channel) -> None:
-        for timeout_us, deadline_s in ((0, None), (5_000_000, None), (5_000_000, 60), (60_000_000, 5)):
+        for timeout_us, deadline_s in ((0, None), (5_000_000, None), (5_000_000, 90), (90_000_000, 5)):
             await infer(channel, timeout_us, deadline_s)
 
     began = time.monotonic()
     over_grpc(front, ask)
     first, *others = inference.deadlines
     assert first is None
-    assert all(deadline is not None and began + 4 < deadline < time.monotonic() + 5 for deadline in others)
+    assert all(deadline is not None and began < deadline < began + 40 for deadline in others)
 
 
 def test_a_call_that_its_client_gives_up_is_observed_as_cancelled() -> None:
