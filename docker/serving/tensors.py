@@ -260,7 +260,9 @@ def _check_range(spec: TensorSpec, array: NDArray[Any]) -> None:
         index = int(np.argmax(outside.ravel()))
         raise BadRequest(
             f"input {spec.name!r}: values must {_span(least, greatest)}, found {array.ravel()[index].item()!r} "
-            f"at position {index}"
+            f"at position {index}",
+            spec.name,
+            "out_of_range",
         )
 
 
