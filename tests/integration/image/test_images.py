@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tritonclient.grpc
 
 from serving.package import Refusal
 from tasks.contracts import Image, Verdict, digest_of
@@ -88,7 +89,7 @@ def served(case: Cases) -> Iterator[Callable[[str], Served]]:
         def start(runtime: str) -> Served:
             if runtime not in started:
                 ready, image = case(runtime), case(runtime).build()
-                spec = container(image, "serve", network="bridge", ports=(8000,), cpus=1, memory_bytes=1 << 30)
+                spec = container(image, "serve", network="bridge", ports=(8000, 8001), cpus=1, memory_bytes=1 << 30)
                 started[runtime] = wait_ready(ready.engine, stack.enter_context(running(ready.engine, spec)))
             return started[runtime]
 
@@ -279,6 +280,17 @@ def test_it_answers_over_http(case: Cases, served: Callable[[str], Served], runt
     status, content = served(runtime).infer(case(runtime).spec.name, raw_samples(rows))
     assert status == 200
     assert agrees(content, raw_samples(rows))
+
+
+@runtimes
+def test_it_answers_over_grpc(case: Cases, served: Callable[[str], Served], runtime: str) -> None:
+    target, raw = served(runtime), raw_samples(7)
+    given = tritonclient.grpc.InferInput("x", list(raw.shape), "UINT8")
+    given.set_data_from_numpy(raw)
+    address = f"127.0.0.1:{target.engine.host_port(target.id, 8001)}"
+    with tritonclient.grpc.InferenceServerClient(address) as client:
+        result = client.infer(case(runtime).spec.name, [given])
+    assert all(np.array_equal(result.as_numpy(name), array) for name, array in answer_raw(raw).items())
 
 
 @runtimes
