@@ -92,12 +92,12 @@ class Tuned:
             )
             shown.append(f"no rate was shown to keep {tuning.p99_ms:g} ms: {why}")
             return shown
-        gain = choice.rate / choice.default_rate
+        gain = "as before" if choice.gain == 1 else f"in the search {choice.gain:.2f} × what the image's own bore"
         shown += [
             "",
             f"{_said(choice.setting)}",
             f"bears {choice.rate:,.0f} requests/s of {tuning.rows} row(s) within {tuning.p99_ms:g} ms on "
-            f"{tuning.cpus:g} CPUs, {gain:.2f} × what the setting before bore ({choice.default_rate:,.0f}/s)",
+            f"{tuning.cpus:g} CPUs ({gain})",
         ]
         if not tuning.confirmed:
             shown.append("inconclusive: it did not hold each time it was measured again; nothing was written")

@@ -7,8 +7,8 @@ container of its own, locked down as in production; a container never outlives i
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -220,7 +220,8 @@ class _Bench:
 
     def alone(self, setting: Batching) -> float:
         """Seconds that one request takes with nobody else there: the median of some."""
-        with Connection(self._start(setting)[0], _READY_WITHIN_S) as connection:
+        address, container = self._start(setting)
+        with self._answers(container), Connection(address, _READY_WITHIN_S) as connection:
             times = []
             for _ in range(31):
                 began = time.perf_counter()
@@ -250,15 +251,16 @@ class _Bench:
             raise OutOfTime
         address, container = self._start(setting)
         before, used = CpuTimes.now(), self._engine.cpu_seconds(container)
-        offered = offer(
-            address,
-            self._message,
-            rate,
-            seconds,
-            limit_ms=self._p99_ms,
-            patience_s=max(1.0, 5 * self._p99_ms / 1000),
-            seed=len(self.measurements),
-        )
+        with self._answers(container):
+            offered = offer(
+                address,
+                self._message,
+                rate,
+                seconds,
+                limit_ms=self._p99_ms,
+                patience_s=max(1.0, 5 * self._p99_ms / 1000),
+                seed=len(self.measurements),
+            )
         after = self._engine.cpu_seconds(container)
         others = 0.0
         if used is not None and after is not None:
@@ -331,11 +333,22 @@ class _Bench:
     def _warm_up(self, container: str) -> None:
         address = Address("127.0.0.1", self._engine.host_port(container, _PORT))
         until = time.monotonic() + _WARM_UP_S
-        with Connection(address, _READY_WITHIN_S) as connection:
+        with self._answers(container), Connection(address, _READY_WITHIN_S) as connection:
             for _ in range(_WARM_UP):
                 connection.request(self._message)
                 if time.monotonic() > until:
                     break
+
+    @contextmanager
+    def _answers(self, container: str) -> Iterator[None]:
+        """A server that breaks off is the platform's failure, with the last that it said."""
+        try:
+            yield
+        except (Broken, Unanswered, OSError) as error:
+            last = self._engine.logs(container, tail=1).strip()
+            raise PlatformError(
+                f"the server broke off while it was measured ({error}); its last line is: {last or 'none'}"
+            ) from error
 
     def _stop(self) -> None:
         if self._running is not None:

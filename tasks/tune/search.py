@@ -92,11 +92,14 @@ def highest(probe: Callable[[float], bool], start: float, least: float = 1.0) ->
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The best setting that was found, and the rate that it bore. `complete` where time was left to try them all."""
+    """The best setting that was found, and the rate that it bore. `complete` where time was left to try them all.
+
+    `gain` is how many times as much as the default, both as the search found them.
+    """
 
     setting: Batching
     rate: float
-    default_rate: float
+    gain: float
     complete: bool
 
 
@@ -112,7 +115,7 @@ def choose(probe: Probe, default: Batching, max_batch: int, cpus: int, p99_ms: f
     rate = highest(lambda asked: probe(default, asked), start)
     if rate is None:
         return None
-    best = Choice(default, rate, rate, complete=True)
+    best = Choice(default, rate, 1.0, complete=True)
     try:
         for axis in (parallelism(cpus), batch_rows(max_batch), windows(p99_ms)):
             base, tried = best.setting, {best.setting}
@@ -129,7 +132,7 @@ def choose(probe: Probe, default: Batching, max_batch: int, cpus: int, p99_ms: f
 
 def _climb(probe: Probe, setting: Batching, best: Choice) -> Choice:
     while probe(setting, best.rate * _BETTER):
-        best = replace(best, setting=setting, rate=best.rate * _BETTER)
+        best = replace(best, setting=setting, rate=best.rate * _BETTER, gain=best.gain * _BETTER)
     return best
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from serving.contract import CONTRACT_FILE, Batching, PackagedFile, ServingContract
-from tasks.contracts import digest_of
+from tasks.contracts import Digest, digest_of
 from tasks.image.build import contract_bytes
 from tasks.image.context import Context
 from tasks.image.engine import Engine, ImageInfo
@@ -50,11 +50,19 @@ def write_tuned(
     }
     identity = digest_of([labels, _DOCKERFILE.read_text()])
     labels["io.slipway.build"] = identity
-    name, _, tag = reference.partition("@")[0].rpartition(":")
-    tuned = f"{name or tag}:{tag.partition('-tuned-')[0]}-tuned-{identity.removeprefix('sha256:')[:12]}"
+    tuned = tuned_reference(reference, identity)
     with scratch(settings.work) as work, tempfile.TemporaryFile(dir=work) as stream:
         context = Context(stream)
         context.add_file("Dockerfile", _DOCKERFILE)
         context.add_bytes(f"root/package/{CONTRACT_FILE}", content)
         context.add_bytes(f"root/package/{TUNING_FILE}", tuning)
         return tuned, engine.build(context.finish(), tuned, {"RUNTIME": image.id}, labels)
+
+
+def tuned_reference(reference: str, identity: Digest) -> str:
+    """The tuned image's name: that of the image it was made of, and the digest of what it follows from. An image that
+    is tuned again does not grow another ending."""
+    name, _, tag = reference.partition("@")[0].rpartition(":")
+    if not name or "/" in tag:  # a name without a tag, or the port of a registry
+        name, tag = reference.partition("@")[0], "latest"
+    return f"{name}:{tag.partition('-tuned-')[0]}-tuned-{identity.removeprefix('sha256:')[:12]}"

@@ -28,6 +28,7 @@ from tasks.tune.search import (
     requests_needed,
     windows,
 )
+from tasks.tune.write import tuned_reference
 
 DEFAULT = Batching(batch_rows=32, batch_window_ms=0.0, workers=2, threads=2)
 
@@ -159,6 +160,19 @@ def test_a_setting_reaches_the_container_as_its_environment() -> None:
         "SERVING_BATCH_WINDOW_MS": "1.5",
         "SERVING_WORKERS": "2",
     }
+
+
+@pytest.mark.parametrize(
+    ("reference", "tuned"),
+    [
+        ("slipway/m:onnx-1", "slipway/m:onnx-1-tuned-0123456789ab"),
+        ("slipway/m:onnx-1-tuned-ffff", "slipway/m:onnx-1-tuned-0123456789ab"),
+        ("registry:5000/m", "registry:5000/m:latest-tuned-0123456789ab"),
+        ("registry:5000/m:1", "registry:5000/m:1-tuned-0123456789ab"),
+    ],
+)
+def test_a_tuned_image_has_a_name_of_its_own(reference: str, tuned: str) -> None:
+    assert tuned_reference(reference, "sha256:0123456789abcdef") == tuned
 
 
 # --- the load -----------------------------------------------------------------------------------------------------
