@@ -154,6 +154,7 @@ class ModelSpec(Contract):
     preprocess: tuple[PreprocessStep, ...] = ()
     evaluation: EvaluationSpec
     formats: tuple[str, ...] = Field(min_length=1, description="names; `[all]` in a file was replaced by them")
+    every_format: bool = Field(False, description="`[all]` was asked for: what cannot express the model is left out")
     export: ExportSpec = ExportSpec()
     serving: ServingSpec = ServingSpec()
     smoke: SmokeSpec
@@ -193,7 +194,8 @@ def load_spec(path: Path) -> ModelSpec:
         in_order = sorted(dict.fromkeys(problems), key=lambda problem: (problem.line or 0, problem.key))
         raise SpecError(str(path), tuple(in_order))
     spec = ModelSpec.model_validate_json(json.dumps({**document.data, "folder": str(folder)}))
-    spec = spec.model_copy(update={"formats": named_formats(spec.formats, spec.source.framework)})
+    named = named_formats(spec.formats, spec.source.framework)
+    spec = spec.model_copy(update={"formats": named, "every_format": named != spec.formats})
     if draft.written("serving", "max_batch") is None:
         most = min(DEFAULT_MAX_BATCH, spec.dynamic[spec.signature.batch].max) if spec.signature.batch else 1
         spec = spec.model_copy(update={"serving": spec.serving.model_copy(update={"max_batch": most})})

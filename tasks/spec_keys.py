@@ -17,7 +17,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from serving.contract import DimRange, DType, PreprocessStep, TensorSpec
+from serving.contract import DimRange, DType, NanPolicy, PreprocessStep, TensorSpec
 from tasks.errors import Problem
 from tasks.spec import (
     ClassRegression,
@@ -47,7 +47,11 @@ _ENUMS: dict[str, type[StrEnum]] = {
     "int8": Int8,
     "direction": Direction,
     "class_regression": ClassRegression,
+    "nan": NanPolicy,
 }
+
+#: Fields that are not written in a file: where it lies, and what is asked of inputs alone.
+_NO_KEYS = {("", "folder"), ("", "every_format"), ("outputs.*", "range"), ("outputs.*", "nan")}
 
 T = TypeVar("T")
 
@@ -75,6 +79,9 @@ EXPECTED: dict[str, str] = {
     "inputs.*.dtype": _DTYPE,
     "inputs.*.shape": _SHAPE,
     "inputs.*.shape.*": _SIZE,
+    "inputs.*.range": "the least and the greatest value that clients may send, such as [0, 999]; null for no end",
+    "inputs.*.range.*": "a number, or null for no end",
+    "inputs.*.nan": f"one of {', '.join(NanPolicy)}: whether clients may send NaN",
     "outputs": _TENSORS,
     "outputs.*": _TENSOR,
     "outputs.*.name": _TENSOR_NAME,
@@ -241,7 +248,7 @@ def keys_of(pattern: str) -> tuple[str, ...]:
     """The keys that the mapping at `pattern` takes."""
     model = _MODELS[pattern]
     names = [field.name for field in fields(model)] if is_dataclass(model) else list(model.model_fields)  # type: ignore[attr-defined]
-    return tuple(name for name in names if (pattern, name) != ("", "folder"))
+    return tuple(name for name in names if (pattern, name) not in _NO_KEYS)
 
 
 # --- structure ----------------------------------------------------------------------------------------------------

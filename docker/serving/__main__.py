@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 from serving.contract import Batching
@@ -38,10 +39,11 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.command == "selftest":
             _selftest(options.package, options.threads)
         else:
-            from serving.server import serve
+            from serving.server import Address, serve
 
             overrides = Batching(**{item.name: getattr(options, item.name) for item in fields(Batching)})
-            serve(options.package, options.host, options.port, overrides, options.grace_s, stopping)
+            address = Address(options.host, options.port, options.grpc_port or None)
+            serve(options.package, address, overrides, options.grace_s, stopping)
     except Refused as error:
         from serving.log import log
 
@@ -73,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--package", type=Path, default=Path("/package"), help="the package folder")
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on")  # noqa: S104  a container's own
     number("--port", _positive, "port to listen on", 8000)
+    number("--grpc-port", partial(_at_least, 0), "port of gRPC; 0 for none", 8001)
     number("--threads", _positive, "threads of one inference")
     number("--workers", _positive, "batches at once")
     number("--batch-rows", _positive, "most rows of a batch")
@@ -83,9 +86,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
+    return _at_least(1, text)
+
+
+def _at_least(least: int, text: str) -> int:
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    if value < least:
+        raise argparse.ArgumentTypeError(f"must be at least {least}, not {value}")
     return value
 
 

@@ -61,15 +61,28 @@ class DType(StrEnum):
 PROTOCOL_DTYPES = {dtype.protocol_name: dtype for dtype in DType}
 
 
+class NanPolicy(StrEnum):
+    """What NaN in a floating-point input is: a mistake of the client, or a value that the model knows."""
+
+    REFUSE = "refuse"
+    ACCEPT = "accept"
+
+
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One named input or output. `shape` mixes fixed sizes (int) and named dynamic dimensions (str)."""
+    """One named input or output. `shape` mixes fixed sizes (int) and named dynamic dimensions (str).
+
+    `range` and `nan` are for inputs, and about what clients send, before preprocessing: the least and the greatest
+    value, both included, either of them open (None); infinities are never accepted.
+    """
 
     __pydantic_config__: ClassVar[dict[str, object]] = _STRICT
 
     name: str
     dtype: DType
     shape: tuple[int | str, ...]
+    range: tuple[int | float | None, int | float | None] | None = None
+    nan: NanPolicy = NanPolicy.REFUSE
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.contract import CONTRACT_FILE, ServingContract, Signature
+from serving.contract import CONTRACT_FILE, NanPolicy, ServingContract, Signature
 from serving.golden import Golden, differences, read_golden
 from serving.preprocess import apply, raw_signature
 from serving.runners import Runner, RunnerError, load
@@ -76,8 +76,10 @@ class Served:
             BadRequest: preprocessing takes a value out of the range of the model's dtype.
         """
         prepared = apply(self.contract.preprocess, inputs, self.contract.signature)
+        nan = {spec.name for spec in self.raw.inputs if spec.nan is NanPolicy.ACCEPT}
         for name in {step.input for step in self.contract.preprocess}:
-            if prepared[name].dtype.kind == "f" and not np.isfinite(prepared[name]).all():
+            values = prepared[name]
+            if values.dtype.kind == "f" and (np.isinf(values).any() or (name not in nan and np.isnan(values).any())):
                 raise BadRequest(
                     f"input {name!r}: after preprocessing a value is beyond {prepared[name].dtype}'s range"
                 )
