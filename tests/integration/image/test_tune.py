@@ -24,6 +24,12 @@ def image(case: Callable[[str], Case]) -> Image:
     return case("onnx").build()
 
 
+@pytest.fixture(autouse=True)
+def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As few requests as can show anything."""
+    monkeypatch.setattr("tasks.tune.run._PROBE_REQUESTS", 320)
+
+
 def subject(engine: Engine, image: Image, work: Path) -> Subject:
     found = engine.find_image(image.reference)
     assert found is not None
