@@ -70,11 +70,7 @@ class Tuned:
         return {
             **plain(self.tuning),
             "image": self.asked.image,
-            "verdict": "passed"
-            if self.tuning.confirmed
-            else "failed"
-            if self.tuning.choice is None
-            else "inconclusive",
+            "verdict": self.verdict,
             "tuned": None if self.reference is None else {"reference": self.reference, "digest": self.digest},
             "mlflow_run": self.run,
             "note": self.note,
@@ -92,11 +88,12 @@ class Tuned:
             )
             shown.append(f"no rate was shown to keep {tuning.p99_ms:g} ms: {why}")
             return shown
+        bears = "bears" if tuning.confirmed else "seemed to bear"
         gain = "as before" if choice.gain == 1 else f"in the search {choice.gain:.2f} × what the image's own bore"
         shown += [
             "",
             f"{_said(choice.setting)}",
-            f"bears {choice.rate:,.0f} requests/s of {tuning.rows} row(s) within {tuning.p99_ms:g} ms on "
+            f"{bears} {choice.rate:,.0f} requests/s of {tuning.rows} row(s) within {tuning.p99_ms:g} ms on "
             f"{tuning.cpus:g} CPUs ({gain})",
         ]
         if not tuning.confirmed:

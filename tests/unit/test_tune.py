@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from serving.contract import Batching
+from tasks.cli import run
 from tasks.smoke.client import Address, get
+from tasks.tune.command import Asked, Tuned
 from tasks.tune.load import Offered, arrivals, offer
-from tasks.tune.run import environment_of
+from tasks.tune.run import Measurement, Tuning, environment_of
 from tasks.tune.search import (
+    Choice,
     Held,
     OutOfTime,
     batch_rows,
@@ -173,6 +180,76 @@ def test_a_setting_reaches_the_container_as_its_environment() -> None:
 )
 def test_a_tuned_image_has_a_name_of_its_own(reference: str, tuned: str) -> None:
     assert tuned_reference(reference, "sha256:0123456789abcdef") == tuned
+
+
+# --- what is said ------------------------------------------------------------------------------------------------
+
+
+def measured(rate: float, held: Held, purpose: str, p99_ms: float | None = 3.0) -> Measurement:
+    return Measurement(DEFAULT, rate, 900, 0, 0, 1.0, p99_ms, held, 0.0, 0.1, purpose)
+
+
+KEPT = Tuning(
+    p99_ms=50,
+    rows=1,
+    cpus=2,
+    choice=Choice(DEFAULT, 800.0, 1.0, complete=True),
+    confirmed=True,
+    out_of_time=False,
+    measurements=(
+        measured(800, Held.KEPT, "search"),
+        measured(900, Held.BROKEN, "search", None),
+        measured(400, Held.KEPT, "curve"),
+        measured(800, Held.KEPT, "curve"),
+    ),
+    seconds=60,
+)
+
+
+@pytest.mark.parametrize(
+    ("tuning", "verdict", "exit_code"),
+    [
+        (KEPT, "passed", 0),
+        (replace(KEPT, confirmed=False), "inconclusive", 1),
+        (replace(KEPT, choice=None, confirmed=False), "failed", 1),
+        (replace(KEPT, choice=None, confirmed=False, out_of_time=True), "inconclusive", 1),
+    ],
+)
+def test_only_a_choice_that_held_each_time_has_passed(tuning: Tuning, verdict: str, exit_code: int) -> None:
+    said = Tuned(Asked("slipway/m:onnx-1", 60), tuning)
+    document = json.loads(json.dumps(said.document()))
+    assert (document["verdict"], said.exit_code) == (verdict, exit_code)
+    assert [item["rate"] for item in document["curve"]] == [400, 800]
+
+
+def shown(said: Tuned) -> str:
+    console = Console(width=120, file=io.StringIO(), markup=False)
+    console.print(*said.lines(), sep="\n")
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_the_choice_is_said_as_it_goes_into_model_yaml() -> None:
+    said = shown(Tuned(Asked("slipway/m:onnx-1", 60), KEPT, "slipway/m:onnx-1-tuned-2", "sha256:2"))
+    assert "serving: {batch_rows: 32, batch_window_ms: 0, workers: 2, threads: 2}" in said
+    assert "bears 800 requests/s of 1 row(s) within 50 ms on 2 CPUs (as before)" in said
+    assert "written into slipway/m:onnx-1-tuned-2 (sha256:2)" in said
+
+
+def test_what_is_not_sure_is_said() -> None:
+    busy = tuple(replace(item, taken_by_others=0.5) for item in KEPT.measurements)
+    said = shown(
+        Tuned(Asked("slipway/m:onnx-1", 60), replace(KEPT, confirmed=False, out_of_time=True, measurements=busy))
+    )
+    assert "inconclusive" in said
+    assert "the budget was over before all settings were tried" in said
+    assert "other programs had more than 25% of the CPUs" in said
+    assert "model.yaml" not in said
+
+
+@pytest.mark.parametrize("budget", ["soon", "2", "0m", "1.5m", "m"])
+def test_a_budget_that_is_none_is_bad_input(budget: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["tune", "slipway/m:onnx-1", "--budget", budget]) == 2
+    assert "such as 2m" in capsys.readouterr().err
 
 
 # --- the load -----------------------------------------------------------------------------------------------------
