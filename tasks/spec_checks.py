@@ -270,6 +270,17 @@ def serving_format(draft: Draft, _folder: Path) -> Found:
         yield ("serving", "format"), f"expected auto or one of formats ({', '.join(made)}); found {chosen!r}{hint}"
 
 
+def prediction_log(draft: Draft, _folder: Path) -> Found:
+    """What is left out of the recorded predictions are inputs that there are; a name too few would be one too many."""
+    names = draft.names("inputs")
+    for key in ("omit", "hash"):
+        listed = draft.written("serving", "prediction_log", key)
+        for index, name in enumerate(listed if isinstance(listed, list) else ()):
+            if isinstance(name, str) and name not in names:
+                hint = nearest(name, names) or f"; there are {', '.join(names)}"
+                yield ("serving", "prediction_log", key, index), f"no input {name!r}{hint}"
+
+
 def instance_types(draft: Draft, _folder: Path) -> Found:
     """Instance types of the catalogue, each once."""
     from tasks.smoke.catalogue import OWN_FILE_VARIABLE, load_catalogue
@@ -313,6 +324,7 @@ CHECKS: tuple[Callable[[Draft, Path], Found], ...] = (
     metrics,
     formats,
     serving_format,
+    prediction_log,
     instance_types,
     release_steps,
     source_uri,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from serving.contract import CONTRACT_FILE, PackagedFile, ServingContract
+from serving.contract import CONTRACT_FILE, PackagedFile, PredictionLog, ServingContract
 from tasks.contracts import Artifact, Digest, Export, Image, ParityReport, Verdict, digest_of
 from tasks.errors import BuildFailed, GateBlocked
 from tasks.image.context import Context
@@ -121,6 +121,7 @@ def _contract(
 ) -> ServingContract:
     packaged = [replace(file, path=f"{_MODEL}/{file.path}") for file in export.files.files]
     files = sorted([*packaged, replace(golden, path=_GOLDEN)], key=lambda file: file.path)
+    recorded = spec.serving.prediction_log
     identity = digest_of(
         [
             artifact.files.digest,
@@ -144,6 +145,7 @@ def _contract(
         runtime_versions=runtime.versions,
         batching=spec.serving.batching,
         p99_ms=spec.serving.p99_ms,
+        prediction_log=None if recorded is None else PredictionLog(**recorded.model_dump()),
     )
 
 
