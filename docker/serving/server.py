@@ -72,11 +72,13 @@ def serve(folder: Path, address: Address, overrides: Batching, grace_s: float, s
     try:
         with watching(served, folder) as watch:
             application = Application(served, inference, watch.observer, watch.pages)
-            watch.metrics.readings.append(
+            watch.metrics.readings += [
                 Reading(
                     "slipway_requests_in_flight", "Requests that are being answered.", lambda: application.in_flight
-                )
-            )
+                ),
+                Reading("slipway_queue_rows", "Rows that wait for a worker.", lambda: inference.waiting_rows),
+                Reading("slipway_workers_busy", "Workers that are at a batch, or preprocess.", lambda: inference.busy),
+            ]
             asyncio.run(_serve(application, inference, watch, address, grace_s, stopping))
     finally:
         if inference.busy:
