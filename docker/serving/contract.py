@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -38,14 +39,14 @@ class DType(StrEnum):
     FLOAT64 = "float64"
     STRING = "string"
 
-    @property
+    @cached_property
     def protocol_name(self) -> str:
         """The name in the Open Inference Protocol v2, section "Tensor Data Types" (`FP32`, `INT64`, `BYTES`, …)."""
         if self is DType.STRING:
             return "BYTES"
         return self.value.replace("float", "fp").upper()
 
-    @property
+    @cached_property
     def numpy(self) -> np.dtype:
         """The NumPy dtype; strings are object arrays of `str`."""
         import numpy as np
@@ -62,7 +63,7 @@ PROTOCOL_DTYPES = {dtype.protocol_name: dtype for dtype in DType}
 
 
 class NanPolicy(StrEnum):
-    """What NaN in a floating-point input is: a client's mistake, or a value that is known what to do with."""
+    """What NaN in a floating-point input is: a mistake of the client, or a value that the model knows."""
 
     REFUSE = "refuse"
     ACCEPT = "accept"
@@ -72,7 +73,8 @@ class NanPolicy(StrEnum):
 class TensorSpec:
     """One named input or output. `shape` mixes fixed sizes (int) and named dynamic dimensions (str).
 
-    `nan` is for inputs, and about what clients send, before preprocessing; infinities are never accepted.
+    `range` and `nan` are for inputs, and about what clients send, before preprocessing: the least and the greatest
+    value, both included, either of them open (None); infinities are never accepted.
     """
 
     __pydantic_config__: ClassVar[dict[str, object]] = _STRICT
@@ -80,6 +82,7 @@ class TensorSpec:
     name: str
     dtype: DType
     shape: tuple[int | str, ...]
+    range: tuple[int | float | None, int | float | None] | None = None
     nan: NanPolicy = NanPolicy.REFUSE
 
 
@@ -215,13 +218,32 @@ class PackagedFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Batching:
+    """How the server puts requests together and spreads them; what is None it decides by the machine it finds.
+
+    `batch_rows` is the most rows in one batch (`max_batch` unless less is given), `batch_window_ms` how long a batch
+    that is not full waits for more while workers are busy, `queue_rows` the most rows that wait, `workers` how many
+    batches run at once, `threads` how many threads each of them has.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, object]] = _STRICT
+
+    batch_rows: int | None = None
+    batch_window_ms: float | None = None
+    queue_rows: int | None = None
+    workers: int | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ServingContract:
     """`contract.json`: all that the server in an image needs to know, and all that it promises.
 
     `signature` is what the model itself takes, after preprocessing; what a client sends is
     `serving.preprocess.raw_signature(signature, preprocess)`. `model` is the path of the model file or folder inside
     the package. `golden` is an `.npz` of raw inputs (`input/<name>`) and expected outputs (`output/<name>`), which an
-    answer must meet within `tolerances` (by output name).
+    answer must meet within `tolerances` (by output name). `max_batch` is the most rows that the model is given at once,
+    `p99_ms` the 99th percentile of latency that `batching` is to keep.
     """
 
     __pydantic_config__: ClassVar[dict[str, object]] = _STRICT
@@ -238,3 +260,5 @@ class ServingContract:
     golden: str
     max_batch: int
     runtime_versions: dict[str, str]
+    batching: Batching = Batching()
+    p99_ms: float | None = None

@@ -148,6 +148,8 @@ def _contract(
         golden=_GOLDEN,
         max_batch=spec.serving.max_batch,
         runtime_versions=runtime.versions,
+        batching=spec.serving.batching,
+        p99_ms=spec.serving.p99_ms,
     )
 
 

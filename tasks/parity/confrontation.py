@@ -40,6 +40,7 @@ from tasks.parity.judge_running import run_findings, structure_findings, unasked
 from tasks.parity.outcomes import Arrays, Asked, Outcome, excuse_edges, outcomes_of
 from tasks.parity.quality import compare_metrics
 from tasks.parity.reference import Reference, left_out, reference, source_failed, source_findings, usable_rows
+from tasks.parity.room import shortage
 from tasks.parity.skew import skew_findings
 from tasks.parity.source import AskedSource, SourceFailed, threads
 from tasks.parity.terms import longest_sum
@@ -81,6 +82,7 @@ def confront(
     reduced: Reduced | None = None,
     preprocessing: Preprocessing | None = None,
     fed: Arrays | None = None,
+    free_bytes: int | None = None,
 ) -> Judgement:
     """Ask both models, and judge.
 
@@ -96,6 +98,7 @@ def confront(
         reduced: for exports of reduced precision, which, and the full-precision file that it was made from.
         preprocessing: the spec's steps; made here unless given, for steps that need no file.
         fed: what training fed the model for the first rows, where that is known.
+        free_bytes: the memory that may be taken; what the kernel says is free unless it is given.
 
     Raises:
         BadInput: rows cannot be told apart, or the evaluation data has other dtypes than clients send.
@@ -105,16 +108,19 @@ def confront(
     raw = prepare.raw
     sizes = batching(signature, spec.serving.max_batch)
     columns = _as_clients_send(evaluation, raw)
-    if skewed := skew_findings(prepare, columns, fed, spec.evaluation.preprocessed):
+    skewed = skew_findings(prepare, columns, fed, spec.evaluation.preprocessed)
+    if any(finding.verdict is not Verdict.PASSED for finding in skewed):
         return Judgement(sizes, (), (), skewed)
     prepared = prepare(columns)
     found = pools(raw, columns, seed, drawing(raw, columns, signature, prepared))
     # One thread, as the export is asked: sums have one order, and other work on this machine does not slow it down.
     with threads(loader, 1):
-        asking = AskedSource.of(source, loader, signature, sizes)
+        short = shortage(source, loader, free_bytes)
+        asking = AskedSource.of(source, loader, signature, sizes, short is None)
         generator = np.random.default_rng(list(hashlib.sha256(seed.encode()).digest()))
         inputs = (prepared, *(pool.raw if pool.is_prepared else prepare(pool.raw) for pool in found[1:]))
         heard, findings = _references(asking, found, inputs, generator)
+        findings += [*skewed, *([] if short is None else [short.remark])]
         asked_pools = tuple(each.pool for each in heard)
         references = tuple(each.reference for each in heard)
         if any(finding.verdict is not Verdict.PASSED for finding in findings):

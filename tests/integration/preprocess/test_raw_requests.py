@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from serving.golden import read_golden
 from serving.package import Refusal, Refused, Served
-from serving.protocol import largest_request_bytes, parse_request
-from serving.tensors import BadRequest
+from serving.protocol import parse_request
+from serving.request import largest_request_bytes
+from serving.tensors import BadRequest, from_values
 from tasks.contracts import Verdict
 from tasks.errors import EvaluationError, SpecError
 from tasks.reuse import artifact_digest, export_inputs, parity_inputs
@@ -108,6 +109,8 @@ def test_a_photo_in_base64_and_in_binary_has_the_same_answer(photo_model: Proven
     envelope = json.dumps({"inputs": [entry]}).encode()
     in_binary = answer(served, envelope + raw, len(envelope))
     assert np.array_equal(in_json["logits"], in_binary["logits"])
+    by_grpc = served.predict({"image": from_values(served.raw.inputs[0], (1,), [photo])})
+    assert np.array_equal(in_json["logits"], by_grpc["logits"])
     np.testing.assert_allclose(in_json["logits"], served.golden.outputs["logits"][:1], rtol=1e-5, atol=1e-5)
 
 
@@ -126,12 +129,11 @@ def test_null_in_json_is_a_missing_value_where_one_is_declared(table_model: Prov
     }
     filled = answer(served, json.dumps(body).encode())["score"]
     by_hand = served.run(
-        {"country": np.array(["DE", "nowhere"], dtype=object), "amounts": np.zeros((2, 2), np.float32)},
         {
             "country": np.array([3, 0]),
             "amounts": np.zeros((2, 2), np.float32),
             "absent": np.array([[1, 0], [0, 1]], np.float32),
-        },
+        }
     )["score"]
     assert np.array_equal(filled, by_hand)
 
