@@ -158,6 +158,11 @@ def test_a_vocabulary_in_another_order_is_told_by_its_values() -> None:
     assert "'red' is 2 in training and 0 here, 'blue' is 0 in training and 2 here" in message
 
 
+def test_other_ids_of_rows_that_all_differ_are_a_vocabulary_and_no_order_of_rows() -> None:
+    findings = held(VOCABULARY, COLOUR, {"colour": column("red", "green", "blue")}, {"colour": np.array([1, 2, 0])})
+    assert cause(findings)[0] == "vocabulary"
+
+
 def test_another_id_for_the_unknown_is_told() -> None:
     name, message = cause(coloured(0, 2, 1, -1, 0))
     assert name == "unknown_id"
