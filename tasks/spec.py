@@ -112,6 +112,15 @@ class ExportSpec(Contract):
     external_data: bool = Field(False, description="ONNX: weights in a file beside the graph, whatever their size")
 
 
+class PredictionLogSpec(Contract):
+    """Which share of answered requests a server records, and what of their inputs it must not keep."""
+
+    sample: float = Field(0.01, gt=0, le=1, allow_inf_nan=False)
+    max_mb: int = Field(256, ge=1, description="MiB of all files together; the oldest go first")
+    omit: tuple[str, ...] = ()
+    hash: tuple[str, ...] = ()
+
+
 class ServingSpec(Contract):
     """What serving must hold: batch size, 99th percentile of latency, time from container start to ready.
 
@@ -127,6 +136,7 @@ class ServingSpec(Contract):
     queue_rows: int | None = Field(None, ge=1, description="most rows that wait")
     workers: int | None = Field(None, ge=1, description="batches at once")
     threads: int | None = Field(None, ge=1, description="of each of them")
+    prediction_log: PredictionLogSpec | None = None
 
     @property
     def batching(self) -> Batching:

@@ -275,6 +275,28 @@ def serving_format(draft: Draft, _folder: Path) -> Found:
         yield ("serving", "format"), f"expected auto or one of formats ({', '.join(made)}); found {chosen!r}{hint}"
 
 
+def prediction_log(draft: Draft, _folder: Path) -> Found:
+    """What is left out of the recorded predictions are inputs that there are; a name too few would be one too many."""
+    names = _sent(draft)
+    for key in ("omit", "hash"):
+        listed = draft.written("serving", "prediction_log", key)
+        for index, name in enumerate(listed if isinstance(listed, list) else ()):
+            if isinstance(name, str) and name not in names:
+                hint = nearest(name, names) or f"; there are {', '.join(names)}"
+                yield ("serving", "prediction_log", key, index), f"no input {name!r}{hint}"
+
+
+def _sent(draft: Draft) -> list[str]:
+    """The names under which clients send inputs: what is recorded is what they sent."""
+    names = {name: name for name in draft.names("inputs")}
+    for _, step in draft.texts("preprocess"):
+        names |= {step.get("input", ""): step["source"]} if "source" in step else {}
+        for key in ("indicator", "mask", "type_ids"):
+            names.pop(step.get(key, ""), None)
+    names.pop("", None)
+    return list(dict.fromkeys(names.values()))
+
+
 def instance_types(draft: Draft, _folder: Path) -> Found:
     """Instance types of the catalogue, each once."""
     from tasks.smoke.catalogue import OWN_FILE_VARIABLE, load_catalogue
@@ -318,6 +340,7 @@ CHECKS: tuple[Callable[[Draft, Path], Found], ...] = (
     metrics,
     formats,
     serving_format,
+    prediction_log,
     instance_types,
     release_steps,
     source_uri,

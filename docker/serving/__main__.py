@@ -1,8 +1,9 @@
-"""`python -m serving [serve|contract|selftest]`: what an image's container runs.
+"""`python -m serving [serve|contract|selftest|score]`: what an image's container runs.
 
     serve      answer requests (the default)
     contract   print contract.json and end
     selftest   verify the package and replay every golden sample; exit code 0, or that of the refusal
+    score      answer the rows of a file: `score INPUT OUTPUT` (`serving.score.command`)
 
 The exit code of a refusal says what did not hold (`serving.package.Refusal`); its sentence is the last line of
 standard error.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -30,6 +32,13 @@ _GRACE_S = 25
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the process's exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["score"]:
+        from serving.score.command import main as score
+
+        # Process 1 of a container ignores signals that it does not handle: a stop while loading would wait for SIGKILL.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        return score(arguments[1:])
     options = _parser().parse_args(arguments)
     stopping = Stopping()
     try:
@@ -71,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(option, type=kind, default=os.environ.get(name) or default, help=f"{what} ({name})")
 
     parser = argparse.ArgumentParser(prog="serving", description="Serves one packaged model.")
-    parser.add_argument("command", nargs="?", default="serve", choices=("serve", "contract", "selftest"))
+    parser.add_argument("command", nargs="?", default="serve", choices=("serve", "contract", "selftest", "score"))
     parser.add_argument("--package", type=Path, default=Path("/package"), help="the package folder")
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on")  # noqa: S104  a container's own
     number("--port", _positive, "port to listen on", 8000)

@@ -8,12 +8,13 @@ inference is refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from serving.body import Headers, read_body
 from serving.front import EXTENSIONS, SERVER_NAME, SERVER_VERSION, Failure, Front, beside
 from serving.inference import Answer, Inference
-from serving.observation import Observer
+from serving.observation import REQUEST_ID, Observer
 from serving.package import Served
 from serving.protocol import (
     HEADER_LENGTH,
@@ -25,6 +26,9 @@ from serving.protocol import (
     tensor_metadata,
 )
 from serving.request import InferRequest, largest_request_bytes
+
+#: A further page: what a GET is answered, given its header `accept`, empty where there is none.
+Page = Callable[[str], Response]
 
 
 class _Scope(Protocol):
@@ -50,7 +54,7 @@ class Application:
         served: Served,
         inference: Inference,
         observer: Observer | None = None,
-        pages: Mapping[str, Callable[[], Response]] | None = None,
+        pages: Mapping[str, Page] | None = None,
     ) -> None:
         contract = served.contract
         self.front = front = Front(served, inference, observer)
@@ -73,6 +77,11 @@ class Application:
         response = await self._respond(scope, proto)
         proto.response_bytes(response.status, list(response.headers), response.body)
 
+    @property
+    def in_flight(self) -> int:
+        """Inference requests that have come and are not answered yet."""
+        return self.front.in_flight
+
     async def _respond(self, scope: _Scope, proto: Any) -> Response:
         match scope.path.removesuffix("/").split("/")[1:]:
             case ["v2"]:
@@ -84,7 +93,7 @@ class Application:
             case ["v2", "models", name, *rest]:
                 return await self._respond_model(scope, proto, name, rest)
             case _ if scope.path in self._pages:
-                return _get(scope, self._pages[scope.path]())
+                return _get(scope, self._pages[scope.path](scope.headers.get("accept") or ""))
         return error_response(404, f"there is no {scope.path}; the protocol's paths start at /v2")
 
     async def _respond_model(self, scope: _Scope, proto: Any, name: str, rest: list[str]) -> Response:
@@ -105,7 +114,7 @@ class Application:
     def _ready(self, content: dict[str, object]) -> Response:
         return json_response(content, 200 if self.front.ready else 503)
 
-    def _openapi(self) -> Response:
+    def _openapi(self, _accept: str) -> Response:
         """Built when somebody asks: most servers are never asked."""
         if self._description is None:
             from serving.openapi import describe
@@ -139,7 +148,9 @@ class Application:
                 headers = (*headers, ("connection", "close"))
             return Response(failure.status, response.body, headers)
 
-        return await self.front.infer("http", read, write, refuse)
+        named = scope.headers.get(REQUEST_ID)
+        response, identity = await self.front.infer("http", read, write, refuse, named=named)
+        return replace(response, headers=(*response.headers, (REQUEST_ID, identity)))
 
 
 def _get(scope: _Scope, response: Response) -> Response:

@@ -236,6 +236,22 @@ class Batching:
 
 
 @dataclass(frozen=True, slots=True)
+class PredictionLog:
+    """Which share of answered requests is recorded, and what of it: see `serving.prediction_log`.
+
+    `max_mb` bounds the files together (MiB). Inputs named in `omit` are left out, those in `hash` replaced by a keyed
+    hash of each row.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, object]] = _STRICT
+
+    sample: float = 0.01
+    max_mb: int = 256
+    omit: tuple[str, ...] = ()
+    hash: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ServingContract:
     """`contract.json`: all that the server in an image needs to know, and all that it promises.
 
@@ -262,3 +278,4 @@ class ServingContract:
     runtime_versions: dict[str, str]
     batching: Batching = Batching()
     p99_ms: float | None = None
+    prediction_log: PredictionLog | None = None

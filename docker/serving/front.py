@@ -14,8 +14,7 @@ from math import ceil
 from typing import Any, TypeVar
 
 from serving.inference import Answer, DeadlineExceeded, Inference, Overloaded
-from serving.log import log
-from serving.observation import Nobody, Observer, Outcome
+from serving.observation import Nobody, Observer, Outcome, request_id
 from serving.package import Served, WrongAnswer
 from serving.request import InferRequest
 from serving.runners import RunnerError
@@ -71,6 +70,11 @@ class Front:
         return self.started and not self.draining
 
     @property
+    def in_flight(self) -> int:
+        """Inference requests of every protocol that have come and are not answered yet."""
+        return self._in_flight
+
+    @property
     def platform(self) -> str:
         runtime = self.served.contract.runtime
         return _PLATFORMS.get(runtime, runtime)
@@ -100,16 +104,19 @@ class Front:
         write: Callable[[InferRequest, Answer], Awaitable[T]],
         refuse: Callable[[Failure], R],
         waits_s: float | None = None,
-    ) -> T | R:
-        """One inference. Whatever happens, there is a response.
+        named: str | None = None,
+    ) -> tuple[T | R, str]:
+        """One inference. Whatever happens, there is a response; and the id by which it is spoken of.
 
-        `waits_s` is how long the client waits as far as the connection says it; the request may say less.
+        `waits_s` is how long the client waits as far as the connection says it; the request may say less. `named` is
+        the id that the connection gives it, where the request itself has none.
         """
         began = time.monotonic()
         self._in_flight += 1
         request: InferRequest | None = None
         answer: Answer | None = None
         outcome = Outcome(None, protocol, 500, 0.0, "internal")
+        response: T | R
         try:
             if self.draining:
                 raise Refused(503, "draining", "the server is shutting down", retry_after_s=1)
@@ -118,19 +125,21 @@ class Front:
             answer = await self._inference.answer(request.inputs, began + min(waits) if waits else None)
             response = await write(request, answer)
             outcome = Outcome(request.id, protocol, 200, 0.0, inputs=request.inputs, answer=answer)
-            return response
         except asyncio.CancelledError:
             outcome = _outcome(request, answer, protocol, Failure(_CLIENT_GONE, "cancelled", "the client went away"))
             raise
         except Exception as error:  # noqa: BLE001  a request must never take the server down
             failure = failure_of(error)
-            if failure.status == 500:
-                log("inference failed", error=failure.message)
-            outcome = _outcome(request, answer, protocol, failure)
-            return refuse(failure)
+            refused = (error.input, error.reason) if isinstance(error, BadRequest) and error.input else None
+            outcome = replace(_outcome(request, answer, protocol, failure), refused_input=refused)
+            response = refuse(failure)
         finally:
             self._in_flight -= 1
-            self._observer.observe(replace(outcome, total_s=time.monotonic() - began))
+            identity = request_id(outcome.id, named)
+            outcome = replace(outcome, id=identity, total_s=time.monotonic() - began)
+            # Watching is not the client's time: it comes once the response was written.
+            asyncio.get_running_loop().call_soon(self._observer.observe, outcome)
+        return response, identity
 
 
 def failure_of(error: Exception) -> Failure:

@@ -36,6 +36,7 @@ class Refusal(IntEnum):
     MODEL = 67  # the runtime cannot load or run the model
     ANSWERS = 68  # the model's answers are not the golden ones
     ADDRESS = 69  # the port cannot be listened on
+    SETTINGS = 73  # an environment variable does not say what it should
 
 
 class Refused(Exception):
@@ -147,6 +148,12 @@ def read_contract(folder: Path) -> ServingContract:
         raise Refused(Refusal.CONTRACT, f"{path} cannot be read: {error.strerror}") from error
     except (msgspec.DecodeError, ValueError) as error:
         raise Refused(Refusal.CONTRACT, f"{path} is not a contract: {error}") from error
+
+
+def contract_digest(folder: Path) -> str:
+    """`sha256:` of `contract.json`, which names every file by digest: what identifies a package inside its image (the
+    image's label `io.slipway.contract`)."""
+    return f"sha256:{hashlib.sha256((folder / CONTRACT_FILE).read_bytes()).hexdigest()}"
 
 
 def open_package(folder: Path, threads: int | None = None) -> Served:

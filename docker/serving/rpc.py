@@ -173,7 +173,8 @@ class _Service:
             size = sum(array.nbytes for array in answer.outputs.values())
             return await beside(size, self._response, request, answer.outputs, bool(message.raw_input_contents))
 
-        answered = await self._front.infer("grpc", read, write, lambda failure: failure, context.time_remaining())
+        waits_s = context.time_remaining()
+        answered, _ = await self._front.infer("grpc", read, write, lambda failure: failure, waits_s)
         if isinstance(answered, Failure):
             await _abort(context, answered)
         return answered

@@ -23,9 +23,11 @@ from serving.contract import Batching
 from serving.front import Front
 from serving.inference import Inference
 from serving.log import log
+from serving.metrics import Reading
 from serving.package import Refusal, Refused, open_package
 from serving.scheduling import scheduling
 from serving.stopping import Stopping
+from serving.watch import Watch, watching
 
 if TYPE_CHECKING:
     from serving.rpc import Rpc
@@ -66,7 +68,14 @@ def serve(folder: Path, address: Address, overrides: Batching, grace_s: float, s
     pool = ThreadPoolExecutor(chosen.limits.workers, thread_name_prefix="inference")
     inference = Inference(served, pool, chosen.limits)
     try:
-        asyncio.run(_serve(Application(served, inference), inference, address, grace_s, stopping))
+        with watching(served, folder) as watch:
+            application = Application(served, inference, watch.observer, watch.pages)
+            watch.metrics.readings.append(
+                Reading(
+                    "slipway_requests_in_flight", "Requests that are being answered.", lambda: application.in_flight
+                )
+            )
+            asyncio.run(_serve(application, inference, watch, address, grace_s, stopping))
     finally:
         if inference.busy:
             # Native code cannot be interrupted, and what it works on must not be taken from it.
@@ -90,7 +99,7 @@ def _check_free(host: str, port: int) -> None:
 
 
 async def _serve(
-    application: Application, inference: Inference, address: Address, grace_s: float, stopping: Stopping
+    application: Application, inference: Inference, watch: Watch, address: Address, grace_s: float, stopping: Stopping
 ) -> None:
     from granian.constants import HTTPModes, Interfaces
     from granian.server.embed import Server
@@ -119,6 +128,7 @@ async def _serve(
             front.started = True
         stopping.on_first(partial(loop.call_soon_threadsafe, asked.set))
         log("ready", host=address.host, port=address.port, grpc_port=address.grpc_port)
+        loop.run_in_executor(None, watch.warm)
         await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
             raise Refused(Refusal.ADDRESS, f"port {address.port} is no longer served: {serving.exception()}")

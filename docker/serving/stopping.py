@@ -13,7 +13,7 @@ import signal
 import threading
 from collections.abc import Callable
 
-from serving.log import log
+from serving.log import log_last
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -45,6 +45,6 @@ class Stopping:
             with self._lock:
                 action, self._first = self._first, None
             if action is None:
-                log("ended at once", signal=signal.Signals(number).name)
+                log_last("ended at once", signal=signal.Signals(number).name)
                 os._exit(128 + number)
             action()

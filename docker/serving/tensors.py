@@ -30,7 +30,14 @@ _BF16 = "BF16"
 
 
 class BadRequest(Exception):
-    """The request does not fit the contract; the message says what was expected and what was found."""
+    """The request does not fit the contract; the message says what was expected and what was found.
+
+    Where the values of one input are the reason, `input` and `reason` name it for the metrics.
+    """
+
+    def __init__(self, message: str, input: str = "", reason: str = "") -> None:
+        self.input, self.reason = input, reason
+        super().__init__(message)
 
 
 def check_header(spec: TensorSpec, datatype: object, shape: object) -> tuple[int, ...]:
@@ -252,7 +259,9 @@ def _check_finite(spec: TensorSpec, array: NDArray[Any], given: NDArray[Any] | N
     index = int(np.argmin(finite.ravel()))
     value = float((array if given is None else given).ravel()[index])
     raise BadRequest(
-        f"input {spec.name!r}: expected finite {spec.dtype.protocol_name} values, found {value!r} at position {index}"
+        f"input {spec.name!r}: expected finite {spec.dtype.protocol_name} values, found {value!r} at position {index}",
+        spec.name,
+        "not_finite",
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from serving.contract import CONTRACT_FILE, PREPROCESS_FOLDER, PackagedFile, ServingContract
+from serving.contract import CONTRACT_FILE, PREPROCESS_FOLDER, PackagedFile, PredictionLog, ServingContract
 from tasks.contracts import Artifact, Digest, Export, Image, ParityReport, Verdict, digest_of
 from tasks.errors import BuildFailed, GateBlocked
 from tasks.image.context import Context
@@ -126,6 +126,7 @@ def _contract(
     if artifact.preprocess is not None:
         packaged += [replace(file, path=f"{PREPROCESS_FOLDER}/{file.path}") for file in artifact.preprocess.files]
     files = sorted([*packaged, replace(golden, path=_GOLDEN)], key=lambda file: file.path)
+    recorded = spec.serving.prediction_log
     identity = digest_of(
         [
             artifact.files.digest,
@@ -150,6 +151,7 @@ def _contract(
         runtime_versions=runtime.versions,
         batching=spec.serving.batching,
         p99_ms=spec.serving.p99_ms,
+        prediction_log=None if recorded is None else PredictionLog(**recorded.model_dump()),
     )
 
 
