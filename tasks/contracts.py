@@ -332,6 +332,7 @@ class Image(Contract):
     reference: str = Field(description="name:tag to start it by")
     digest: Digest
     contract_digest: Digest
+    contract: PackagedFile | None = Field(None, description="contract.json in the store, for `slipway bundle`")
     size_bytes: int
     model_bytes: int = Field(description="what this model adds to the runtime image that all models share")
     layers: tuple[Digest, ...]

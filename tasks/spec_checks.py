@@ -362,12 +362,6 @@ def _legal(name: str) -> bool:
     return _NAME.fullmatch(name) is not None and not keyword.iskeyword(name)
 
 
-def _below(path: str) -> bool:
-    """A plain relative path that leaves no folder."""
-    parts = path.split("/")
-    return "\\" not in path and "://" not in path and not {"", ".", ".."} & set(parts)
-
-
 def _beyond(path: KeyPath, tensor: TensorSpec) -> Found:
     """Ends that the dtype does not have: no value would ever lie there."""
     import numpy as np
@@ -377,6 +371,12 @@ def _beyond(path: KeyPath, tensor: TensorSpec) -> Found:
         if end is not None and not limits.min <= end <= limits.max:
             span = f"{limits.min} to {limits.max}"
             yield (*path, axis), f"{end} is no {tensor.dtype}, which has {span}; write null for no end"
+
+
+def _below(path: str) -> bool:
+    """A plain relative path that leaves no folder."""
+    parts = path.split("/")
+    return "\\" not in path and "://" not in path and not {"", ".", ".."} & set(parts)
 
 
 def _repeated(values: Mapping[int, Hashable]) -> Iterator[tuple[int, int]]:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 CONTRACT_FILE = "contract.json"
 PREPROCESS_FOLDER = "preprocess"
 
+#: The form of `contract.json` that this code writes and reads. It counts up when a field changes its meaning or goes.
+CONTRACT_VERSION = 1
+
 _STRICT: dict[str, object] = {"extra": "forbid"}  # read by pydantic, without importing it here
 
 
@@ -63,7 +66,7 @@ PROTOCOL_DTYPES = {dtype.protocol_name: dtype for dtype in DType}
 
 
 class NanPolicy(StrEnum):
-    """What NaN in a floating-point input is: a mistake of the client, or a value that the model knows."""
+    """What NaN in a floating-point input is: a client's mistake, or a value that is known what to do with."""
 
     REFUSE = "refuse"
     ACCEPT = "accept"
@@ -218,6 +221,24 @@ class PackagedFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Needs:
+    """What a package needs of the machine that it is served on; what is empty or 0 is not asked for.
+
+    `architecture` is the kernel's name (`uname -m`), `python` the minor version that the libraries are built for.
+    `instructions` are the instruction-set extensions that the model's files hold, by the kernel's names in
+    /proc/cpuinfo; libraries choose their own at run time. `memory_bytes` is a lower bound, the model's files: a machine
+    that has less certainly cannot hold them, one that has more may still be too small, which smoke finds out.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, object]] = _STRICT
+
+    architecture: str = ""
+    python: str = ""
+    instructions: tuple[str, ...] = ()
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Batching:
     """How the server puts requests together and spreads them; what is None it decides by the machine it finds.
 
@@ -279,3 +300,5 @@ class ServingContract:
     batching: Batching = Batching()
     p99_ms: float | None = None
     prediction_log: PredictionLog | None = None
+    needs: Needs = Needs()
+    contract_version: int = CONTRACT_VERSION

@@ -8,7 +8,7 @@ export that parity did not pass.
 
 from __future__ import annotations
 
-import hashlib
+import io
 import json
 import tempfile
 from dataclasses import replace
@@ -16,12 +16,12 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from serving.contract import CONTRACT_FILE, PREPROCESS_FOLDER, PackagedFile, PredictionLog, ServingContract
+from serving.contract import CONTRACT_FILE, PREPROCESS_FOLDER, Needs, PackagedFile, PredictionLog, ServingContract
 from tasks.contracts import Artifact, Digest, Export, Image, ParityReport, Verdict, digest_of
 from tasks.errors import BuildFailed, GateBlocked
 from tasks.image.context import Context
 from tasks.image.engine import NEEDS_LABEL, Engine, ImageInfo
-from tasks.image.runtimes import Runtime, ensure_runtime, find_runtime
+from tasks.image.runtimes import ARCHITECTURE, PYTHON, Runtime, ensure_runtime, find_runtime
 from tasks.settings import Settings
 from tasks.spec import ModelSpec
 from tasks.store import Store
@@ -55,7 +55,7 @@ def build(
     _check_versions(runtime, export)
     contract = _contract(spec, artifact, export, parity, golden, runtime)
     content = contract_bytes(contract)
-    contract_digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    contract_digest, contract_size = store.put_stream(io.BytesIO(content))
     below = _existing(engine, ensure_runtime(export.runtime, engine, settings))
     labels = _labels(spec, artifact, export, parity, contract_digest, contract.version, below)
     identity = digest_of([labels, _DOCKERFILE.read_text()])
@@ -79,6 +79,7 @@ def build(
         reference=reference,
         digest=there.id,
         contract_digest=contract_digest,
+        contract=PackagedFile(CONTRACT_FILE, contract_digest, contract_size),
         size_bytes=there.size_bytes,
         model_bytes=there.size_bytes - below.size_bytes,
         layers=there.layers,
@@ -152,6 +153,7 @@ def _contract(
         batching=spec.serving.batching,
         p99_ms=spec.serving.p99_ms,
         prediction_log=None if recorded is None else PredictionLog(**recorded.model_dump()),
+        needs=Needs(ARCHITECTURE, PYTHON, export.needs, memory_bytes=export.files.size_bytes),
     )
 
 

@@ -80,9 +80,9 @@ def confront(
     own_metrics: Mapping[str, MetricFunction] | None = None,
     launch: exported.Launch | None = None,
     reduced: Reduced | None = None,
+    free_bytes: int | None = None,
     preprocessing: Preprocessing | None = None,
     fed: Arrays | None = None,
-    free_bytes: int | None = None,
 ) -> Judgement:
     """Ask both models, and judge.
 
@@ -96,9 +96,9 @@ def confront(
         own_metrics: the user's functions, by the `callable` of their metrics.
         launch: starts the export's process; see `tasks.parity.exported.ask`.
         reduced: for exports of reduced precision, which, and the full-precision file that it was made from.
+        free_bytes: the memory that may be taken; what the kernel says is free unless it is given.
         preprocessing: the spec's steps; made here unless given, for steps that need no file.
         fed: what training fed the model for the first rows, where that is known.
-        free_bytes: the memory that may be taken; what the kernel says is free unless it is given.
 
     Raises:
         BadInput: rows cannot be told apart, or the evaluation data has other dtypes than clients send.
