@@ -366,10 +366,12 @@ def _beyond(path: KeyPath, tensor: TensorSpec) -> Found:
     """Ends that the dtype does not have: no value would ever lie there."""
     import numpy as np
 
+    number = float if tensor.dtype.is_float else int
     limits = np.finfo(tensor.dtype.numpy) if tensor.dtype.is_float else np.iinfo(tensor.dtype.numpy)
+    least, greatest = number(limits.min), number(limits.max)
     for axis, end in enumerate(tensor.range or ()):
-        if end is not None and not limits.min <= end <= limits.max:
-            span = f"{limits.min} to {limits.max}"
+        if end is not None and not least <= end <= greatest:
+            span = f"{least} to {greatest}"
             yield (*path, axis), f"{end} is no {tensor.dtype}, which has {span}; write null for no end"
 
 

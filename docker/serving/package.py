@@ -99,10 +99,9 @@ class Served:
                 the range of the model's dtype.
         """
         prepared = self.preprocessing(inputs)
-        nan = {spec.name for spec in self.contract.signature.inputs if spec.nan is NanPolicy.ACCEPT}
         for name in {step.input for step in self.contract.preprocess}:
             values = prepared[name]
-            if values.dtype.kind == "f" and (np.isinf(values).any() or (name not in nan and np.isnan(values).any())):
+            if values.dtype.kind == "f" and not (np.isfinite(values).all() or self._is_known_nan(name, values)):
                 raise BadRequest(
                     f"input {name!r}: after preprocessing a value is beyond {prepared[name].dtype}'s range"
                 )
@@ -122,6 +121,11 @@ class Served:
     def rows(self, inputs: Mapping[str, NDArray[Any]]) -> int:
         """How many rows a request has: its size along the batch dimension, 1 where the model has none."""
         return len(next(iter(inputs.values()))) if self.raw.batch else 1
+
+    def _is_known_nan(self, name: str, values: NDArray[Any]) -> bool:
+        """Whether all that is not finite is NaN, which this input may hold."""
+        takes_nan = any(spec.name == name and spec.nan is NanPolicy.ACCEPT for spec in self.contract.signature.inputs)
+        return takes_nan and not np.isinf(values).any()
 
     def _check(self, prepared: Mapping[str, NDArray[Any]], answers: Mapping[str, NDArray[Any]]) -> None:
         signature = self.contract.signature

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 #: Seconds to write the refusals of what still waits then.
 _REFUSALS_S = 1.0
+#: Seconds that answers have to leave over gRPC, once they are written.
+_LAST_BYTES_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ async def _serve(
     finally:
         stop.cancel()
         if rpc is not None:
-            await rpc.stop(0)
+            await rpc.stop(_LAST_BYTES_S)
         server.stop()  # type: ignore[no-untyped-call]
         await asyncio.wait((serving,))
 

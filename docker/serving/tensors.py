@@ -55,9 +55,8 @@ def check_header(spec: TensorSpec, datatype: object, shape: object) -> tuple[int
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise BadRequest(f"input {spec.name!r}: shape must be a list of sizes, found {_show(shape)}")
     if len(shape) != len(spec.shape):
-        raise BadRequest(
-            f"input {spec.name!r}: expected {len(spec.shape)} dimensions {_shape(spec)}, found {len(shape)}: {shape}"
-        )
+        expected = f"{len(spec.shape)} dimensions {_shape(spec)}"
+        raise BadRequest(f"input {spec.name!r}: expected {expected}, found {len(shape)}: {_show(shape)}")
     for axis, (declared, size) in enumerate(zip(spec.shape, shape, strict=True)):
         if isinstance(declared, int) and size != declared:
             raise BadRequest(
@@ -287,7 +286,9 @@ def _check_range(spec: TensorSpec, array: NDArray[Any]) -> None:
         index = int(np.argmax(outside.ravel()))
         raise BadRequest(
             f"input {spec.name!r}: values must {_span(least, greatest)}, found {array.ravel()[index].item()!r} "
-            f"at position {index}"
+            f"at position {index}",
+            spec.name,
+            "out_of_range",
         )
 
 

@@ -19,11 +19,13 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import tritonclient.grpc
+from tritonclient.utils import InferenceServerException
 
 from serving.contract import DType, NanPolicy, Needs, PreprocessStep
 from serving.package import Refusal
 from serving.tensors import to_bytes
-from tests.integration.serving.process import URL, Server, running, tensor
+from tests.integration.serving.process import URL, Server, free_port, running, tensor
 from tests.integration.tiny import IN, SIGNATURE, TinyModel, answer_raw, raw_samples
 
 Tiny = Callable[[str], TinyModel]
@@ -199,6 +201,18 @@ def test_requests_that_break_off_leave_the_server_as_it_was(server: Server) -> N
     assert server.process.poll() is None
 
 
+def test_schemathesis_finds_nothing_against_the_served_description(server: Server, tmp_path: Path) -> None:
+    program = Path(sys.executable).parent / "schemathesis"
+    address = f"http://127.0.0.1:{server.port}/openapi.json"
+    options = ["--phases", "coverage,fuzzing", "--max-examples", "10", "--generation-deterministic", "--no-color"]
+    done = subprocess.run(
+        [program, "run", address, *options], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stdout
+    assert "9 passed" in done.stdout
+    assert server.process.poll() is None
+
+
 # --- how it starts ------------------------------------------------------------------------------------------------
 
 
@@ -261,6 +275,13 @@ def test_a_port_that_is_taken_is_refused(tiny: Tiny, server: Server, tmp_path: P
     )
     assert done.returncode == Refusal.ADDRESS
     assert "cannot be listened on" in done.stderr
+
+
+def test_a_grpc_port_that_is_taken_is_refused(tiny: Tiny, server: Server, tmp_path: Path) -> None:
+    package = tiny("onnx").package(tmp_path / "package")
+    with running(package, tmp_path / "log", grpc_port=server.port) as second:
+        assert second.process.wait(timeout=60) == Refusal.ADDRESS
+        assert f"127.0.0.1:{server.port} cannot be listened on" in second.log[-1]["error"]
 
 
 def selftest(package: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -343,12 +364,13 @@ def slow(tmp_path: Path) -> Path:
 
 
 def test_sigterm_lets_requests_in_flight_finish_and_takes_no_new_ones(slow: Path, tmp_path: Path) -> None:
-    with running(slow, tmp_path / "log") as server, ThreadPoolExecutor(64) as pool:
+    with running(slow, tmp_path / "log", grpc_port=free_port()) as server, ThreadPoolExecutor(64) as pool:
         started = time.monotonic()
         assert server.infer(raw_samples(1)).status_code == 200
         # As many as keep the server at work for some seconds, however fast this machine is just now.
         several = min(64, ceil(8 / (time.monotonic() - started)))
         flying = [pool.submit(server.infer, raw_samples(1)) for _ in range(several)]
+        flying_rpc = [pool.submit(infer_rpc, server.grpc_port) for _ in range(3)]
         time.sleep(1)
         assert server.client.get("/v2/health/live").status_code == 200
         assert not all(request.done() for request in flying), "health waits for the model"
@@ -358,7 +380,11 @@ def test_sigterm_lets_requests_in_flight_finish_and_takes_no_new_ones(slow: Path
         refused = server.infer(raw_samples(1))
         assert (ready.status_code, ready.json()) == (503, {"ready": False})
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        with pytest.raises(InferenceServerException) as refused_rpc:
+            infer_rpc(server.grpc_port)
+        assert "UNAVAILABLE" in refused_rpc.value.status()
         assert not all(request.done() for request in flying)
+        assert all(np.array_equal(one.result(), answer_raw(raw_samples(1))["n"]) for one in flying_rpc)
         answered = [request.result() for request in flying]
         assert {response.status_code for response in answered} == {200}
         assert all(np.array_equal(outputs(one)["n"], answer_raw(raw_samples(1))["n"]) for one in answered)
@@ -400,6 +426,14 @@ def test_an_idle_server_ends_in_order(tiny: Tiny, tmp_path: Path, number: signal
     with running(tiny("onnx").package(tmp_path / "package"), tmp_path / "log") as server:
         os.kill(server.process.pid, number)
         assert server.process.wait(timeout=30) == 0
+
+
+def infer_rpc(port: int) -> Any:
+    """Ask the tiny model over gRPC; its output `n`."""
+    with tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{port}") as client:
+        given = tritonclient.grpc.InferInput("x", [1, IN], "UINT8")
+        given.set_data_from_numpy(raw_samples(1))
+        return client.infer("tiny", [given]).as_numpy("n")
 
 
 def write_slow_package(folder: Path) -> Path:
