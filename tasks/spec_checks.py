@@ -277,13 +277,24 @@ def serving_format(draft: Draft, _folder: Path) -> Found:
 
 def prediction_log(draft: Draft, _folder: Path) -> Found:
     """What is left out of the recorded predictions are inputs that there are; a name too few would be one too many."""
-    names = draft.names("inputs")
+    names = _sent(draft)
     for key in ("omit", "hash"):
         listed = draft.written("serving", "prediction_log", key)
         for index, name in enumerate(listed if isinstance(listed, list) else ()):
             if isinstance(name, str) and name not in names:
                 hint = nearest(name, names) or f"; there are {', '.join(names)}"
                 yield ("serving", "prediction_log", key, index), f"no input {name!r}{hint}"
+
+
+def _sent(draft: Draft) -> list[str]:
+    """The names under which clients send inputs: what is recorded is what they sent."""
+    names = {name: name for name in draft.names("inputs")}
+    for _, step in draft.texts("preprocess"):
+        names |= {step.get("input", ""): step["source"]} if "source" in step else {}
+        for key in ("indicator", "mask", "type_ids"):
+            names.pop(step.get(key, ""), None)
+    names.pop("", None)
+    return list(dict.fromkeys(names.values()))
 
 
 def instance_types(draft: Draft, _folder: Path) -> Found:

@@ -104,7 +104,6 @@ EXPECTED: dict[str, str] = {
     "outputs.*.dtype": _DTYPE,
     "outputs.*.shape": _SHAPE,
     "outputs.*.shape.*": _SIZE,
-    "outputs.*.nan": f"one of {', '.join(NanPolicy)}",
     "dynamic": "a mapping from each named dimension to its range, such as batch: {min: 1, max: 64}",
     "dynamic.*": "a range such as {min: 1, max: 64}",
     "dynamic.*.min": "a whole number, the smallest size",

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from serving.batching import Batch, Full, Limits, Line, Part, Ticket
 from serving.pace import Drain, Pace, Stopwatch, Took
 from serving.package import Served
+from serving.preprocess import extras
 from serving.scheduling import scheduling
 
 #: Batches that the event loop runs itself: handing one to a thread and taking it back costs 0.06 to 0.1 ms, and all
@@ -104,6 +105,7 @@ class Inference:
         self._line = Line[_Request](limits or scheduling(served.contract).limits)
         self._beside = ThreadPoolExecutor(self._line.limits.workers, thread_name_prefix="preprocess")
         self._names = [spec.name for spec in served.contract.signature.inputs]
+        self._decodes = bool(extras(served.contract.preprocess))
         self._batched = served.contract.signature.batch is not None
         self._pace, self._prepare_pace, self._drain = Pace(), Pace(), Drain()
         self._preparing = 0
@@ -184,12 +186,15 @@ class Inference:
             raise Overloaded(_CLOSED)
 
     async def _prepare(self, inputs: Arrays, deadline: float | None) -> Arrays:
-        """Preprocess a request by itself: on the loop where that was quick so far, else in a thread."""
+        """Preprocess a request by itself: on the loop where that was quick so far, else in a thread.
+
+        Images and texts always in a thread: how long they take does not follow from their length.
+        """
         prepare = self._served.prepare
         if not self._served.contract.preprocess:
             return prepare(inputs)
         work = sum([array.nbytes for array in inputs.values()])
-        if self._prepare_pace.is_below(_ON_LOOP_S, work):
+        if not self._decodes and self._prepare_pace.is_below(_ON_LOOP_S, work):
             prepared, took = _timed(prepare, inputs, None)
         else:
             self._preparing += 1

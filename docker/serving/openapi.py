@@ -183,7 +183,7 @@ def _wanted(spec: TensorSpec) -> Schema:
 def _value(spec: TensorSpec) -> Schema:
     """One value of an input: its type, and the least and the greatest of its dtype and of its own range."""
     if isinstance(spec, EncodedImages):
-        return {"type": "string", "contentEncoding": "base64"}
+        return {"type": "string", "contentEncoding": "base64", "description": "a PNG or JPEG file"}
     if spec.dtype is DType.STRING:
         return {"type": "string"}
     if spec.dtype is DType.BOOL:

@@ -253,7 +253,7 @@ def _values(spec: TensorSpec, contents: Any) -> list[Any]:
     if wrong := [found.name for found, _ in contents.ListFields() if found.name != field]:
         raise BadRequest(f"input {spec.name!r}: {spec.dtype.protocol_name} values are {field}, found {wrong[0]}")
     values = list(getattr(contents, field))
-    if spec.dtype is not DType.STRING:
+    if spec.dtype is not DType.STRING or isinstance(spec, EncodedImages):
         return values
     if isinstance(spec, EncodedImages):
         return [base64.b64encode(value).decode() for value in values]

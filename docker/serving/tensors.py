@@ -107,6 +107,8 @@ def from_values(spec: TensorSpec, shape: tuple[int, ...], flat: Sequence[Any]) -
     """
     if len(flat) != prod(shape):
         raise BadRequest(f"input {spec.name!r}: shape {list(shape)} holds {prod(shape)} values, data has {len(flat)}")
+    if isinstance(spec, EncodedImages):
+        return _images(spec, flat).reshape(shape)
     kind = _kind(spec.dtype)
     types = set(map(type, flat))
     surplus = types - _ACCEPTED[kind]
@@ -121,8 +123,6 @@ def from_values(spec: TensorSpec, shape: tuple[int, ...], flat: Sequence[Any]) -
         flat = [int(value) for value in flat]
     if kind == "float":
         return _floats(spec, flat).reshape(shape)
-    if isinstance(spec, EncodedImages):
-        return _images(spec, flat).reshape(shape)
     array: NDArray[Any] = _integers(spec, flat) if kind == "int" else np.array(flat, dtype=spec.dtype.numpy)
     if spec.range is not None:
         _check_range(spec, array)
@@ -204,12 +204,14 @@ def _integers(spec: TensorSpec, flat: Sequence[int]) -> NDArray[Any]:
     return np.array(flat, dtype=spec.dtype.numpy)
 
 
-def _images(spec: EncodedImages, flat: Sequence[str]) -> NDArray[Any]:
-    """The bytes behind base64, which is the one form that JSON has for them."""
+def _images(spec: EncodedImages, flat: Sequence[Any]) -> NDArray[Any]:
+    """Files as they are, or the bytes behind base64, which is the one form that JSON has for them."""
     array = np.empty(len(flat), dtype=object)
     for index, text in enumerate(flat):
+        if not isinstance(text, str | bytes):
+            raise _wrong_value(spec, flat, index)
         try:
-            array[index] = base64.b64decode(text, validate=True)
+            array[index] = text if isinstance(text, bytes) else base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError) as error:
             raise BadRequest(
                 f"input {spec.name!r}: expected the image's bytes in base64, found {_show(text)} at position {index}"

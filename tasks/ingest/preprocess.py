@@ -70,7 +70,7 @@ def check_rows(columns: Mapping[str, NDArray[Any]], preprocessing: Preprocessing
             preprocessing({name: column[start : start + _AT_ONCE] for name, column in raw.items()})
         except BadRow as error:
             place = f"column {error.input!r}, row {start + error.row}"
-            raise EvaluationError(f"{file}: {place}: {error.reason}; clients would be answered with 400") from error
+            raise EvaluationError(f"{file}: {place}: {error.complaint}; clients would be answered with 400") from error
 
 
 def read_preprocessed(path: Path, spec: ModelSpec, rows: int) -> Columns:

@@ -108,7 +108,8 @@ def confront(
     raw = prepare.raw
     sizes = batching(signature, spec.serving.max_batch)
     columns = _as_clients_send(evaluation, raw)
-    if skewed := skew_findings(prepare, columns, fed, spec.evaluation.preprocessed):
+    skewed = skew_findings(prepare, columns, fed, spec.evaluation.preprocessed)
+    if any(finding.verdict is not Verdict.PASSED for finding in skewed):
         return Judgement(sizes, (), (), skewed)
     prepared = prepare(columns)
     found = pools(raw, columns, seed, drawing(raw, columns, signature, prepared))
@@ -119,7 +120,7 @@ def confront(
         generator = np.random.default_rng(list(hashlib.sha256(seed.encode()).digest()))
         inputs = (prepared, *(pool.raw if pool.is_prepared else prepare(pool.raw) for pool in found[1:]))
         heard, findings = _references(asking, found, inputs, generator)
-        findings += [] if short is None else [short.remark]
+        findings += [*skewed, *([] if short is None else [short.remark])]
         asked_pools = tuple(each.pool for each in heard)
         references = tuple(each.reference for each in heard)
         if any(finding.verdict is not Verdict.PASSED for finding in findings):

@@ -83,6 +83,8 @@ class Preprocessing:
             BadRow: a value that a step can make nothing of.
         """
         arrays = dict(inputs)
+        if not self._chains:
+            return arrays
         # What leaves the dtype's range becomes infinite, which is for the caller to judge.
         with np.errstate(over="ignore", invalid="ignore"):
             for chain in self._chains:

@@ -38,7 +38,8 @@ def _scale(step: PreprocessStep, tensor: TensorSpec, _signature: Signature, _fol
     by, offset = work.type(1.0 if step.by is None else step.by), work.type(step.offset or 0.0)
 
     def run(array: NDArray[Any], _others: dict[str, Any]) -> NDArray[Any]:
-        scaled: NDArray[Any] = array.astype(work, copy=False) * by + offset
+        scaled: NDArray[Any] = array.astype(work, copy=False) * by
+        scaled += offset
         return scaled.astype(dtype, copy=False)
 
     return run
@@ -56,7 +57,8 @@ def _standardize(step: PreprocessStep, tensor: TensorSpec, _signature: Signature
     mean, std = along(step.mean, step, tensor), along(step.std, step, tensor)
 
     def run(array: NDArray[Any], _others: dict[str, Any]) -> NDArray[Any]:
-        standardized: NDArray[Any] = (array.astype(work, copy=False) - mean) / std
+        standardized: NDArray[Any] = array.astype(work, copy=False) - mean
+        standardized /= std
         return standardized.astype(dtype, copy=False)
 
     return run

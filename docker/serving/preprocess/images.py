@@ -176,7 +176,8 @@ def _decoded(content: bytes, mode: str, max_pixels: int) -> Image:
             raise _Unreadable(f"an image has at most {max_pixels} pixels, found {width} × {height}")
         if image.mode not in _MODES:
             raise _Unreadable(f"images of 8 bits a channel are taken, found one of mode {image.mode}; convert it")
-        return image.convert(mode)
+        image.load()
+        return image if image.mode == mode else image.convert(mode)
     except _Unreadable:
         raise
     except Exception as error:  # decoders raise what they like on bytes that somebody broke or made up

@@ -24,11 +24,11 @@ Run = Callable[[Any, dict[str, Any]], Any]
 
 
 class BadRow(BadRequest):
-    """A value that a step can make nothing of: of which raw input, in which row of the request, and why."""
+    """A value that a step can make nothing of: of which raw input, in which row of the request, and what is wrong."""
 
-    def __init__(self, input: str, row: int, reason: str) -> None:
-        self.input, self.row, self.reason = input, row, reason
-        super().__init__(f"input {input!r}: row {row}: {reason}")
+    def __init__(self, input: str, row: int, complaint: str) -> None:
+        self.row, self.complaint = row, complaint
+        super().__init__(f"input {input!r}: row {row}: {complaint}", input, "preprocess")
 
 
 class BadFile(ValueError):

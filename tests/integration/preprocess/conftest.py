@@ -73,17 +73,12 @@ class Proven:
     export: Export
     store: Store
 
-    def package(self, folder: Path) -> Served:
-        """The package as the image stage lays it down, opened by the server: it answers a golden sample on the way."""
+    def contract(self) -> ServingContract:
         assert self.report.golden is not None
         parts = [(f"model/{file.path}", file) for file in self.export.files.files]
         parts += [(f"{PREPROCESS_FOLDER}/{file.path}", file) for file in getattr(self.artifact.preprocess, "files", ())]
-        fetch_tree(self.store, self.export.files, folder / "model")
-        if self.artifact.preprocess is not None:
-            fetch_tree(self.store, self.artifact.preprocess, folder / PREPROCESS_FOLDER)
-        fetch(self.store, self.report.golden, folder / "golden.npz")
         parts.append(("golden.npz", self.report.golden))
-        contract = ServingContract(
+        return ServingContract(
             name=self.spec.name,
             version="1",
             format="onnx",
@@ -97,7 +92,15 @@ class Proven:
             max_batch=self.spec.serving.max_batch,
             runtime_versions={},
         )
-        (folder / "contract.json").write_bytes(contract_bytes(contract))
+
+    def package(self, folder: Path) -> Served:
+        """The package as the image stage lays it down, opened by the server: it answers a golden sample on the way."""
+        assert self.report.golden is not None
+        fetch_tree(self.store, self.export.files, folder / "model")
+        if self.artifact.preprocess is not None:
+            fetch_tree(self.store, self.artifact.preprocess, folder / PREPROCESS_FOLDER)
+        fetch(self.store, self.report.golden, folder / "golden.npz")
+        (folder / "contract.json").write_bytes(contract_bytes(self.contract()))
         return open_package(folder, threads=1)
 
 

@@ -6,17 +6,27 @@ import base64
 import json
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
+from serving.contract import PredictionLog
 from serving.golden import read_golden
 from serving.package import Refusal, Refused, Served
-from serving.protocol import largest_request_bytes, parse_request
-from serving.tensors import BadRequest
+from serving.prediction_log import settings
+from serving.protocol import parse_request
+from serving.request import largest_request_bytes
+from serving.score.csv_file import CsvWriter
+from serving.score.files import Form, open_reader
+from serving.score.rows import Unscorable
+from serving.score.scoring import Progress, score
+from serving.tensors import BadRequest, from_values
 from tasks.contracts import Verdict
 from tasks.errors import EvaluationError, SpecError
 from tasks.reuse import artifact_digest, export_inputs, parity_inputs
@@ -108,6 +118,8 @@ def test_a_photo_in_base64_and_in_binary_has_the_same_answer(photo_model: Proven
     envelope = json.dumps({"inputs": [entry]}).encode()
     in_binary = answer(served, envelope + raw, len(envelope))
     assert np.array_equal(in_json["logits"], in_binary["logits"])
+    by_grpc = served.predict({"image": from_values(served.raw.inputs[0], (1,), [photo])})
+    assert np.array_equal(in_json["logits"], by_grpc["logits"])
     np.testing.assert_allclose(in_json["logits"], served.golden.outputs["logits"][:1], rtol=1e-5, atol=1e-5)
 
 
@@ -126,12 +138,11 @@ def test_null_in_json_is_a_missing_value_where_one_is_declared(table_model: Prov
     }
     filled = answer(served, json.dumps(body).encode())["score"]
     by_hand = served.run(
-        {"country": np.array(["DE", "nowhere"], dtype=object), "amounts": np.zeros((2, 2), np.float32)},
         {
             "country": np.array([3, 0]),
             "amounts": np.zeros((2, 2), np.float32),
             "absent": np.array([[1, 0], [0, 1]], np.float32),
-        },
+        }
     )["score"]
     assert np.array_equal(filled, by_hand)
 
@@ -166,6 +177,56 @@ def test_an_infinite_amount_is_refused_though_a_missing_one_is_not(table_model: 
     with pytest.raises(BadRequest, match="input 'amounts'"):
         answer(served, b'{"inputs": [{"name": "country", "datatype": "BYTES", "shape": [1], "data": ["DE"]},'
                        b'{"name": "amounts", "datatype": "FP32", "shape": [1, 2], "data": [1e39, 0.0]}]}')  # fmt: skip
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", [Form.NPZ, Form.PARQUET, Form.CSV])
+def test_a_file_of_photos_is_scored_from_their_bytes(photo_model: Proven, tmp_path: Path, form: Form) -> None:
+    served = photo_model.package(tmp_path / "package")
+    photos: list[bytes] = served.golden.inputs["image"].tolist()
+    path = tmp_path / f"photos.{form}"
+    match form:
+        case Form.NPZ:
+            np.savez(path, image=np.array(photos))
+        case Form.PARQUET:
+            pq.write_table(pa.table({"image": photos}), path)
+        case Form.CSV:
+            path.write_text("image\n" + "".join(base64.b64encode(photo).decode() + "\n" for photo in photos))
+    reader = open_reader(str(path), form, served.raw)
+    with (tmp_path / "answers.csv").open("wb") as stream:
+        assert score(served, reader, CsvWriter(stream, served.contract.signature), 5, Progress(None)) == len(photos)
+    answers = np.loadtxt(tmp_path / "answers.csv", delimiter=",", skiprows=1)
+    np.testing.assert_allclose(answers, served.golden.outputs["logits"], rtol=1e-4, atol=1e-4)
+
+
+def test_a_row_of_a_file_that_is_no_photo_is_named(photo_model: Proven, tmp_path: Path) -> None:
+    served = photo_model.package(tmp_path / "package")
+    np.savez(tmp_path / "photos.npz", image=np.array([*served.golden.inputs["image"][:6], b"no photo"]))
+    reader = open_reader(str(tmp_path / "photos.npz"), Form.NPZ, served.raw)
+    with (tmp_path / "answers.csv").open("wb") as stream, pytest.raises(Unscorable) as caught:
+        score(served, reader, CsvWriter(stream, served.contract.signature), 4, Progress(None))
+    assert str(caught.value) == "row 7, column image: the 8 bytes are not an image in PNG or JPEG"
+
+
+def test_what_the_prediction_log_leaves_out_is_what_clients_send(reviews: Trained, text_model: Proven) -> None:
+    """The text is what is private, and not the ids that the server makes of it."""
+    contract = replace(text_model.contract(), prediction_log=PredictionLog(omit=("text",)))
+    assert settings(contract, {}) is not None
+    with pytest.raises(ValueError, match=r"cannot leave out input_ids: the inputs are \['text'\]"):
+        settings(replace(contract, prediction_log=PredictionLog(omit=("input_ids",))), {})
+
+
+@pytest.mark.parametrize(("name", "fine"), [("text", True), ("input_ids", False), ("attention_mask", False)])
+def test_a_spec_leaves_out_what_clients_send(reviews: Trained, tmp_path: Path, name: str, fine: bool) -> None:
+    line = "serving: {max_batch: 8, prediction_log: {omit: [" + name + "]}}"
+    changed = reviews.changed(tmp_path / "spec", "serving: {max_batch: 8}", line)
+    if fine:
+        assert changed.spec().serving.prediction_log is not None
+        return
+    with pytest.raises(SpecError, match=f"no input '{name}'"):
+        changed.spec()
 
 
 # --- what changed is caught ---------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from serving.contract import DimRange, DType, Signature, TensorSpec
+from serving.contract import DimRange, DType, EncodedImages, NanPolicy, Signature, TensorSpec
 from tasks.errors import EvaluationError
 from tasks.ingest.evaluation import check_columns
 from tasks.ingest.tables import Reading, _from_arrow, read_table
@@ -201,3 +201,43 @@ def test_what_is_written_as_nested_lists_is_read_back(array: np.ndarray[Any, Any
     found = _from_arrow(pa.array(array.tolist(), kind), may_miss=False)
     assert found.dtype == array.dtype
     np.testing.assert_array_equal(found, array)
+
+
+# --- images, and values that may miss -----------------------------------------------------------------------------
+
+RAW = Signature(
+    inputs=(
+        EncodedImages("image", DType.STRING, ("batch",), max_bytes=100),
+        TensorSpec("x", DType.FLOAT32, ("batch", 2), nan=NanPolicy.ACCEPT),
+    ),
+    outputs=(),
+    dynamic={"batch": DimRange(1, 9)},
+)
+FILES = [b"\x89PNG\x00\xff", b"\xff\xd8\xff"]
+
+
+def test_images_are_bytes_and_gaps_are_nan_in_both_kinds_of_file(tmp_path: Path) -> None:
+    path = parquet(
+        tmp_path, image=pa.array(FILES), x=pa.array([[1, None], [2, 3]], pa.list_(pa.float32())), label=pa.array([0, 1])
+    )
+    x = np.array([[1, np.nan], [2, 3]], np.float32)
+    np.savez(tmp_path / "e.npz", image=np.array(FILES), x=x, label=np.array([0, 1]))
+    for table in (read_table(path, Reading.of(RAW)), read_table(tmp_path / "e.npz", Reading.of(RAW))):
+        found = check_columns(table, RAW, ["label"], "e")
+        assert found["image"].tolist() == FILES
+        assert np.array_equal(found["x"], x, equal_nan=True)
+        assert found["x"].dtype == np.float32
+
+
+def test_a_gap_is_refused_where_no_value_may_miss(tmp_path: Path) -> None:
+    path = parquet(tmp_path, x=pa.array([[1.0, None]]))
+    with pytest.raises(EvaluationError, match="has 1 missing values"):
+        read_table(path, Reading())
+    with pytest.raises(EvaluationError, match="has 1 missing values"):
+        read_table(parquet(tmp_path, x=pa.array([[1.0], None])), Reading.of(RAW))
+
+
+def test_text_where_images_are_expected_is_said_so() -> None:
+    columns = {"image": np.array(["a.png", "b.png"], dtype=object), "x": np.zeros((2, 2), np.float32)}
+    with pytest.raises(EvaluationError, match="column 'image' holds str, clients send the bytes of images"):
+        check_columns(columns, RAW, [], "e")

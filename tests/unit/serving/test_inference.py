@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -13,12 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from serving.batching import Limits
 from serving.contract import DimRange, DType, PreprocessStep, ServingContract, Signature, TensorSpec
 from serving.golden import Golden
 from serving.inference import Answer, DeadlineExceeded, Inference, Overloaded
 from serving.package import Served, WrongAnswer
+from serving.preprocess import raw_signature
 from serving.runners import RunnerError
 
 SIGNATURE = Signature(
@@ -316,6 +319,38 @@ def test_preprocessing_of_one_request_holds_up_no_other(gated: Gated, monkeypatc
         assert not slow.done()
         go_on.set()
         assert (await slow).outputs["y"].tolist() == [18]
+
+    run(test)
+
+
+def test_images_are_never_decoded_on_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small one is quick, and says nothing about how long the next takes."""
+    signature = replace(SIGNATURE, inputs=(TensorSpec("x", DType.UINT8, ("batch", 2, 2, 3)),))
+    steps = (PreprocessStep("decode_image", "x"),)
+
+    class Brightness:
+        def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+            return {"y": inputs["x"].reshape(len(inputs["x"]), -1).sum(axis=1).astype(np.float32)}
+
+        def close(self) -> None: ...
+
+    content = io.BytesIO()
+    Image.fromarray(np.full((2, 2, 3), 7, np.uint8)).save(content, "PNG")
+    images = np.array([content.getvalue()], dtype=object)
+    model = served(Brightness(), signature=signature, preprocess=steps)
+    threads: set[threading.Thread] = set()
+    prepare = Served.prepare
+
+    def noted(self: Served, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        threads.add(threading.current_thread())
+        return prepare(self, inputs)
+
+    async def test() -> None:
+        monkeypatch.setattr(Served, "prepare", noted)
+        clients = Clients(replace(model, raw=raw_signature(signature, steps)))
+        for _ in range(20):
+            assert (await clients.ask("one", images)).outputs["y"].tolist() == [12 * 7]
+        assert threading.current_thread() not in threads
 
     run(test)
 

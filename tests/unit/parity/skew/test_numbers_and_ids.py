@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from serving.contract import DimRange, DType, PreprocessStep, Signature, TensorSpec
-from tasks.contracts import Finding
+from tasks.contracts import Finding, Verdict
 from tests.unit.parity.skew.conftest import held
 from tests.unit.serving.preprocess.conftest import column
 
@@ -158,6 +158,11 @@ def test_a_vocabulary_in_another_order_is_told_by_its_values() -> None:
     assert "'red' is 2 in training and 0 here, 'blue' is 0 in training and 2 here" in message
 
 
+def test_other_ids_of_rows_that_all_differ_are_a_vocabulary_and_no_order_of_rows() -> None:
+    findings = held(VOCABULARY, COLOUR, {"colour": column("red", "green", "blue")}, {"colour": np.array([1, 2, 0])})
+    assert cause(findings)[0] == "vocabulary"
+
+
 def test_another_id_for_the_unknown_is_told() -> None:
     name, message = cause(coloured(0, 2, 1, -1, 0))
     assert name == "unknown_id"
@@ -166,7 +171,8 @@ def test_another_id_for_the_unknown_is_told() -> None:
 
 # --- texts --------------------------------------------------------------------------------------------------------
 
-TEXTS = ("the ship sails", "sea", "the calm sea and the ship", "a ship at sea on a calm day")
+LONG = "on the calm sea a ship sails and sails and on that day the sea at the ship"
+TEXTS = ("the ship sails", "sea", "the calm sea and the ship", "a ship at sea on a calm day", LONG)
 LENGTH = 10
 TOKENS = of(TensorSpec("ids", DType.INT64, ("batch", LENGTH)), TensorSpec("mask", DType.INT64, ("batch", LENGTH)))
 TOKENIZE = (PreprocessStep("tokenize", "ids", source="text", file="tokenizer.json", mask="mask", truncate=True),)
@@ -232,9 +238,8 @@ def test_another_vocabulary_is_told_with_the_first_text(tmp_path: Path) -> None:
 def test_a_text_that_was_cut_otherwise_is_told(tmp_path: Path) -> None:
     made = tokenizer()
     made.enable_truncation(LENGTH, direction="left")
-    long = "one of the ships that sailed the calm sea on that calm day"
     tokenizer().save(str(tmp_path / "tokenizer.json"))
-    texts = [*TEXTS, long + " the ship"]
+    texts = list(TEXTS)
     fed = {"ids": np.array([row.ids for row in made.encode_batch(texts)])}
     findings = held(TOKENIZE, TOKENS, {"text": column(*texts)}, fed, tmp_path)
     assert cause(findings)[0] == "truncation"
@@ -242,8 +247,39 @@ def test_a_text_that_was_cut_otherwise_is_told(tmp_path: Path) -> None:
 
 def test_a_batch_of_another_length_is_told_by_its_shape(tmp_path: Path) -> None:
     tokenizer().save(str(tmp_path / "tokenizer.json"))
-    (finding,) = held(TOKENIZE, TOKENS, {"text": column(*TEXTS)}, {"ids": np.zeros((4, 7), np.int64)}, tmp_path)
-    assert "training's has the shape [4, 7] for 4 rows, the declared steps give [4, 10]" in finding.message
+    (finding,) = held(TOKENIZE, TOKENS, {"text": column(*TEXTS)}, {"ids": np.zeros((5, 7), np.int64)}, tmp_path)
+    assert "training's has the shape [5, 7] for 5 rows, the declared steps give [5, 10]" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("steps", "x", "said"),
+    [
+        ((PreprocessStep("impute", "x", fill=(0.0,)),), np.ones((2, 3)), "impute of 'x' (no value is missing)"),
+        ((PreprocessStep("clip", "x", min=0, max=2),), np.ones((2, 3)), "clip of 'x' (no value lies beyond its ends)"),
+        ((PreprocessStep("clip", "x", min=0, max=2),), np.full((2, 3), 2.5), None),
+        ((PreprocessStep("impute", "x", fill=(2.0,)),), np.full((2, 3), np.nan), None),
+    ],
+)
+def test_rows_that_show_nothing_of_a_step_are_remarked(
+    steps: tuple[PreprocessStep, ...], x: np.ndarray, said: str | None
+) -> None:
+    x = x.astype(np.float32)
+    ready = np.clip(np.where(np.isnan(x), np.float32(2), x), 0, 2)
+    findings = held(steps, TABLE, {"x": x, "absent": ready}, {"x": ready})
+    assert [finding.code for finding in findings] == ([] if said is None else ["PARITY_PREPROCESS_NOT_SHOWN"])
+    for finding in findings:
+        assert finding.verdict is Verdict.PASSED
+        assert finding.message.endswith(f"do not show what training does in {said}")
+
+
+def test_a_vocabulary_without_an_unknown_value_and_texts_that_are_not_cut_are_remarked(tmp_path: Path) -> None:
+    (finding,) = held(VOCABULARY, COLOUR, {"colour": column("red")}, {"colour": np.array([0])})
+    assert "vocabulary of 'colour' (no value is unknown)" in finding.message
+    short = {"text": column(*TEXTS[:2])}
+    tokenizer().save(str(tmp_path / "tokenizer.json"))
+    ids = np.array([row.ids for row in tokenizer().encode_batch(list(TEXTS[:2]))])
+    (finding,) = held(TOKENIZE, TOKENS, short, {"ids": ids}, tmp_path)
+    assert "tokenize of 'ids' (no text is cut)" in finding.message
 
 
 def test_without_what_training_fed_there_is_nothing_to_say() -> None:

@@ -1,4 +1,4 @@
-"""Preprocessing: what each operation computes, what it refuses, and that it never touches what it was given."""
+"""Arithmetic: what each operation computes, what it refuses, and that it never touches what it was given."""
 
 from __future__ import annotations
 
