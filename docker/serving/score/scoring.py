@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, TextIO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +82,7 @@ def _count(batch: Rows) -> int:
 class Progress:
     """Says on standard error how far it is: on a terminal every second, elsewhere a line from time to time."""
 
-    def __init__(self, total: int | None, stream: TextIO | None = None) -> None:
+    def __init__(self, total: int | None, stream: IO[str] | None = None) -> None:
         self.rows = 0
         self._total = total
         self._stream = stream or sys.stderr

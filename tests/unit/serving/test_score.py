@@ -378,7 +378,7 @@ def test_memory_does_not_follow_the_number_of_rows(tmp_path: Path, source: str, 
         return held
 
     peak(100)  # what is loaded once
-    assert peak(8000) < peak(800) + 100_000  # 460 kB more of values
+    assert peak(3000) < peak(600) + 60_000  # 154 kB more of values
 
 
 def test_frames_bring_batches_over_a_pipe_and_a_cut_pipe_is_noticed() -> None:
