@@ -24,6 +24,7 @@ from rich.table import Table
 
 from serving.contract import DimRange, DType, Signature, TensorSpec
 from tasks.export.onnx_file import FILE
+from tasks.workspace import use_own_temporary_folder
 
 #: Name → blocks, width.
 MODELS = {"1,000 operators": (250, 32), "200 MB of weights": (12, 2048)}
@@ -165,4 +166,5 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         child(sys.argv[1], sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
         sys.exit(0)
+    use_own_temporary_folder()
     sys.exit(main())

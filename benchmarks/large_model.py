@@ -6,7 +6,8 @@
 A table of embeddings of 2.4 GB: large to move and cheap to ask, so that figures are of moving. Every step is timed,
 with the most memory that this process and its children held of their own at once (mapped files, which the kernel may
 drop, are not counted). The bit is turned in a row that nobody asks for: answers cannot show it, digests must. Parity
-and image follow from the ONNX source alone: parity of PyTorch sources makes a float64 twin, 10 GB here.
+and image follow from the ONNX source alone: parity of PyTorch sources makes a float64 twin, 12 GB here, where there are
+as many.
 
 It needs 25 GB of disk, 8 GB of memory and Docker, and removes all that it made.
 """

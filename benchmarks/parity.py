@@ -8,7 +8,8 @@ runtimes. Of the ONNX files torch.onnx, Optimum and Polygraphy are asked as well
 `tests/parity/corpus/other_checks.py` cites; Polygraphy itself is installed beside, under SLIPWAY_HOME, for that. The
 examples are exported and checked in processes of their own, for their time and memory.
 
-Prints tables, and writes `bench/parity.json` under SLIPWAY_HOME. Exit code 1 where a fault passes or a clean one fails.
+Prints tables, and writes `bench/parity.json` under SLIPWAY_HOME, where what was not asked for keeps the figures of its
+last run. Exit code 1 where a fault passes or a clean one fails.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from tasks.settings import Settings
+from tasks.workspace import use_own_temporary_folder
 
 _ROOT = Path(__file__).parents[1]
 _EXAMPLES = ("digits-cnn", "diabetes-regression", "breast-cancer-classifier")
@@ -108,7 +110,8 @@ def main() -> int:
     warnings.simplefilter("ignore")
     folder = Settings.from_environment().home / "bench"
     folder.mkdir(parents=True, exist_ok=True)
-    console, figures, right = Console(), {}, True
+    console, right = Console(), True
+    figures: dict[str, list[dict[str, Any]]] = {}
     if "corpus" in parts:
         sys.path.append(str(_polygraphy(folder)))
         faults = list(_faults(asked.only, console))
@@ -118,15 +121,33 @@ def main() -> int:
     if "clean" in parts:
         clean = list(_clean(asked.only, console))
         _print_clean(clean, console)
+        right &= _refused(asked.only, console)
         figures["clean"] = [asdict(pair) for pair in clean]
         right &= not any(pair.codes for pair in clean)
     if "examples" in parts:
         costs = list(_costs())
         _print_costs(costs, console)
         figures["costs"] = [asdict(cost) for cost in costs]
-    (folder / "parity.json").write_text(json.dumps(figures, indent=1) + "\n")
+    keep(folder / "parity.json", figures, asked.only)
     console.print(f"figures: {folder / 'parity.json'}")
     return 0 if right else 1
+
+
+def keep(path: Path, figures: dict[str, list[dict[str, Any]]], only: str = "*") -> None:
+    """Write these figures over those of the same parts; other parts, and what `only` left out of a part, stay."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    for part, records in figures.items():
+        asked = {_pair(record) for record in records}
+        others = [] if only == "*" else [record for record in known.get(part, []) if _pair(record) not in asked]
+        known[part] = others + records
+    written = path.with_suffix(".new")
+    written.write_text(json.dumps(known, indent=1) + "\n")
+    written.replace(path)
+
+
+def _pair(record: dict[str, Any]) -> tuple[str, str]:
+    """A model or a fault, and the format."""
+    return record.get("name") or record["example"], record["format"]
 
 
 # --- the corpus ---------------------------------------------------------------------------------------------------
@@ -244,6 +265,26 @@ def _clean(only: str, console: Console) -> Iterable[Faithful]:
             margins = [output.worst_margin for output in judgement.outputs if output.worst_margin is not None]
             yield Faithful(name, written, tuple(found), max(margins, default=None), time.monotonic() - began)
         exports.close()
+
+
+def _refused(only: str, console: Console) -> bool:
+    """Whether each export that cannot be is refused by the finding that says why."""
+    from tasks.export.conversion import ExportFailure
+    from tests.parity.corpus.clean import REFUSED, Exports
+
+    said: dict[tuple[str, str], str] = {}
+    asked = {pair: code for pair, code in REFUSED.items() if fnmatch.fnmatch("-".join(pair), only)}
+    with tempfile.TemporaryDirectory() as folder:
+        exports = Exports(Path(folder))
+        for name, written in asked:
+            try:
+                exports.judged(name, written)
+            except ExportFailure as failure:
+                said[name, written] = failure.code
+        exports.close()
+    right = sum(said.get(pair) == code for pair, code in asked.items())
+    console.print(f"refused, because the format cannot express the model: {_share(right, len(asked))}")
+    return right == len(asked)
 
 
 def _print_clean(pairs: list[Faithful], console: Console) -> None:
@@ -370,4 +411,5 @@ def _share(count: int, total: int) -> str:
 
 
 if __name__ == "__main__":
+    use_own_temporary_folder()
     sys.exit(main())

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasks.errors import BadInput, SlipwayError, SpecError
+from tasks.supervision import supervised
 from tasks.terminal import Interruption, Stopped, own_streams, width_of
 
 if TYPE_CHECKING:
@@ -142,13 +143,23 @@ def verify(
 
             report.unlink(missing_ok=True)
             fetch(pipeline.store, found.html, report)
+        folder = None
+        if found.reproduction is not None:
+            from tasks.parity.reproduction import written
+
+            folder = written(found.reproduction, pipeline.store, pipeline.settings)
         session.document(
-            {"artifact": str(artifact), "reused": compared.reused, "report": found.model_dump(mode="json")}
+            {
+                "artifact": str(artifact),
+                "reused": compared.reused,
+                "reproduction": None if folder is None else str(folder),
+                "report": found.model_dump(mode="json"),
+            }
         )
         if not as_json:
             from tasks.console import verification
 
-            session.result(*verification(found))
+            session.result(*verification(found, folder))
     return 0 if found.verdict is Verdict.PASSED else 1
 
 
@@ -297,26 +308,36 @@ def _slipway(
 
 def main() -> None:
     """The entry point of the program `slipway`."""
-    sys.exit(run(sys.argv[1:]))
+    arguments = sys.argv[1:]
+    sys.exit(
+        supervised(
+            lambda: run(arguments), lambda sentence, code: _say_error(arguments, "EndedEarly", sentence, code, [])
+        )
+    )
 
 
 def run(arguments: list[str]) -> int:
     """Run one command; its exit code. No traceback reaches the user unless asked for."""
     try:
         return int(app(arguments, standalone_mode=False) or 0)
-    except BrokenPipeError:  # whoever read our output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except (BrokenPipeError, SystemExit) as end:  # click makes an exit of a broken pipe
+        if isinstance(end, SystemExit) and not isinstance(end.__context__, BrokenPipeError):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read our output has had enough
         return 128 + signal.SIGPIPE
     except (Exception, KeyboardInterrupt, Stopped) as error:  # noqa: BLE001  here a traceback becomes a sentence
         if _DEBUG in arguments:
             traceback.print_exc()
-        kind, message, exit_code = _explained(error)
-        if _JSON in arguments:
-            said = {"kind": kind, "message": message, "exit_code": exit_code, "problems": _problems(error)}
-            print(json.dumps({"error": said}, indent=2, ensure_ascii=False))
-        else:
-            print(f"slipway: {message}", file=sys.stderr)
-        return exit_code
+        return _say_error(arguments, *_explained(error), _problems(error))
+
+
+def _say_error(arguments: list[str], kind: str, message: str, exit_code: int, problems: list[dict[str, Any]]) -> int:
+    if _JSON in arguments:
+        said = {"kind": kind, "message": message, "exit_code": exit_code, "problems": problems}
+        print(json.dumps({"error": said}, indent=2, ensure_ascii=False))
+    else:
+        print(f"slipway: {message}", file=sys.stderr)
+    return exit_code
 
 
 def _explained(error: BaseException) -> tuple[str, str, int]:

@@ -19,6 +19,8 @@ from tasks.findings import placed
 from tasks.pipeline import Event, Moment
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tasks.lineage import Recorded, Trace
     from tasks.lineage.chain import TracedPackage, TrainingRun
 
@@ -96,7 +98,7 @@ def _cells(package: Package, name: str, width: int) -> dict[str, Text]:
         parity = _verdict(exported.verdict if exported else Verdict.INCONCLUSIVE, "no export")
     else:
         parity = _parity(compared)
-    serves = " (serves)" if package.serving_format == name and width >= _WIDE else ""
+    serves = " (serves)" if serving_of(package) == name and width >= _WIDE else ""
     return {
         "model": Text(package.name),
         "format": Text(f"{name}{serves}"),
@@ -137,12 +139,19 @@ def _worst(values: Iterable[float | None], unit: str, digits: int) -> str:
     return f"{max(measured):.{digits}f} {unit}" if measured else NOTHING
 
 
+def serving_of(package: Package) -> str | None:
+    """The format that serves; None where the package did not pass."""
+    return package.serving_format if package.verdict is Verdict.PASSED else None
+
+
 def package_lines(package: Package, record: LineageRecord | None) -> Iterable[Text]:
     """What the table does not say: the verdict, the identity, what serves, and where the history is."""
     yield Text.assemble(
         f"{package.name} ", (str(package.verdict), _STYLES[package.verdict]), f"  package {package.digest}"
     )
-    if package.serving_format:
+    if package.serving_format and package.verdict is not Verdict.PASSED:
+        yield Text(f"serves nothing: {package.serving_format} passed on its own, and a package passes as a whole")
+    elif package.serving_format:
         yield Text(f"serves as {package.serving_format}: {_reference(package, package.serving_format)}")
     yield Text(f"MLflow: {mlflow_line(record)}")
 
@@ -176,8 +185,8 @@ def finding_lines(findings: Sequence[Finding]) -> Iterable[Text]:
         yield Text(f"    → {finding.advice}")
 
 
-def verification(report: ParityReport) -> Iterable[RenderableType]:
-    """One export held against its source: the outputs, the task metrics, the verdict and why."""
+def verification(report: ParityReport, reproduction: Path | None = None) -> Iterable[RenderableType]:
+    """One export held against its source: the outputs, the task metrics, the verdict, why, and how to see it again."""
     outputs = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in ("output", "values", "noise", "difference", "of what is allowed"):
         outputs.add_column(column, no_wrap=True)
@@ -196,6 +205,8 @@ def verification(report: ParityReport) -> Iterable[RenderableType]:
         yield Text(f"\n{_metrics(report)}")
     yield Text.assemble("\n", (f"{report.format} {report.verdict}", _STYLES[report.verdict]))
     yield from finding_lines(report.findings)
+    if reproduction is not None:
+        yield Text(f"to see {report.format} fail by itself: python {reproduction / 'reproduce.py'}")
 
 
 def reproduction_lines(package: Package) -> Iterable[Text]:

@@ -24,6 +24,7 @@ from tasks.contracts import (
     SmokeReport,
     Verdict,
 )
+from tasks.export.conversion import CANNOT_EXPRESS
 from tasks.reuse import artifact_digest, pipeline_digest
 from tasks.spec import ModelSpec
 
@@ -61,7 +62,8 @@ def assemble(
         ValueError: two reports answer for the same cell, or a report is about something that was not asked for.
     """
     inputs = package_inputs(spec, artifact)
-    cells = _Cells(inputs, artifact.evaluation.quality, exports, parity, images, smoke)
+    left_out = _left_out(exports) if spec.every_format else frozenset[str]()
+    cells = _Cells(inputs, left_out, artifact.evaluation.quality, exports, parity, images, smoke)
     findings = tuple(cells.findings())
     serving, remarks = _serving_format(spec.serving.format, cells)
     findings += remarks
@@ -89,13 +91,14 @@ class _Cells:
     def __init__(
         self,
         inputs: PackageInputs,
+        left_out: frozenset[str],
         data: DataReport | None,
         exports: Sequence[ExportReport],
         parity: Sequence[ParityReport],
         images: Sequence[Image],
         smoke: Sequence[SmokeReport],
     ) -> None:
-        self.data = data
+        self.data, self.left_out = data, left_out
         self.formats, self.types = inputs.formats, inputs.instance_types
         self.smoke_cells = tuple((name, kind) for name in self.formats for kind in self.types)
         self.exports = _by(exports, lambda report: report.format, self.formats)
@@ -115,7 +118,8 @@ class _Cells:
     def verdicts(self) -> Iterable[Verdict]:
         yield self.data_verdict
         for name in self.formats:
-            yield from self._of(name)
+            if name not in self.left_out:
+                yield from self._of(name)
 
     def rank(self, name: str) -> tuple[bool, int, str]:
         """Full precision first, then the smallest image.
@@ -158,6 +162,9 @@ class _Cells:
             yield _no_data_report()
         for name in self.formats:
             exported, compared, image = self.exports.get(name), self.parity.get(name), self.images.get(name)
+            if name in self.left_out:
+                yield from map(_as_remark, _placed(exported, stage="export", format=name))
+                continue
             yield from _placed(exported, stage="export", format=name)
             yield from _placed(compared, stage="parity", format=name)
             for kind in self.types:
@@ -188,6 +195,28 @@ class _Cells:
                     yield _no_evidence("smoke", name, kind)
                 elif report.image_digest != image.digest:
                     yield _foreign_evidence("smoke", name, f"another image than {image.digest}", kind)
+
+
+def _left_out(exports: Sequence[ExportReport]) -> frozenset[str]:
+    """Formats of `[all]` that cannot express the model; none where that would leave nothing."""
+    names = {
+        report.format
+        for report in exports
+        if report.export is None
+        and all(finding.code in CANNOT_EXPRESS for finding in report.findings if finding.verdict is not Verdict.PASSED)
+        and report.verdict is Verdict.FAILED
+    }
+    return frozenset(names) if len(names) < len(exports) else frozenset()
+
+
+def _as_remark(finding: Finding) -> Finding:
+    return finding.model_copy(
+        update={
+            "verdict": Verdict.PASSED,
+            "message": f"left out of [all]: {finding.message}",
+            "advice": "nothing, unless this format is wanted; then name it in formats, where it blocks",
+        }
+    )
 
 
 def _serving_format(asked: str, cells: _Cells) -> tuple[str | None, tuple[Finding, ...]]:

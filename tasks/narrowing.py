@@ -28,7 +28,9 @@ def narrowed(spec: ModelSpec, formats: Sequence[str], instance_types: Sequence[s
     problems += _unknown_types(types)
     if problems:
         raise BadInput("\n".join(problems))
-    return spec.model_copy(update={"formats": chosen, "smoke": spec.smoke.model_copy(update={"instance_types": types})})
+    every = list(formats) == [ALL] or (spec.every_format and chosen == spec.formats)
+    smoke = spec.smoke.model_copy(update={"instance_types": types})
+    return spec.model_copy(update={"formats": chosen, "every_format": every, "smoke": smoke})
 
 
 def refuse_unknown(given: Iterable[str], known: Iterable[str]) -> None:

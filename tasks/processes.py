@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -23,6 +24,16 @@ def die_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it ended before the kernel was asked
             os._exit(1)
+
+
+def temporary_files_in(folder: Path) -> dict[str, str]:
+    """In the parent: the part of a child's environment that has libraries put their temporary files below `folder`.
+
+    Runtimes unpack models and write generated code there, and leave it when they are killed or left by `os._exit`.
+    """
+    place = folder.absolute() / "tmp"
+    place.mkdir(exist_ok=True)
+    return {"TMPDIR": str(place)}
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:

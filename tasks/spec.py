@@ -11,13 +11,14 @@ docs/model-yaml.md is the reference for users. How a file becomes a spec:
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from serving.contract import DimRange, PreprocessStep, Signature, TensorSpec
+from serving.contract import Batching, DimRange, PreprocessStep, Signature, TensorSpec
 from tasks.contracts import Contract, Digest, digest_of
 from tasks.errors import SpecError
 
@@ -113,13 +114,26 @@ class PredictionLogSpec(Contract):
 
 
 class ServingSpec(Contract):
-    """What serving must hold: batch size, 99th percentile of latency, time from container start to ready."""
+    """What serving must hold: batch size, 99th percentile of latency, time from container start to ready.
+
+    The rest is how the server puts requests together; what is not said, it decides itself (`serving.scheduling`).
+    """
 
     format: str = "auto"
     max_batch: int = Field(DEFAULT_MAX_BATCH, ge=1, description="rows; never above the batch's own max")
     p99_ms: float = Field(50, gt=0, allow_inf_nan=False)
     cold_start_s: float = Field(3, gt=0, allow_inf_nan=False)
+    batch_rows: int | None = Field(None, ge=1, description="most rows of a batch; at most max_batch")
+    batch_window_ms: float | None = Field(None, ge=0, allow_inf_nan=False)
+    queue_rows: int | None = Field(None, ge=1, description="most rows that wait")
+    workers: int | None = Field(None, ge=1, description="batches at once")
+    threads: int | None = Field(None, ge=1, description="of each of them")
     prediction_log: PredictionLogSpec | None = None
+
+    @property
+    def batching(self) -> Batching:
+        """How requests are put together, as contracts have it."""
+        return Batching(**self.model_dump(include={item.name for item in fields(Batching)}))
 
 
 class SmokeSpec(Contract):
@@ -150,6 +164,7 @@ class ModelSpec(Contract):
     preprocess: tuple[PreprocessStep, ...] = ()
     evaluation: EvaluationSpec
     formats: tuple[str, ...] = Field(min_length=1, description="names; `[all]` in a file was replaced by them")
+    every_format: bool = Field(False, description="`[all]` was asked for: what cannot express the model is left out")
     export: ExportSpec = ExportSpec()
     serving: ServingSpec = ServingSpec()
     smoke: SmokeSpec
@@ -189,7 +204,8 @@ def load_spec(path: Path) -> ModelSpec:
         in_order = sorted(dict.fromkeys(problems), key=lambda problem: (problem.line or 0, problem.key))
         raise SpecError(str(path), tuple(in_order))
     spec = ModelSpec.model_validate_json(json.dumps({**document.data, "folder": str(folder)}))
-    spec = spec.model_copy(update={"formats": named_formats(spec.formats, spec.source.framework)})
+    named = named_formats(spec.formats, spec.source.framework)
+    spec = spec.model_copy(update={"formats": named, "every_format": named != spec.formats})
     if draft.written("serving", "max_batch") is None:
         most = min(DEFAULT_MAX_BATCH, spec.dynamic[spec.signature.batch].max) if spec.signature.batch else 1
         spec = spec.model_copy(update={"serving": spec.serving.model_copy(update={"max_batch": most})})

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import itertools
 import keyword
+import math
 import re
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 
-from serving.contract import DType, Signature, TensorSpec
-from tasks.spec import Framework
+from serving.contract import DType, NanPolicy, Signature, TensorSpec
+from tasks.spec import DEFAULT_MAX_BATCH, Framework
 from tasks.spec_document import KeyPath, dotted
 from tasks.spec_keys import EXPECTED, Draft, Found, nearest
 from tasks.spec_source import entrypoint, evaluation_data, metric_callables, source_uri
 
+#: What a message of the Open Inference Protocol over gRPC carries, because protobuf stops there
+#: (protobuf.dev, "Proto Limits": 2 GiB). The parity gate asks for the largest batch, so more would also fill a machine.
+_LARGEST_BYTES = 1 << 31
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 
@@ -71,6 +75,22 @@ def ranges(draft: Draft, _folder: Path) -> Found:
             yield ("dynamic", name), f"no input or output has the dimension {name!r}{nearest(name, used)}"
 
 
+def volumes(draft: Draft, _folder: Path) -> Found:
+    """No tensor is larger than one request can carry, with every named dimension at its largest."""
+    for what, tensors in (("inputs", draft.inputs), ("outputs", draft.outputs)):
+        for index, tensor in tensors.items():
+            spans = {size: draft.dynamic[size].max for size in tensor.shape if size in draft.dynamic}
+            count = math.prod(spans.get(size, 1) if isinstance(size, str) else size for size in tensor.shape)
+            width = 1 if tensor.dtype is DType.STRING else tensor.dtype.numpy.itemsize
+            if count * width <= _LARGEST_BYTES:
+                continue
+            at = f" with {', '.join(f'{name} = {size}' for name, size in spans.items())}" if spans else ""
+            yield (
+                (what, index, "shape"),
+                f"is {count * width:.3g} bytes{at}; one tensor has at most 2 GiB: correct sizes or ranges",
+            )
+
+
 def batch(draft: Draft, _folder: Path) -> Found:
     """All inputs and outputs begin with one and the same named dimension: requests are joined along it."""
     leads: dict[str, list[str]] = {}
@@ -96,12 +116,41 @@ def max_batch(draft: Draft, _folder: Path) -> Found:
         yield ("serving", "max_batch"), f"{rows} is outside the range {span.min} to {span.max} of {draft.batch!r}"
 
 
+def batch_rows(draft: Draft, _folder: Path) -> Found:
+    """No batch is larger than what parity proves to be answered like single rows."""
+    rows, span = draft.written("serving", "batch_rows"), draft.dynamic.get(draft.batch or "")
+    most = draft.max_batch or min(DEFAULT_MAX_BATCH, 1 if span is None else span.max)
+    if isinstance(rows, int) and rows > most:
+        yield ("serving", "batch_rows"), f"{rows} is above serving.max_batch, {most}: parity proves batches up to that"
+
+
 def strings(draft: Draft, _folder: Path) -> Found:
     """PyTorch models have no tensors of strings."""
     if draft.framework is Framework.PYTORCH:
         for path, texts in (*draft.texts("inputs"), *draft.texts("outputs")):
             if texts.get("dtype") == DType.STRING:
                 yield (*path, "dtype"), f"a {draft.framework} model has no tensors of strings"
+
+
+def values(draft: Draft, _folder: Path) -> Found:
+    """A range is one of numbers that the dtype has; NaN is a float's."""
+    for index, tensor in draft.inputs.items():
+        if tensor.nan is NanPolicy.ACCEPT and not tensor.dtype.is_float:
+            yield ("inputs", index, "nan"), f"{tensor.dtype} has no NaN; remove the key"
+        if tensor.range is None:
+            continue
+        path: KeyPath = ("inputs", index, "range")
+        least, greatest = tensor.range
+        if tensor.dtype in (DType.BOOL, DType.STRING):
+            yield path, f"{tensor.dtype} has no range of numbers; remove the key"
+        elif least is None and greatest is None:
+            yield path, "has no end at all; give one of them, or remove the key"
+        elif least is not None and greatest is not None and least > greatest:
+            yield path, f"the least value {least} is above the greatest {greatest}"
+        elif not tensor.dtype.is_float and any(isinstance(end, float) for end in tensor.range):
+            yield path, f"{tensor.dtype} has whole numbers; found [{least}, {greatest}]"
+        else:
+            yield from _beyond(path, tensor)
 
 
 # --- preprocessing, metrics ---------------------------------------------------------------------------------------
@@ -148,6 +197,9 @@ def metrics(draft: Draft, _folder: Path) -> Found:
             problem = METRICS[name].problem(outputs[output])
             yield from [((*path, "output"), f"{name} {problem}")] if problem else []
             yield from _ranking(path, texts, outputs[output])
+        drop = draft.written(*path, "max_drop")
+        if name in METRICS and "callable" not in texts and METRICS[name].is_share and _at_least(drop, 1):
+            yield (*path, "max_drop"), f"{name} lies between 0 and 1, so nothing can lose {drop}; such as 0.005"
         what = tuple(texts.get(key, "") for key in ("name", "output", "label"))
         if all(what) and what in seen:
             yield path, f"measures the same as {dotted(seen[what])}; remove one"
@@ -262,9 +314,12 @@ CHECKS: tuple[Callable[[Draft, Path], Found], ...] = (
     tensor_names,
     sizes,
     ranges,
+    volumes,
     batch,
     max_batch,
+    batch_rows,
     strings,
+    values,
     preprocess,
     metrics,
     formats,
@@ -282,9 +337,24 @@ CHECKS: tuple[Callable[[Draft, Path], Found], ...] = (
 # --- parts of checks ----------------------------------------------------------------------------------------------
 
 
+def _at_least(value: object, least: float) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value >= least
+
+
 def _legal(name: str) -> bool:
     """A name that every framework takes: SavedModel signatures and traced functions make it a Python argument."""
     return _NAME.fullmatch(name) is not None and not keyword.iskeyword(name)
+
+
+def _beyond(path: KeyPath, tensor: TensorSpec) -> Found:
+    """Ends that the dtype does not have: no value would ever lie there."""
+    import numpy as np
+
+    limits = np.finfo(tensor.dtype.numpy) if tensor.dtype.is_float else np.iinfo(tensor.dtype.numpy)
+    for axis, end in enumerate(tensor.range or ()):
+        if end is not None and not limits.min <= end <= limits.max:
+            span = f"{limits.min} to {limits.max}"
+            yield (*path, axis), f"{end} is no {tensor.dtype}, which has {span}; write null for no end"
 
 
 def _repeated(values: Mapping[int, Hashable]) -> Iterator[tuple[int, int]]:

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from serving.contract import DimRange, DType, PreprocessStep, TensorSpec
+from serving.contract import DimRange, DType, NanPolicy, PreprocessStep, TensorSpec
 from tasks.errors import Problem
 from tasks.spec import (
     ClassRegression,
@@ -48,7 +48,11 @@ _ENUMS: dict[str, type[StrEnum]] = {
     "int8": Int8,
     "direction": Direction,
     "class_regression": ClassRegression,
+    "nan": NanPolicy,
 }
+
+#: Fields that are not written in a file: where it lies, and what is asked of inputs alone.
+_NO_KEYS = {("", "folder"), ("", "every_format"), ("outputs.*", "range"), ("outputs.*", "nan")}
 
 T = TypeVar("T")
 
@@ -76,6 +80,9 @@ EXPECTED: dict[str, str] = {
     "inputs.*.dtype": _DTYPE,
     "inputs.*.shape": _SHAPE,
     "inputs.*.shape.*": _SIZE,
+    "inputs.*.range": "the least and the greatest value that clients may send, such as [0, 999]; null for no end",
+    "inputs.*.range.*": "a number, or null for no end",
+    "inputs.*.nan": f"one of {', '.join(NanPolicy)}: whether clients may send NaN",
     "outputs": _TENSORS,
     "outputs.*": _TENSOR,
     "outputs.*.name": _TENSOR_NAME,
@@ -120,7 +127,12 @@ EXPECTED: dict[str, str] = {
     "export.external_data": "true or false",
     "serving": "a mapping with format, max_batch, p99_ms, cold_start_s and prediction_log",
     "serving.format": "auto, or one of the formats",
-    "serving.max_batch": "a whole number of at least 1: the most rows in one request",
+    "serving.max_batch": "a whole number of at least 1: the most rows that the model is given at once",
+    "serving.batch_rows": "a whole number from 1 to max_batch: the most rows of a batch",
+    "serving.batch_window_ms": "a number of at least 0: milliseconds",
+    "serving.queue_rows": "a whole number of at least 1: the most rows that wait",
+    "serving.workers": "a whole number of at least 1: batches at once",
+    "serving.threads": "a whole number of at least 1: threads of a batch",
     "serving.p99_ms": "a number above 0: milliseconds",
     "serving.cold_start_s": "a number above 0: seconds",
     "serving.prediction_log": "a mapping with sample, max_mb, omit and hash, such as {sample: 0.01}",
@@ -245,7 +257,7 @@ def keys_of(pattern: str) -> tuple[str, ...]:
     """The keys that the mapping at `pattern` takes."""
     model = _MODELS[pattern]
     names = [field.name for field in fields(model)] if is_dataclass(model) else list(model.model_fields)  # type: ignore[attr-defined]
-    return tuple(name for name in names if (pattern, name) != ("", "folder"))
+    return tuple(name for name in names if (pattern, name) not in _NO_KEYS)
 
 
 # --- structure ----------------------------------------------------------------------------------------------------

@@ -9,10 +9,12 @@ power cut. So nothing here compares process ids, which are used again and mean n
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import os
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -81,6 +83,24 @@ def sweep(root: Path) -> tuple[Path, ...]:
             finally:
                 os.close(descriptor)
     return (*swept, *_sweep_unlocked(root))
+
+
+def use_own_temporary_folder() -> Path:
+    """Let this process and its children put temporary files into a folder of their own, removed when it ends.
+
+    For programs that run many exporters in their own process (tests, benchmarks): TensorFlow's and torch's compilers
+    leave generated code wherever temporary files go.
+    """
+    folder, owner = Path(tempfile.mkdtemp(prefix="slipway-")), os.getpid()
+    folder.chmod(0o711)  # programs that we start may give up root, and still have to get to their files below
+
+    def remove() -> None:
+        if os.getpid() == owner:  # a process that is forked from this one ends as well
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)  # before the libraries are imported, so after what they remove themselves
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    return folder
 
 
 def _sweep_unlocked(root: Path) -> Iterator[Path]:

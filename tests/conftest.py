@@ -6,9 +6,17 @@ import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
+from tasks.workspace import use_own_temporary_folder
+
 # How long an example takes says something about the machine, nothing about the code.
 settings.register_profile("slipway", deadline=None)
 settings.load_profile("slipway")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The suite leaves nothing in the temporary folder; its second processes inherit the first one's."""
+    if not hasattr(config, "workerinput"):
+        use_own_temporary_folder()
 
 
 #: Integration tests that start neither containers nor Airflow: they run where there is room.

@@ -133,8 +133,9 @@ def export_report(store: Store, name: str = "onnx") -> ExportReport:
     return ExportReport(verdict=Verdict.PASSED, format=name, export=export(store, name))
 
 
-def failed_export(name: str = "onnx") -> ExportReport:
-    return ExportReport(verdict=Verdict.FAILED, findings=(finding(),), format=name)
+def failed_export(name: str = "onnx", code: str | None = None) -> ExportReport:
+    found = finding() if code is None else finding().model_copy(update={"code": code})
+    return ExportReport(verdict=Verdict.FAILED, findings=(found,), format=name)
 
 
 def parity_report(store: Store, name: str = "onnx", **changes: Any) -> ParityReport:

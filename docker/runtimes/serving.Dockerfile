@@ -5,4 +5,4 @@ LABEL io.slipway.component=image
 COPY root /
 ENTRYPOINT ["python3.11", "-m", "serving"]
 CMD ["serve"]
-EXPOSE 8000
+EXPOSE 8000 8001

@@ -12,25 +12,32 @@ standard error.
 from __future__ import annotations
 
 import argparse
+import math
 import os
-import signal
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
+from serving.contract import Batching
 from serving.package import Refused, open_package, read_contract, replay
+from serving.stopping import Stopping
+
+#: Kubernetes kills 30 s after SIGTERM, unless told otherwise.
+_GRACE_S = 25
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the process's exit code."""
-    # Process 1 of a container ignores signals that it does not handle: a stop while loading would wait for SIGKILL.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["score"]:
         from serving.score.command import main as score
 
         return score(arguments[1:])
     options = _parser().parse_args(arguments)
+    stopping = Stopping()
     try:
         if options.command == "contract":
             read_contract(options.package)
@@ -38,9 +45,11 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.command == "selftest":
             _selftest(options.package, options.threads)
         else:
-            from serving.server import serve
+            from serving.server import Address, serve
 
-            serve(options.package, options.host, options.port, options.threads, options.workers)
+            overrides = Batching(**{item.name: getattr(options, item.name) for item in fields(Batching)})
+            address = Address(options.host, options.port, options.grpc_port or None)
+            serve(options.package, address, overrides, options.grace_s, stopping)
     except Refused as error:
         from serving.log import log
 
@@ -50,11 +59,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _selftest(folder: Path, threads: int | None) -> None:
-    from serving.cpus import available_cpus
     from serving.log import log
 
     started = time.monotonic()
-    served = open_package(folder, threads or available_cpus())
+    served = open_package(folder, threads)
     rows = 0
     for size in (1, served.contract.max_batch):
         for batch in served.golden.batches(served.raw, size):
@@ -64,28 +72,40 @@ def _selftest(folder: Path, threads: int | None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    def from_environment(name: str, default: int | None) -> int | None:
-        value = os.environ.get(name)
-        return default if not value else _positive(value)
+    def number(option: str, kind: Callable[[str], float], what: str, default: int | None = None) -> None:
+        name = f"SERVING_{option.removeprefix('--').replace('-', '_').upper()}"
+        parser.add_argument(option, type=kind, default=os.environ.get(name) or default, help=f"{what} ({name})")
 
     parser = argparse.ArgumentParser(prog="serving", description="Serves one packaged model.")
     parser.add_argument("command", nargs="?", default="serve", choices=("serve", "contract", "selftest", "score"))
     parser.add_argument("--package", type=Path, default=Path("/package"), help="the package folder")
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on")  # noqa: S104  a container's own
-    parser.add_argument("--port", type=_positive, default=from_environment("SERVING_PORT", 8000))
-    parser.add_argument(
-        "--threads", type=_positive, default=from_environment("SERVING_THREADS", None), help="threads of one inference"
-    )
-    parser.add_argument(
-        "--workers", type=_positive, default=from_environment("SERVING_WORKERS", None), help="inferences at once"
-    )
+    number("--port", _positive, "port to listen on", 8000)
+    number("--grpc-port", partial(_at_least, 0), "port of gRPC; 0 for none", 8001)
+    number("--threads", _positive, "threads of one inference")
+    number("--workers", _positive, "batches at once")
+    number("--batch-rows", _positive, "most rows of a batch")
+    number("--batch-window-ms", _not_negative, "how long a batch waits for more while workers are busy")
+    number("--queue-rows", _positive, "most rows that wait")
+    number("--grace-s", _not_negative, "seconds that requests in flight have to finish after SIGTERM", _GRACE_S)
     return parser
 
 
 def _positive(text: str) -> int:
+    return _at_least(1, text)
+
+
+def _at_least(least: int, text: str) -> int:
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    if value < least:
+        raise argparse.ArgumentTypeError(f"must be at least {least}, not {value}")
+    return value
+
+
+def _not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of at least 0, not {text}")
     return value
 
 

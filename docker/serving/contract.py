@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -37,14 +38,14 @@ class DType(StrEnum):
     FLOAT64 = "float64"
     STRING = "string"
 
-    @property
+    @cached_property
     def protocol_name(self) -> str:
         """The name in the Open Inference Protocol v2, section "Tensor Data Types" (`FP32`, `INT64`, `BYTES`, …)."""
         if self is DType.STRING:
             return "BYTES"
         return self.value.replace("float", "fp").upper()
 
-    @property
+    @cached_property
     def numpy(self) -> np.dtype:
         """The NumPy dtype; strings are object arrays of `str`."""
         import numpy as np
@@ -60,15 +61,28 @@ class DType(StrEnum):
 PROTOCOL_DTYPES = {dtype.protocol_name: dtype for dtype in DType}
 
 
+class NanPolicy(StrEnum):
+    """What NaN in a floating-point input is: a mistake of the client, or a value that the model knows."""
+
+    REFUSE = "refuse"
+    ACCEPT = "accept"
+
+
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One named input or output. `shape` mixes fixed sizes (int) and named dynamic dimensions (str)."""
+    """One named input or output. `shape` mixes fixed sizes (int) and named dynamic dimensions (str).
+
+    `range` and `nan` are for inputs, and about what clients send, before preprocessing: the least and the greatest
+    value, both included, either of them open (None); infinities are never accepted.
+    """
 
     __pydantic_config__: ClassVar[dict[str, object]] = _STRICT
 
     name: str
     dtype: DType
     shape: tuple[int | str, ...]
+    range: tuple[int | float | None, int | float | None] | None = None
+    nan: NanPolicy = NanPolicy.REFUSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +154,24 @@ class PackagedFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Batching:
+    """How the server puts requests together and spreads them; what is None it decides by the machine it finds.
+
+    `batch_rows` is the most rows in one batch (`max_batch` unless less is given), `batch_window_ms` how long a batch
+    that is not full waits for more while workers are busy, `queue_rows` the most rows that wait, `workers` how many
+    batches run at once, `threads` how many threads each of them has.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, object]] = _STRICT
+
+    batch_rows: int | None = None
+    batch_window_ms: float | None = None
+    queue_rows: int | None = None
+    workers: int | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PredictionLog:
     """Which share of answered requests is recorded, and what of it: see `serving.prediction_log`.
 
@@ -162,7 +194,8 @@ class ServingContract:
     `signature` is what the model itself takes, after preprocessing; what a client sends is
     `serving.preprocess.raw_signature(signature, preprocess)`. `model` is the path of the model file or folder inside
     the package. `golden` is an `.npz` of raw inputs (`input/<name>`) and expected outputs (`output/<name>`), which an
-    answer must meet within `tolerances` (by output name).
+    answer must meet within `tolerances` (by output name). `max_batch` is the most rows that the model is given at once,
+    `p99_ms` the 99th percentile of latency that `batching` is to keep.
     """
 
     __pydantic_config__: ClassVar[dict[str, object]] = _STRICT
@@ -179,4 +212,6 @@ class ServingContract:
     golden: str
     max_batch: int
     runtime_versions: dict[str, str]
+    batching: Batching = Batching()
+    p99_ms: float | None = None
     prediction_log: PredictionLog | None = None

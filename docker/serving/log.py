@@ -53,6 +53,12 @@ def in_background() -> Iterator[Spool[bytes]]:
         spool.close(_LAST_S)
 
 
+def settle() -> None:
+    """Wait until what was logged is written, for who is about to end the process."""
+    if _Way.spool is not None:
+        _Way.spool.settle(_LAST_S)
+
+
 def _write(lines: list[bytes]) -> None:
     # Past the interpreter's buffer, whose lock a thread that is stuck here would hold at the end of the process.
     rest = memoryview(b"".join(lines))

@@ -19,10 +19,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.contract import CONTRACT_FILE, ServingContract, Signature
+from serving.contract import CONTRACT_FILE, NanPolicy, ServingContract, Signature
 from serving.golden import Golden, differences, read_golden
 from serving.preprocess import apply, raw_signature
 from serving.runners import Runner, RunnerError, load
+from serving.scheduling import scheduling
 from serving.tensors import BadRequest
 
 
@@ -67,7 +68,7 @@ class Served:
             RunnerError: the runtime failed.
             WrongAnswer: outputs that are not the signature's.
         """
-        return self.run(inputs, self.prepare(inputs))
+        return self.run(self.prepare(inputs))
 
     def prepare(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Preprocess raw inputs that fit `raw`: what the model itself takes.
@@ -76,48 +77,52 @@ class Served:
             BadRequest: preprocessing takes a value out of the range of the model's dtype.
         """
         prepared = apply(self.contract.preprocess, inputs, self.contract.signature)
+        nan = {spec.name for spec in self.raw.inputs if spec.nan is NanPolicy.ACCEPT}
         for name in {step.input for step in self.contract.preprocess}:
-            if prepared[name].dtype.kind == "f" and not np.isfinite(prepared[name]).all():
+            values = prepared[name]
+            if values.dtype.kind == "f" and (np.isinf(values).any() or (name not in nan and np.isnan(values).any())):
                 raise BadRequest(
                     f"input {name!r}: after preprocessing a value is beyond {prepared[name].dtype}'s range"
                 )
         return prepared
 
-    def run(self, inputs: Mapping[str, NDArray[Any]], prepared: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """The model's answers to what `prepare` made of `inputs`, as its signature has them.
+    def run(self, prepared: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """The model's answers to what `prepare` made, of one request or of several, as its signature has them.
 
         Raises:
             RunnerError: the runtime failed.
             WrongAnswer: outputs that are not the signature's.
         """
         answers = self.runner.run(prepared)
-        self._check(inputs, answers)
+        self._check(prepared, answers)
         return answers
 
     def rows(self, inputs: Mapping[str, NDArray[Any]]) -> int:
         """How many rows a request has: its size along the batch dimension, 1 where the model has none."""
         return len(next(iter(inputs.values()))) if self.raw.batch else 1
 
-    def _check(self, inputs: Mapping[str, NDArray[Any]], answers: Mapping[str, NDArray[Any]]) -> None:
-        sizes: dict[str, int] = {}
-        for spec in self.raw.inputs:
-            sizes |= {
-                size: found
-                for size, found in zip(spec.shape, inputs[spec.name].shape, strict=True)
-                if isinstance(size, str)
-            }
-        for spec in self.contract.signature.outputs:
+    def _check(self, prepared: Mapping[str, NDArray[Any]], answers: Mapping[str, NDArray[Any]]) -> None:
+        signature = self.contract.signature
+        sizes: dict[int | str, int] = {}
+        for spec in signature.inputs:
+            sizes.update(zip(spec.shape, prepared[spec.name].shape, strict=True))
+        for spec in signature.outputs:
             answer = answers[spec.name]
-            expected = tuple(sizes.get(size) if isinstance(size, str) else size for size in spec.shape)
-            fits = len(expected) == answer.ndim and all(
-                size in (None, found) for size, found in zip(expected, answer.shape, strict=False)
+            expected = tuple([size if isinstance(size, int) else sizes.get(size) for size in spec.shape])
+            if answer.dtype == spec.dtype.numpy and (answer.shape == expected or _fits(answer.shape, expected)):
+                continue
+            shape = [size if found is None else found for size, found in zip(spec.shape, expected, strict=True)]
+            raise WrongAnswer(
+                f"the model gave {answer.dtype} of shape {list(answer.shape)} for output {spec.name!r}, "
+                f"its contract says {spec.dtype.value} of shape {shape}"
             )
-            if answer.dtype != spec.dtype.numpy or not fits:
-                shape = [size if found is None else found for size, found in zip(spec.shape, expected, strict=True)]
-                raise WrongAnswer(
-                    f"the model gave {answer.dtype} of shape {list(answer.shape)} for output {spec.name!r}, "
-                    f"its contract says {spec.dtype.value} of shape {shape}"
-                )
+
+
+def _fits(found: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    """Whether a shape is the expected one; what is None is not known beforehand."""
+    return len(found) == len(expected) and all(
+        size in (None, given) for size, given in zip(expected, found, strict=True)
+    )
 
 
 def read_contract(folder: Path) -> ServingContract:
@@ -141,8 +146,10 @@ def contract_digest(folder: Path) -> str:
     return f"sha256:{hashlib.sha256((folder / CONTRACT_FILE).read_bytes()).hexdigest()}"
 
 
-def open_package(folder: Path, threads: int) -> Served:
+def open_package(folder: Path, threads: int | None = None) -> Served:
     """Verify everything that the contract names, load the model, and let it answer one golden sample.
+
+    An inference has `threads`, unless given as many as the contract says, or as there are CPUs.
 
     Raises:
         Refused
@@ -159,6 +166,7 @@ def open_package(folder: Path, threads: int) -> Served:
     except (OSError, ValueError) as error:
         raise Refused(Refusal.FILES, f"{contract.golden} cannot be read: {error}") from error
     try:
+        threads = threads or scheduling(contract).threads
         runner = load(contract.runtime, folder / contract.model, contract.signature, threads)
     except RunnerError as error:
         raise Refused(Refusal.MODEL, str(error)) from error

@@ -1,8 +1,9 @@
 """Tensors as requests carry them → arrays that fit the signature, or the sentence that says why they do not.
 
-In: one input of a request (name, datatype, shape, and data as JSON values or as bytes). Out: a NumPy array of exactly
-the declared dtype and an allowed shape, every value in the dtype's range, every float finite. Nothing is coerced: an
-integer is no boolean, 1.0 is no integer. (An integer is a float, because JSON does not tell 1 from 1.0.)
+In: one input of a request (name, datatype, shape, and data as JSON values, as values of its type or as bytes). Out: a
+NumPy array of exactly the declared dtype and an allowed shape, every value in the dtype's range and in the input's own,
+every float finite (NaN only where the input accepts it). Nothing is coerced: an integer is no boolean, 1.5 is no
+integer. (1.0 is one, and 1 is a float, because JSON does not tell them apart.)
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.contract import PROTOCOL_DTYPES, DimRange, DType, Signature, TensorSpec
+from serving.contract import PROTOCOL_DTYPES, DimRange, DType, NanPolicy, Signature, TensorSpec
 
 #: The protocol's name for the types of JSON values.
 _JSON_NAMES = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null", dict: "object"}
-_ACCEPTED: dict[str, set[type]] = {"bool": {bool}, "int": {int}, "float": {int, float}, "string": {str}}
+_ACCEPTED: dict[str, set[type]] = {"bool": {bool}, "int": {int, float}, "float": {int, float}, "string": {str}}
+#: The one datatype of the protocol that NumPy, and so no signature, has.
+_BF16 = "BF16"
 
 
 class BadRequest(Exception):
@@ -44,6 +47,8 @@ def check_header(spec: TensorSpec, datatype: object, shape: object) -> tuple[int
     expected = spec.dtype.protocol_name
     if datatype != expected:
         known = "" if isinstance(datatype, str) and datatype in PROTOCOL_DTYPES else " (not a datatype of the protocol)"
+        if datatype == _BF16:
+            known = f" (which this server does not read: convert the values to {expected})"
         raise BadRequest(f"input {spec.name!r}: expected datatype {expected}, found {_show(datatype)}{known}")
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise BadRequest(f"input {spec.name!r}: shape must be a list of sizes, found {_show(shape)}")
@@ -90,20 +95,34 @@ def from_json(spec: TensorSpec, shape: tuple[int, ...], data: object) -> NDArray
     Raises:
         BadRequest
     """
-    flat = _flatten(spec, shape, data)
+    return from_values(spec, shape, _flatten(spec, shape, data))
+
+
+def from_values(spec: TensorSpec, shape: tuple[int, ...], flat: Sequence[Any]) -> NDArray[Any]:
+    """The array of plain Python values in row-major order; `None` is NaN where the input accepts it.
+
+    Raises:
+        BadRequest
+    """
+    if len(flat) != prod(shape):
+        raise BadRequest(f"input {spec.name!r}: shape {list(shape)} holds {prod(shape)} values, data has {len(flat)}")
     kind = _kind(spec.dtype)
-    surplus = set(map(type, flat)) - _ACCEPTED[kind]
+    types = set(map(type, flat))
+    surplus = types - _ACCEPTED[kind]
+    if kind == "float" and spec.nan is NanPolicy.ACCEPT:
+        surplus -= {type(None)}
     if surplus:
-        index = next(index for index, value in enumerate(flat) if type(value) in surplus)
-        raise BadRequest(
-            f"input {spec.name!r}: expected {spec.dtype.protocol_name} values, found "
-            f"{_JSON_NAMES.get(type(flat[index]), 'list')} {_show(flat[index])} at position {index}"
-        )
+        raise _wrong_value(spec, flat, next(index for index, value in enumerate(flat) if type(value) in surplus))
+    if kind == "int" and float in types:
+        inexact = (index for index, value in enumerate(flat) if type(value) is float and not _is_exact(value))
+        if (wrong := next(inexact, None)) is not None:
+            raise _wrong_value(spec, flat, wrong)
+        flat = [int(value) for value in flat]
     if kind == "float":
         return _floats(spec, flat).reshape(shape)
-    if kind == "int":
-        return _integers(spec, flat).reshape(shape)
-    array: NDArray[Any] = np.array(flat, dtype=spec.dtype.numpy)
+    array: NDArray[Any] = _integers(spec, flat) if kind == "int" else np.array(flat, dtype=spec.dtype.numpy)
+    if spec.range is not None:
+        _check_range(spec, array)
     return array.reshape(shape)
 
 
@@ -126,6 +145,8 @@ def from_bytes(spec: TensorSpec, shape: tuple[int, ...], data: memoryview) -> ND
     array = np.frombuffer(data, spec.dtype.numpy.newbyteorder("<")).astype(spec.dtype.numpy, copy=False)
     if spec.dtype.is_float:
         _check_finite(spec, array)
+    if spec.range is not None:
+        _check_range(spec, array)
     return array.reshape(shape)
 
 
@@ -151,8 +172,6 @@ def _flatten(spec: TensorSpec, shape: tuple[int, ...], data: object) -> Sequence
                 flat = list(chain.from_iterable(flat))
             elif len(flat) != size:
                 raise BadRequest(f"input {spec.name!r}: data has {len(flat)} parts, the shape {list(shape)} has {size}")
-    if len(flat) != prod(shape):
-        raise BadRequest(f"input {spec.name!r}: shape {list(shape)} holds {prod(shape)} values, data has {len(flat)}")
     return flat
 
 
@@ -163,7 +182,11 @@ def _floats(spec: TensorSpec, flat: Sequence[Any]) -> NDArray[Any]:
         raise BadRequest(f"input {spec.name!r}: a value is beyond {spec.dtype.protocol_name}'s range") from error
     with np.errstate(over="ignore"):
         array = wide.astype(spec.dtype.numpy)
+    # What lies just beyond the dtype's range, rounding would take back into it.
+    array[np.abs(wide) > np.finfo(spec.dtype.numpy).max] = np.inf
     _check_finite(spec, array, wide)
+    if spec.range is not None:
+        _check_range(spec, wide)
     return array
 
 
@@ -203,6 +226,8 @@ def _strings(spec: TensorSpec, count: int, data: memoryview) -> NDArray[Any]:
 
 def _check_finite(spec: TensorSpec, array: NDArray[Any], given: NDArray[Any] | None = None) -> None:
     finite = np.isfinite(array)
+    if spec.nan is NanPolicy.ACCEPT:
+        finite |= np.isnan(array)
     if finite.all():
         return
     index = int(np.argmin(finite.ravel()))
@@ -212,6 +237,41 @@ def _check_finite(spec: TensorSpec, array: NDArray[Any], given: NDArray[Any] | N
         spec.name,
         "not_finite",
     )
+
+
+def _is_exact(value: float) -> bool:
+    """A whole number to which no other was rounded when it was read, as integers beyond 64 bits are."""
+    return value % 1 == 0 and abs(value) < 2**53
+
+
+def _wrong_value(spec: TensorSpec, flat: Sequence[Any], index: int) -> BadRequest:
+    found = f"{_JSON_NAMES.get(type(flat[index]), 'list')} {_show(flat[index])} at position {index}"
+    message = f"input {spec.name!r}: expected {spec.dtype.protocol_name} values, found {found}"
+    return BadRequest(message, spec.name, "missing") if flat[index] is None else BadRequest(message)
+
+
+def _check_range(spec: TensorSpec, array: NDArray[Any]) -> None:
+    """Every value in the range that the input declares; NaN is `_check_finite`'s question."""
+    least, greatest = spec.range or (None, None)
+    outside = np.zeros(array.shape, np.bool_)
+    if least is not None:
+        outside |= array < least
+    if greatest is not None:
+        outside |= array > greatest
+    if outside.any():
+        index = int(np.argmax(outside.ravel()))
+        raise BadRequest(
+            f"input {spec.name!r}: values must {_span(least, greatest)}, found {array.ravel()[index].item()!r} "
+            f"at position {index}",
+            spec.name,
+            "out_of_range",
+        )
+
+
+def _span(least: float | None, greatest: float | None) -> str:
+    if least is None:
+        return f"be at most {greatest}"
+    return f"be at least {least}" if greatest is None else f"lie between {least} and {greatest}"
 
 
 def _kind(dtype: DType) -> str:

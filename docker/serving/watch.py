@@ -12,6 +12,8 @@ from pathlib import Path
 
 from serving import prediction_log
 from serving.application import Page
+from serving.front import Front
+from serving.inference import Inference
 from serving.log import RequestLog, Requests, in_background
 from serving.metrics import Metrics, Reading
 from serving.observation import Observer, Observers
@@ -26,6 +28,14 @@ class Watch:
         self.metrics = metrics
         self.observer = Observers(observers)
         self.pages: dict[str, Page] = {"/metrics": metrics.page}
+
+    def follow(self, front: Front, inference: Inference) -> None:
+        """Put what they have in hand on the page."""
+        self.metrics.readings += [
+            Reading("slipway_requests_in_flight", "Requests that are being answered.", lambda: front.in_flight),
+            Reading("slipway_queue_rows", "Rows that wait.", lambda: inference.waiting_rows),
+            Reading("slipway_batches_at_work", "Batches that workers are at.", lambda: inference.busy),
+        ]
 
     def warm(self) -> None:
         self.metrics.prepared()

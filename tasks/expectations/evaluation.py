@@ -2,8 +2,9 @@
 
 In: columns as ingest checked them, the spec, a scratch folder. Out: a `DataReport` with Data Docs in the store.
 
-**Failed**: the data says something wrong. A value that is missing or infinite (the server refuses such a request, so
-production never asks it), a label that is no class of the output, the same row over and over.
+**Failed**: the data says something wrong. A value that is missing, infinite or out of its declared range (the server
+refuses such a request, so production never asks it), a label that is no class of the output, the same row over and
+over.
 
 **Inconclusive**: nothing can be shown with it. One class only, a constant number to predict, more copies than
 originals.
@@ -20,7 +21,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from serving.contract import Signature
+from serving.contract import NanPolicy, Signature, TensorSpec
 from serving.preprocess import raw_signature
 from tasks.contracts import DataReport, Verdict
 from tasks.expectations import tabulation as tabulated
@@ -108,16 +109,27 @@ def _row_rules(
     rows: Any, columns: Mapping[str, NDArray[Any]], raw: Signature, labels: tuple[Label, ...]
 ) -> Iterator[Rule]:
     for tensor in raw.inputs:
+        if tabulated.beyond(tensor.name) in rows:
+            yield Rule(
+                "expect_column_values_to_be_in_set",
+                {"column": tabulated.beyond(tensor.name), "value_set": [0]},
+                f"every value of {tensor.name!r} lies in its range {_range(tensor)}",
+                "DATA_OUT_OF_RANGE",
+                Verdict.FAILED,
+                "remove these rows, or correct the input's range in model.yaml: the server refuses such requests",
+            )
         if tabulated.missing(tensor.name) not in rows:
             continue
-        yield Rule(
-            "expect_column_values_to_be_in_set",
-            {"column": tabulated.missing(tensor.name), "value_set": [0]},
-            f"no value of {tensor.name!r} is missing (NaN)",
-            "DATA_MISSING_VALUES",
-            Verdict.FAILED,
-            "remove these rows, or fill the values in as training did: the server refuses requests with NaN",
-        )
+        if tensor.nan is NanPolicy.REFUSE:
+            yield Rule(
+                "expect_column_values_to_be_in_set",
+                {"column": tabulated.missing(tensor.name), "value_set": [0]},
+                f"no value of {tensor.name!r} is missing (NaN)",
+                "DATA_MISSING_VALUES",
+                Verdict.FAILED,
+                "remove these rows, or fill the values in as training did, or say `nan: accept` where the model knows "
+                "missing values: the server refuses requests with NaN",
+            )
         yield Rule(
             "expect_column_values_to_be_in_set",
             {"column": tabulated.infinite(tensor.name), "value_set": [0]},
@@ -153,6 +165,11 @@ def _row_rules(
     )
     for label in labels:
         yield from _label_rules(rows, label)
+
+
+def _range(tensor: TensorSpec) -> str:
+    least, greatest = tensor.range or (None, None)
+    return f"{'…' if least is None else least} to {'…' if greatest is None else greatest}"
 
 
 def _label_rules(rows: Any, label: Label) -> Iterator[Rule]:

@@ -48,6 +48,11 @@ def infinite(name: str) -> str:
     return f"{name}: infinite"
 
 
+def beyond(name: str) -> str:
+    """The column of `rows` that counts an input's values outside the range that the spec declares."""
+    return f"{name}: out of range"
+
+
 def outside(label: str) -> str:
     """The column of `rows` that counts a label's values that are no class of the output."""
     return f"{label}: no class"
@@ -73,6 +78,8 @@ def rows_table(columns: Columns, inputs: Sequence[TensorSpec], labels: Sequence[
         if columns[tensor.name].dtype.kind == "f":
             for name, counted in _non_finite(tensor.name, columns[tensor.name]).items():
                 table[name] = counted
+        if tensor.range is not None and columns[tensor.name].dtype.kind in "iuf":
+            table[beyond(tensor.name)] = _beyond(columns[tensor.name], *tensor.range)
     table[INPUTS] = _digests([columns[tensor.name] for tensor in inputs])
     for label in labels:
         values = columns[label.name]
@@ -145,6 +152,17 @@ def _non_finite(name: str, column: NDArray[Any]) -> dict[str, NDArray[np.int64]]
             nan[rows] = np.isnan(flat).sum(axis=1)
             inf[rows] = np.isinf(flat).sum(axis=1)
     return {missing(name): nan, infinite(name): inf}
+
+
+def _beyond(column: NDArray[Any], least: int | float | None, greatest: int | float | None) -> NDArray[np.int64]:
+    """How many values of each row lie outside; NaN, which has no place, is not among them."""
+    count = np.zeros(len(column), dtype=np.int64)
+    for rows, flat in _chunks(column):
+        if least is not None:
+            count[rows] += (flat < least).sum(axis=1)
+        if greatest is not None:
+            count[rows] += (flat > greatest).sum(axis=1)
+    return count
 
 
 def _digests(inputs: Sequence[NDArray[Any]]) -> list[str]:

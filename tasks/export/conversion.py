@@ -23,6 +23,17 @@ if TYPE_CHECKING:
 #: Model inputs by name, some rows each, in batches that the signature allows.
 Rows: TypeAlias = "tuple[Mapping[str, NDArray[Any]], ...]"
 
+#: Codes of findings that say that the format itself cannot express the model: no mistake of anybody's, and no other run
+#: would end otherwise. Under `formats: [all]` such a format is left out.
+CANNOT_EXPRESS = frozenset(
+    {
+        "EXPORT_UNSUPPORTED_OPERATOR",
+        "EXPORT_FLOAT16_OVERFLOW",
+        "EXPORT_NOTHING_IN_FLOAT32",
+        "EXPORT_NOTHING_TO_QUANTIZE",
+    }
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Conversion:

@@ -11,36 +11,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving.contract import Signature
+from serving.runners.onnx import FLOAT16_FILE
 from tasks.contracts import Owner
 from tasks.export.conversion import Conversion, ExportFailure, Source
 from tasks.export.onnx_base import floats, full_precision
-from tasks.export.onnx_file import FILE, finish
+from tasks.export.onnx_file import finish
 from tasks.export.onnx_signature import graphs
 
 if TYPE_CHECKING:
     import onnx
 
-#: What cannot be written in float16, and why. With recurrent operators among float16 ones, converted or left in float32
-#: between casts, onnxruntime 1.31 ended in a segmentation fault while it loaded one file (and not while another).
-_UNSUPPORTED = {
-    **dict.fromkeys(("Loop", "Scan"), "the converter does not carry types through its body"),
-    **dict.fromkeys(
-        ("LSTM", "GRU", "RNN"), "onnxruntime has no float16 kernel for it, and crashes on some files that hold one"
-    ),
-}
+#: What cannot be written in float16, and why.
+_UNSUPPORTED = dict.fromkeys(("Loop", "Scan"), "the converter does not carry types through its body")
+#: Stays in float32, between casts: onnxruntime has no float16 kernel for it.
+_RECURRENT = ["LSTM", "GRU", "RNN"]
 
 
 def export(source: Source, signature: Signature, folder: Path) -> Conversion:
     """See `tasks.export.conversion.Exporter`."""
     import onnx
-    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
     base = full_precision(source, signature, folder)
     original = onnx.load(base.path)
     _refuse_unsupported(original.graph)
     _refuse_overflow(original)
-    model = convert_float_to_float16(str(base.path), keep_io_types=True)
+    model = convert_float_to_float16(
+        str(base.path), keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_RECURRENT]
+    )
     _tidy(model.graph)
     if not _has_float16(model):
         raise ExportFailure(
@@ -51,11 +50,13 @@ def export(source: Source, signature: Signature, folder: Path) -> Conversion:
             owner=Owner.MODEL,
         )
     OnnxModel(model).topological_sort(is_deterministic=True)  # the converter appends its casts at the end
-    path = folder / FILE
+    del model.graph.value_info[:]  # some of the types that the converter notes are still float32's
+    model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+    path = folder / FLOAT16_FILE
     onnx.save_model(model, path)
     versions = finish(path, signature, rename=False)
     return Conversion(
-        root=FILE,
+        root=FLOAT16_FILE,
         exporter=f"{base.conversion.exporter}, onnxruntime.transformers.float16",
         distributions=tuple(dict.fromkeys((*base.conversion.distributions, "onnx", "onnxruntime"))),
         opset=versions.opset,
@@ -102,10 +103,7 @@ def _refuse_overflow(model: onnx.ModelProto) -> None:
 
 
 def _tidy(graph: onnx.GraphProto) -> None:
-    """The converter casts a value once for each operator that stays in float32, every time under the same name.
-
-    The types and shapes that it notes stay: without them onnxruntime 1.31 crashes while it optimises some graphs.
-    """
+    """The converter casts a value once for each operator that stays in float32, every time under the same name."""
     seen = set[str]()
     for node in list(graph.node):
         if node.op_type == "Cast" and node.output[0] in seen:

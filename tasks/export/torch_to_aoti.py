@@ -19,11 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serving.contract import Signature
+from tasks.contracts import Owner
 from tasks.errors import PlatformError
 from tasks.export.compiler import COMPILER, compiler_version, find_compiler
 from tasks.export.conversion import Conversion, ExportFailure, Source, reason_of
 from tasks.export.instructions import extensions_of
 from tasks.export.torch_capture import capture, refuse_foreign_operators
+from tasks.export.torch_diagnosis import place_of_node
+from tasks.export.torch_recurrent import recurrent_operators
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +59,7 @@ def export(source: Source, signature: Signature, folder: Path) -> Conversion:
         )
     program = capture(source.model.native, signature)
     refuse_foreign_operators(program)
+    _refuse_open_recurrence(program)
     with tempfile.TemporaryDirectory() as work:
         package = _compile(program, compiler, Path(work))
         _unpack(package, folder)
@@ -67,6 +71,27 @@ def export(source: Source, signature: Signature, folder: Path) -> Conversion:
         programs={COMPILER: compiler_version()},
         needs=extensions_of(library),
     )
+
+
+def _refuse_open_recurrence(program: torch.export.ExportedProgram) -> None:
+    """The compiler takes recurrent layers apart step by step, as many as the example had, whatever it is told.
+
+    Left whole, they become the uninitialised memory that stands for them while shapes are derived (torch 2.13).
+    """
+    for node in program.graph.nodes:
+        if node.target not in recurrent_operators():
+            continue
+        sequence, batch_first = node.args[0].meta["val"], node.args[-1]
+        steps = sequence.shape[1 if batch_first else 0]
+        if not isinstance(steps, int) and steps.node.maybe_as_int() is None:
+            place = place_of_node(node)
+            raise ExportFailure(
+                "EXPORT_UNSUPPORTED_OPERATOR",
+                f"torch's compiler unrolls {place} over one number of steps, and the spec leaves that open",
+                "serve it as onnx, savedmodel or torch-export, or give the sequence a fixed length in model.yaml",
+                owner=Owner.PLATFORM,
+                evidence={"operator": str(node.target).removesuffix(".input"), **place.evidence},
+            )
 
 
 def _compile(program: torch.export.ExportedProgram, compiler: Path, work: Path) -> Path:

@@ -143,6 +143,8 @@ def _contract(
         golden=_GOLDEN,
         max_batch=spec.serving.max_batch,
         runtime_versions=runtime.versions,
+        batching=spec.serving.batching,
+        p99_ms=spec.serving.p99_ms,
         prediction_log=None if recorded is None else PredictionLog(**recorded.model_dump()),
     )
 

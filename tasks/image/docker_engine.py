@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from tasks.errors import BuildFailed, EngineUnavailable, PlatformError
+from tasks.image.archive import unpack
 from tasks.image.engine import (
     COMPONENT_LABEL,
     ISOLATED,
@@ -108,6 +109,25 @@ class DockerEngine:
         repository, _, version = tag.rpartition(":")
         with _answers():
             self._api.tag(reference, repository, version, force=True)
+
+    def copy_out(self, image: str, path: str, folder: Path) -> None:
+        import docker
+
+        self.sweep("copy")
+        with _answers():
+            try:
+                container = str(self._api.create_container(image, labels=owner_labels("copy"))["Id"])
+            except docker.errors.ImageNotFound as error:
+                raise PlatformError(f"the image {image} is not in the engine") from error
+        try:
+            with _answers():
+                try:
+                    stream, _ = self._api.get_archive(container, path)
+                except docker.errors.NotFound as error:
+                    raise PlatformError(f"the image {image} has no {path}") from error
+                unpack(stream, folder)
+        finally:
+            self.remove(container)
 
     def remove_image(self, reference: str) -> None:
         import docker

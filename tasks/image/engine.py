@@ -115,6 +115,13 @@ class Engine(Protocol):
 
     def tag(self, reference: str, tag: str) -> None: ...
 
+    def copy_out(self, image: str, path: str, folder: Path) -> None:
+        """Write an image's file, or the files below an image's folder, into `folder`; nothing of the image is run.
+
+        Raises:
+            PlatformError: the image or the path is not there, or something below it is neither file nor folder.
+        """
+
     def remove_image(self, reference: str) -> None:
         """Remove a tag, and the image with its last one; nothing happens where there is none."""
 

@@ -93,7 +93,7 @@ def _in_own_modules(code: Path, entrypoint: str, use: Callable[[Any], Any]) -> A
                 f"{entrypoint} imports {error.name}, which is neither in the spec's folder nor installed; "
                 "put the module beside model.yaml, or install the library where Slipway runs"
             ) from error
-        except Exception as error:  # the user's own code may raise anything
+        except (Exception, SystemExit) as error:  # the user's own code may raise anything
             where = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{Path(where.filename).name}:{where.lineno}"
             raise SourceError(f"{entrypoint} raised {type(error).__name__} at {place}: {_first_line(error)}") from error
@@ -104,7 +104,7 @@ def _in_own_modules(code: Path, entrypoint: str, use: Callable[[Any], Any]) -> A
             sys.modules.update(stashed)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or ["no message"])[0]
 
 

@@ -25,7 +25,7 @@ from tasks.spec import EvaluationSpec, ModelSpec
 from tasks.store import Store, fetch_tree
 
 #: Errors that no other rows would cure: the function does not take what it is given, or its code is not right.
-_IN_THE_CODE = (TypeError, NameError, AttributeError, ImportError, SyntaxError)
+_IN_THE_CODE = (TypeError, NameError, AttributeError, ImportError, SyntaxError, SystemExit)
 
 
 class NoMetric(ValueError):
@@ -51,7 +51,7 @@ class MetricFunction:
         """
         try:
             given = self.function(answers.copy(), labels.copy())
-        except Exception as error:  # the user's own code may raise anything
+        except (Exception, SystemExit) as error:  # the user's own code may raise anything
             raise NoMetric(f"{self.callable} raised {_told(error)}", in_code=isinstance(error, _IN_THE_CODE)) from error
         return self._checked(given, len(labels))
 
@@ -136,7 +136,7 @@ def _callables(wanted: EvaluationSpec) -> list[str]:
     return sorted({metric.callable for metric in wanted.metrics if metric.callable is not None})
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     """What the user's code raised, and the line of theirs that it came from (not that of a library beneath it)."""
     frames = traceback.extract_tb(error.__traceback__)[1:]
     own = [frame for frame in frames if "site-packages" not in frame.filename] or frames

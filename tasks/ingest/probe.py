@@ -60,7 +60,10 @@ def _ask(model: SourceModel, spec: ModelSpec, raw: Mapping[str, NDArray[Any]]) -
         return model.predict(apply(spec.preprocess, raw, spec.signature))
     except SourceError:
         raise
-    except Exception as error:  # a trained model is foreign code: any of its errors means that it cannot answer
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # a trained model is foreign code: any of its errors means that it cannot answer
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         shapes = ", ".join(f"{name} {column.dtype}{list(column.shape)}" for name, column in raw.items())
         raise SourceError(

@@ -39,6 +39,7 @@ from tasks.parity.judge_running import run_findings, structure_findings, unasked
 from tasks.parity.outcomes import Arrays, Asked, Outcome, excuse_edges, outcomes_of
 from tasks.parity.quality import compare_metrics
 from tasks.parity.reference import Reference, left_out, reference, source_failed, source_findings, usable_rows
+from tasks.parity.room import shortage
 from tasks.parity.source import AskedSource, SourceFailed, threads
 from tasks.parity.terms import longest_sum
 from tasks.parity.tolerance import unit_roundoff
@@ -77,6 +78,7 @@ def confront(
     own_metrics: Mapping[str, MetricFunction] | None = None,
     launch: exported.Launch | None = None,
     reduced: Reduced | None = None,
+    free_bytes: int | None = None,
 ) -> Judgement:
     """Ask both models, and judge.
 
@@ -90,6 +92,7 @@ def confront(
         own_metrics: the user's functions, by the `callable` of their metrics.
         launch: starts the export's process; see `tasks.parity.exported.ask`.
         reduced: for exports of reduced precision, which, and the full-precision file that it was made from.
+        free_bytes: the memory that may be taken; what the kernel says is free unless it is given.
 
     Raises:
         BadInput: rows cannot be told apart, or the evaluation data has other dtypes than clients send.
@@ -100,10 +103,12 @@ def confront(
     found = pools(raw, _as_clients_send(evaluation, raw), seed)
     # One thread, as the export is asked: sums have one order, and other work on this machine does not slow it down.
     with threads(loader, 1):
-        asking = AskedSource.of(source, loader, signature, sizes)
+        short = shortage(source, loader, free_bytes)
+        asking = AskedSource.of(source, loader, signature, sizes, short is None)
         generator = np.random.default_rng(list(hashlib.sha256(seed.encode()).digest()))
         inputs = tuple(apply(spec.preprocess, pool.raw, signature) for pool in found)
         heard, findings = _references(asking, found, inputs, generator)
+        findings += [] if short is None else [short.remark]
         asked_pools = tuple(each.pool for each in heard)
         references = tuple(each.reference for each in heard)
         if any(finding.verdict is not Verdict.PASSED for finding in findings):

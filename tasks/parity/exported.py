@@ -34,7 +34,7 @@ from tasks.parity.worker import (
     answer_files,
     pool_file,
 )
-from tasks.processes import end_group
+from tasks.processes import end_group, temporary_files_in
 
 #: An export that answers no batch for this long hangs; a batch of the largest models takes seconds.
 STALLED_AFTER_S = 600.0
@@ -123,7 +123,7 @@ def new_process(folder: Path, log: Path, stalled_after_s: float) -> int | None:
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **ENVIRONMENT},
+            env={**os.environ, **ENVIRONMENT, **temporary_files_in(folder)},
             start_new_session=True,
         )
         try:

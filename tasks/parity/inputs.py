@@ -4,7 +4,8 @@ In: the signature and the evaluation data's raw columns. Out: `Pool`s of raw inp
 of values: nothing is run here.
 
 Pools: the evaluation rows themselves; random rows within the range that the evaluation data shows, headed by rows at
-its ends; and such random rows at the least and the greatest size of every other dynamic dimension.
+its ends; and such random rows at the least and the greatest size of every other dynamic dimension. Where the spec
+declares a range of values, whole numbers are drawn from all of it, and floats are not drawn outside it.
 
 Batches of each pool: all its rows in batches as they will be served; single rows; sizes 1, 2, 3, 7, the largest that
 serving batches to, and both ends of the declared range; and one batch twice.
@@ -175,7 +176,7 @@ def _random(
     if tensor.dtype is DType.STRING:
         return generator.choice(np.unique(column.astype(np.str_).ravel()), size=shape).astype(object)
     dynamic = (0, *(axis for axis, size in enumerate(tensor.shape) if axis and isinstance(size, str)))
-    low, high = _range(column, dynamic)
+    low, high = _declared(tensor, *_range(column, dynamic))
     at = generator.random(shape)
     at[: min(3, rows)] = np.array([0.0, 1.0, 0.5]).reshape(-1, *[1] * (len(shape) - 1))[: min(3, rows)]
     if tensor.dtype.is_float:
@@ -183,6 +184,20 @@ def _random(
     # Whole numbers keep their exact range: float64 would round the ends of int64.
     steps = np.frompyfunc(int, 1, 1)(at * (high - low + 1).astype(np.float64))
     return np.asarray(np.minimum(low + steps, high).astype(tensor.dtype.numpy))
+
+
+def _declared(tensor: TensorSpec, low: NDArray[Any], high: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The range with what the spec says: every id that it allows may be asked for, nothing that the server refuses."""
+    if tensor.range is None:
+        return low, high
+    least, greatest = tensor.range
+    if not tensor.dtype.is_float:
+        return (
+            low if least is None else np.full_like(low, least),
+            high if greatest is None else np.full_like(high, greatest),
+        )
+    ends = (-np.inf if least is None else least, np.inf if greatest is None else greatest)
+    return np.clip(low, *ends), np.clip(high, *ends)
 
 
 def _range(column: NDArray[Any], axes: tuple[int, ...]) -> tuple[NDArray[Any], NDArray[Any]]:

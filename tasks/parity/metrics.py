@@ -55,6 +55,11 @@ class Metric:
     ranks: bool = False
 
     @property
+    def is_share(self) -> bool:
+        """Whether it lies between 0 and 1, so that no export can lose more than 1 of it."""
+        return self.direction is Direction.HIGHER and self.function != "r2"
+
+    @property
     def is_mean(self) -> bool:
         """Whether it is a mean of its rows' scores; others are linearised by the jackknife."""
         return self.function not in ("macro_f1", "roc_auc", "rmse", "r2")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -22,7 +23,9 @@ from serving.contract import PackagedFile, Signature
 from tasks.contracts import Export, FileTree, ParityReport, Verdict
 from tasks.parity.arrays import npz_bytes
 from tasks.parity.failing import Case
-from tasks.store import Store
+from tasks.settings import Settings
+from tasks.store import Store, fetch_tree
+from tasks.workspace import locked, scratch
 
 #: The folder of the export's files.
 EXPORT = "export"
@@ -122,6 +125,17 @@ def reproduction(case: Case, report: ParityReport, export: Export, signature: Si
     files += [_stored(name, npz_bytes(found), store) for name, found in arrays.items()]
     files += [PackagedFile(f"{EXPORT}/{file.path}", file.digest, file.size_bytes) for file in export.files.files]
     return FileTree(files=tuple(sorted(files, key=lambda file: file.path)))
+
+
+def written(tree: FileTree, store: Store, settings: Settings) -> Path:
+    """The folder under SLIPWAY_HOME that holds the files, named by their digest; written where it is not there yet."""
+    folder = settings.home / "reproductions" / tree.digest.removeprefix("sha256:")[:12]
+    with locked(settings.home / "locks" / f"reproduction-{folder.name}.lock"):
+        if not folder.is_dir():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with scratch(settings.work) as work:  # on the same disk: it is there whole or not at all
+                fetch_tree(store, tree, work / "whole").rename(folder)
+    return folder
 
 
 def script(export: Export, signature: Signature) -> str:

@@ -42,9 +42,11 @@ class AskedSource:
     twin: SourceModel | None = None
 
     @classmethod
-    def of(cls, model: SourceModel, loader: str, signature: Signature, sizes: Batching) -> AskedSource:
-        """With its twin, where one can be made."""
-        return cls(model, loader, signature, sizes, float64_twin(model, loader))
+    def of(
+        cls, model: SourceModel, loader: str, signature: Signature, sizes: Batching, has_room: bool = True
+    ) -> AskedSource:
+        """With its twin, where one can be made and there `has_room` for it."""
+        return cls(model, loader, signature, sizes, float64_twin(model, loader) if has_room else None)
 
     def answer(self, inputs: Answers, size: int | None = None, model: SourceModel | None = None) -> dict[str, Any]:
         """Answers to all rows of `inputs`, asked `size` rows at a time; a last batch that is too small is filled up.

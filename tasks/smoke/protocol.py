@@ -1,8 +1,8 @@
 """The client's side of the Open Inference Protocol v2: arrays → request, response → arrays.
 
 Written apart from the server's codec on purpose: what one side gets wrong, the other does not repeat. Requests and
-responses are JSON, as long as that is what a client would use: tensors of many values go as raw bytes, and so does an
-output that must hold NaN or infinity, for which JSON has no form.
+responses are JSON, as long as that is what a client would use: tensors of many values go as raw bytes, and so does what
+holds NaN or infinity, for which JSON has no numbers.
 Specification: https://github.com/kserve/open-inference-protocol, "Inference" and "Binary Tensor Data Extension".
 """
 
@@ -48,7 +48,7 @@ def encode_request(
             "shape": list(array.shape),
             "datatype": tensor.dtype.protocol_name,
         }
-        if _is_large(array):
+        if _is_large(array) or _is_unspeakable(array):
             raw.append(np.ascontiguousarray(array, tensor.dtype.numpy.newbyteorder("<")).tobytes())
             entry["parameters"] = {"binary_data_size": len(raw[-1])}
         else:

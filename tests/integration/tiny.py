@@ -100,6 +100,43 @@ def write_onnx(folder: Path) -> None:
     )
 
 
+def write_eight_bits(folder: Path) -> None:
+    """The ONNX file with its first weight in int8, and `x` as the bytes that clients send: no rounding anywhere.
+
+    Two neighbouring products of a byte and such a weight need 17 bits: `vpmaddubsw`, which processors without VNNI have
+    for this, adds them in 16 and saturates. Every column stands there twice, so that neighbours have the same sign.
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    write_onnx(folder)
+    model = onnx.load(folder / "model.onnx")
+    step = np.float32(0.01)  # the largest half of a weight, 1, is 100 of 127
+    model.graph.initializer.extend(
+        numpy_helper.from_array(array, name)
+        for name, array in {
+            "step": np.float32(0.25),
+            "middle": np.uint8(32),
+            "twice": np.repeat(np.arange(IN), 2),
+            "w1.int8": np.rint(np.repeat(W1 / 2, 2, axis=0) / step).astype(np.int8),
+            "steps": np.float32(0.25) * step,
+        }.items()
+    )
+    product = model.graph.node[0]
+    integers = [
+        helper.make_node("QuantizeLinear", ["x", "step", "middle"], ["x.uint8"]),
+        helper.make_node("Gather", ["x.uint8", "twice"], ["x.twice"], axis=1),
+        helper.make_node("MatMulInteger", ["x.twice", "w1.int8", "middle"], ["a.int32"]),
+        helper.make_node("Cast", ["a.int32"], ["a.steps"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Mul", ["a.steps", "steps"], list(product.output)),
+    ]
+    others = list(model.graph.node)[1:]
+    model.graph.initializer.remove(next(item for item in model.graph.initializer if item.name == "w1"))
+    del model.graph.node[:]
+    model.graph.node.extend([*integers, *others])
+    onnx.save(model, folder / "model.onnx")
+
+
 def write_savedmodel(folder: Path) -> None:
     import tensorflow as tf
 

@@ -146,6 +146,7 @@ def confronted(
     work: Path,
     launch: Launch | None = None,
     reduced: Reduced | None = None,
+    free_bytes: int | None = None,
 ) -> Judgement:
     """What the gate says of an export of a source that is loaded already; the metric allows any finite loss."""
     spec = samples.spec(
@@ -171,4 +172,5 @@ def confronted(
         "seed",
         launch=launch,
         reduced=reduced,
+        free_bytes=free_bytes,
     )

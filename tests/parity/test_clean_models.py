@@ -45,6 +45,8 @@ ASKED = [
     ("cnn", "onnx-int8"),
     ("transformer", "onnx-int8"),
     ("transformer", "onnx-fp16"),
+    ("vision", "onnx-fp16"),
+    ("norm_first", "onnx-fp16"),
     ("recurrent", "onnx-int8"),
     ("keras_cnn", "onnx-int8"),
     ("onnx_file", "onnx-fp16"),

@@ -25,6 +25,12 @@ def test_a_fault_is_blocked_for_the_right_reason(fault: Fault, corpus: Corpus) -
     assert fault.caught_by(codes(found)), [finding.message for finding in found.findings]
 
 
+def test_the_layer_whose_answer_has_its_axes_moved_is_named_and_not_the_flattening_behind_it(corpus: Corpus) -> None:
+    fault = next(fault for fault in FAULTS if str(fault) == "onnx-channels-last")
+    path = corpus.broken(fault)
+    assert corpus.diverging_layer(fault, corpus.judged(fault.base, fault.format, path), path) == "mix"
+
+
 def test_every_fault_has_its_own_name() -> None:
     names = [str(fault) for fault in FAULTS]
     assert len(names) == len(set(names))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from onnx import helper, numpy_helper
 
 from serving.contract import DType, TensorSpec
 from tasks.contracts import Divergence
+from tasks.export.calibration import batches
 from tasks.export.conversion import Source
 from tasks.export.worker import exporter_of
 from tasks.parity.divergence import locate
@@ -68,6 +70,11 @@ def residual(_: Path) -> Model:
     )
 
 
+def asked(model: Model, count: int) -> dict[str, NDArray[Any]]:
+    """Rows for a model; ids stay small."""
+    return {name: array % 6 for name, array in evaluation(model.signature, rows=count).items()}
+
+
 @dataclass
 class Exported:
     """A source that is open already, and its clean ONNX file."""
@@ -81,7 +88,7 @@ class Exported:
         if fault is not None:
             fault(proto)
         onnx.save(proto, folder / "faulty.onnx")
-        inputs = {name: array % 6 for name, array in evaluation(self.model.signature, rows=8).items()}
+        inputs = asked(self.model, 8)
         return located(
             self.inner,
             graph_of(proto),
@@ -94,19 +101,21 @@ class Exported:
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Exported]]:
-    made: dict[str, Exported] = {}
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Exported]]:
+    made: dict[tuple[str, str], Exported] = {}
 
-    def get(name: str) -> Exported:
-        if name not in made:
-            folder = tmp_path_factory.mktemp(name)
+    def get(name: str, format: str = "onnx") -> Exported:
+        if (name, format) not in made:
+            folder = tmp_path_factory.mktemp(f"{name}-{format}")
             found = residual(folder) if name == "residual" else ZOO[name](folder)
-            exporter_of("onnx", found.framework)(Source(found, found.path), found.signature, folder)
+            calibration = partial(batches, asked(found, 32), found.signature)
+            source = Source(found, found.path, found.framework, calibration=calibration)
+            exporter_of(format, found.framework)(source, found.signature, folder)
             source, loader = loaded(found)
             inner = open_values(source, loader, found.signature)
             assert inner is not None
-            made[name] = Exported(found, folder / "model.onnx", inner)
-        return made[name]
+            made[name, format] = Exported(found, folder / "model.onnx", inner)
+        return made[name, format]
 
     yield get
     made.clear()
@@ -196,6 +205,18 @@ def turned(kind: str, number: int) -> Fault:
     return fault
 
 
+def channels_last(kind: str, number: int) -> Fault:
+    """An operator's answer is handed on with its channels last."""
+
+    def fault(proto: onnx.ModelProto) -> None:
+        node = _node(proto, kind, number)
+        place, name = list(proto.graph.node).index(node), node.output[0]
+        node.output[0] = f"{name}.channels_first"
+        proto.graph.node.insert(place + 1, helper.make_node("Transpose", [node.output[0]], [name], perm=[0, 2, 3, 1]))
+
+    return fault
+
+
 CASES: list[tuple[str, Fault, str, str, str]] = [
     ("cnn", weight("Conv", 0), "0", "Conv", "not the convolution's"),
     ("cnn", setting("Gelu", 0, approximate="tanh"), "2", "Gelu", "tanh"),
@@ -255,6 +276,36 @@ def test_the_layer_of_a_keras_model_is_named(
     assert found.first is not None, found.note
     assert found.first.module.startswith(layer)  # Keras counts its layers per process
     assert why in found.explanation
+
+
+def test_where_the_axes_were_moved_is_named_and_not_what_takes_them_for_the_source_s(
+    exported: Callable[[str], Exported], tmp_path: Path
+) -> None:
+    found = exported("residual").against(tmp_path, channels_last("Resize", 0))
+    assert found.first is not None, found.note
+    assert (found.first.module, found.first.operator) == ("up", "Transpose")
+    assert "order 0, 2, 3, 1, and Softmax behind it (attention)" in found.explanation
+    assert found.first.margin > 1
+
+
+def test_an_operator_that_is_wrong_in_any_layout_is_named_itself(
+    exported: Callable[[str], Exported], tmp_path: Path
+) -> None:
+    """The axes are moved and moved back, as converters do, and a weight behind that is wrong."""
+
+    def fault(proto: onnx.ModelProto) -> None:
+        channels_last("Conv", 0)(proto)
+        moved = _node(proto, "Transpose", 0).output[0]
+        back = helper.make_node("Transpose", [moved], ["back"], perm=[0, 3, 1, 2])
+        for node in proto.graph.node:
+            node.input[:] = ["back" if name == moved else name for name in node.input]
+        place = list(proto.graph.node).index(_node(proto, "Transpose", 0))
+        proto.graph.node.insert(place + 1, back)
+        setting("BatchNormalization", 0, epsilon=1e-2)(proto)
+
+    found = exported("residual").against(tmp_path, fault)
+    assert found.first is not None, found.note
+    assert (found.first.module, found.first.operator) == ("blocks.0.norm", "BatchNormalization")
 
 
 @pytest.mark.parametrize("name", ["cnn", "transformer", "recurrent", "several", "choosing", "program", "residual",
@@ -387,3 +438,55 @@ def test_in_reduced_precision_the_layer_that_stands_out_is_named(
     assert found.first is not None
     assert found.first.module == "head"
     assert len(found.worst) > 1
+
+
+PRECISIONS = {"onnx-int8": "int8", "onnx-fp16": "float16"}
+
+
+def times(factor: float, name: str) -> Fault:
+    """A weight, or the scale of one, is so many times what it was."""
+
+    def fault(proto: onnx.ModelProto) -> None:
+        held = next(item for item in proto.graph.initializer if item.name == name)
+        array = numpy_helper.to_array(held)
+        held.CopyFrom(numpy_helper.from_array((array * factor).astype(array.dtype), name))
+
+    return fault
+
+
+def taken_back_by_another_step(proto: onnx.ModelProto) -> None:
+    """The DequantizeLinear in front of the last product has a scale of its own."""
+    head = _node(proto, "Gemm", -1)
+    back = next(node for node in proto.graph.node if node.output[0] == head.input[0])
+    replaced_input = next(item for item in proto.graph.initializer if item.name == back.input[1])
+    proto.graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(replaced_input) * 2, "own"))
+    back.input[1] = "own"
+
+
+@pytest.mark.parametrize("format", PRECISIONS)
+def test_of_a_faithful_export_in_reduced_precision_no_layer_is_named_and_the_note_says_why(
+    exported: Callable[..., Exported], tmp_path: Path, format: str
+) -> None:
+    found = exported("cnn", format).against(tmp_path, precision=PRECISIONS[format])
+    assert found.first is None
+    assert f"no layer is named: in {PRECISIONS[format]}" in found.note
+    assert found.worst != ()
+
+
+@pytest.mark.parametrize(
+    ("format", "fault", "module", "why"),
+    [
+        ("onnx-int8", times(2, "0.weight_scale"), "0", "2 times the convolution's in every channel"),
+        ("onnx-int8", times(2, "6.weight_scale"), "6", "is not the module's weight"),
+        ("onnx-int8", taken_back_by_another_step, "6", "and takes it back by one of"),
+        ("onnx-fp16", times(1.1, "0.weight"), "0", "1.1 times the convolution's in every channel"),
+        ("onnx-fp16", times(1.1, "6.weight"), "6", "is not the module's weight"),
+    ],
+)
+def test_the_layer_of_a_wrong_scale_in_reduced_precision_is_named(
+    exported: Callable[..., Exported], tmp_path: Path, format: str, fault: Fault, module: str, why: str
+) -> None:
+    found = exported("cnn", format).against(tmp_path, fault, PRECISIONS[format])
+    assert found.first is not None, found.note
+    assert found.first.module == module
+    assert why in found.explanation

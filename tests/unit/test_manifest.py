@@ -238,3 +238,44 @@ def test_a_format_that_is_asked_for_and_not_built_is_said(store: LocalStore) -> 
     package = samples.package(store, spec)
     assert package.verdict is Verdict.FAILED
     assert codes(package) == ["PACKAGE_SERVING_FORMAT_NOT_BUILT"]
+
+
+# --- every format that the model can be ---------------------------------------------------------------------------
+
+
+def without(name: str, code: str, store: LocalStore, *, every_format: bool) -> Package:
+    """A package of which one format could not be exported, for the reason `code`."""
+    spec = samples.spec().model_copy(update={"every_format": every_format})
+    refused = samples.failed_export(name, code)
+    others = [other for other in FORMATS if other != name]
+    return assemble(
+        spec,
+        samples.artifact(store),
+        [refused, *(samples.export_report(store, other) for other in others)],
+        [samples.parity_report(store, other) for other in others],
+        [samples.image(other) for other in others],
+        [samples.smoke_report(other, kind) for other in others for kind in TYPES],
+    )
+
+
+def test_what_cannot_express_the_model_is_left_out_of_all_and_said(store: LocalStore) -> None:
+    package = without(FORMATS[0], "EXPORT_UNSUPPORTED_OPERATOR", store, every_format=True)
+    assert package.verdict is Verdict.PASSED
+    assert package.serving_format == FORMATS[1]
+    [remark] = package.findings
+    assert remark.verdict is Verdict.PASSED
+    assert remark.message.startswith("left out of [all]: ")
+
+
+@pytest.mark.parametrize(
+    ("code", "every_format"),
+    [("EXPORT_UNSUPPORTED_OPERATOR", False), ("EXPORT_CRASHED", True), ("EXPORT_FAILED", True)],
+)
+def test_a_format_by_name_and_any_other_failure_block(store: LocalStore, code: str, every_format: bool) -> None:
+    assert without(FORMATS[0], code, store, every_format=every_format).verdict is Verdict.FAILED
+
+
+def test_where_nothing_is_left_nothing_passes(store: LocalStore) -> None:
+    spec = samples.spec().model_copy(update={"every_format": True})
+    refused = [samples.failed_export(name, "EXPORT_UNSUPPORTED_OPERATOR") for name in FORMATS]
+    assert assemble(spec, samples.artifact(store), refused, [], [], []).verdict is Verdict.FAILED

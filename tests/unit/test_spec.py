@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.contract import DimRange, DType, PreprocessStep, TensorSpec
+from serving.contract import Batching, DimRange, DType, PreprocessStep, TensorSpec
 from tasks.errors import SpecError
 from tasks.export.formats import formats_of
 from tasks.spec import Framework, ModelSpec, load_spec
@@ -113,7 +113,14 @@ def test_all_formats_are_those_that_the_framework_gives(folder: Path) -> None:
     spec = load_spec(write(folder, text))
     assert spec.formats == formats_of("pytorch")
     named = text.replace("[all]", f"[{', '.join(formats_of('pytorch'))}]")
-    assert spec.digest == load_spec(write(folder, named)).digest
+    by_name = load_spec(write(folder, named))
+    assert by_name.formats == spec.formats
+    assert (spec.every_format, by_name.every_format) == (True, False)  # what cannot be is left out of the one, not both
+
+
+def test_how_requests_are_batched_goes_into_the_contract_as_it_is(folder: Path) -> None:
+    text = GOOD.replace("max_batch: 32", "max_batch: 32, batch_rows: 16, batch_window_ms: 1.5, threads: 1")
+    assert load_spec(write(folder, text)).serving.batching == Batching(16, 1.5, None, None, 1)
 
 
 def test_max_batch_is_never_above_the_batch_dimension_by_default(folder: Path) -> None:
@@ -183,6 +190,9 @@ BAD_VALUES = [
     ("max_drop: 0.005", "max_drop: -0.1", 18, "evaluation.metrics.0.max_drop", ["above 0", "-0.1"]),
     ("max_drop: 0.005", "max_drop: .nan", 18, "evaluation.metrics.0.max_drop", ["above 0"]),
     ("max_drop: 0.005", "max_drop: .inf", 18, "evaluation.metrics.0.max_drop", ["above 0"]),
+    ("max_drop: 0.005", "max_drop: 1", 18, "evaluation.metrics.0.max_drop", ["between 0 and 1"]),
+    ("shape: [batch, 10]", "shape: [batch, 100000000000]", 11, "outputs.0.shape", ["batch = 64", "2 GiB"]),
+    ("max: 64", "max: 100000000000000000000", 9, "inputs.0.shape", ["batch = 100000000000000000000", "2 GiB"]),
     ("max_drop: 0.005", "max_drop: 0", 18, "evaluation.metrics.0.max_drop", ["above 0", "no number of rows"]),
     ("label: label,", "label: label, group: query,", 18, "evaluation.metrics.0.group", ["ranks nothing"]),
     ("name: accuracy", "name: ndcg, group: query", 18, "evaluation.metrics.0.group", ["each row is a query"]),
@@ -209,6 +219,10 @@ BAD_VALUES = [
     ("format: auto", "format: onnxx", 20, "serving.format", ["onnx, savedmodel, torch-export", "did you mean onnx?"]),
     ("max_batch: 32", "max_batch: 65", 20, "serving.max_batch", ["65 is outside the range 1 to 64"]),
     ("max_batch: 32", "max_batch: 1.5", 20, "serving.max_batch", ["whole number", "1.5"]),
+    ("max_batch: 32", "batch_rows: 33", 20, "serving.batch_rows", ["33 is above serving.max_batch, 32"]),
+    ("max_batch: 32", "batch_rows: 0", 20, "serving.batch_rows", ["whole number from 1 to max_batch"]),
+    ("max_batch: 32", "batch_window_ms: -1", 20, "serving.batch_window_ms", ["at least 0", "milliseconds"]),
+    ("max_batch: 32", "worker: 2", 20, "serving.worker", ["did you mean workers?"]),
     ("p99_ms: 50", "p99_ms: 0", 20, "serving.p99_ms", ["above 0", "milliseconds"]),
     ("p99_ms: 50", "p99_ms: '50'", 20, "serving.p99_ms", ["remove the quotes"]),
     ("cold_start_s: 3", "cold_start_s: soon", 20, "serving.cold_start_s", ["above 0", "'soon'"]),

@@ -156,3 +156,24 @@ def test_a_place_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(StoreUnavailable, match="SLIPWAY_HOME"), scratch(tmp_path / "file"):
         pass
+
+
+_LITTER = """
+import os, subprocess, sys, tempfile
+from tasks.workspace import use_own_temporary_folder
+folder = use_own_temporary_folder()
+if os.fork() == 0:
+    sys.exit()  # ends like its parent
+os.wait()
+leave = "import tempfile; print(tempfile.NamedTemporaryFile(delete=False).name)"
+tempfile.mkdtemp()
+child = subprocess.run([sys.executable, "-c", leave], capture_output=True, text=True, check=True).stdout
+print(child.startswith(f"{folder}/"), len(list(folder.iterdir())))
+"""
+
+
+def test_temporary_files_of_a_process_and_its_children_go_when_it_ends(tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", _LITTER], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.split() == ["True", "2"]
+    assert list(tmp_path.iterdir()) == []

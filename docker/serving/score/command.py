@@ -25,6 +25,8 @@ UNSCORABLE, FAILED = 2, 3
 
 def main(arguments: list[str]) -> int:
     """Run the command; the process's exit code."""
+    # As Ctrl-C does, SIGTERM goes through the clean-up; process 1 of a container would not even be ended by it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     options = _parser().parse_args(arguments)
     try:
         served = open_package(options.package, options.threads or available_cpus())

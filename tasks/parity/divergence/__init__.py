@@ -7,6 +7,8 @@
     onnx_values     the file's inner values, asked for in a process of their own
     pairing         which value of the file is which value of the source                  pure
     places          both values of a pair, held against each other
+    layout          which operator moved the axes of a value that is right but for them   pure
+    quantised       the weights that a file in reduced precision computes with           pure
     judge           which operator is the first, which are the worst                      pure
     explain         the kinds of layers that are known to drift, in one sentence
 

@@ -18,6 +18,7 @@ from tasks.parity.divergence.explain import difference, known
 from tasks.parity.divergence.folding import blame
 from tasks.parity.divergence.onnx_graph import Graph, Operator
 from tasks.parity.divergence.pairing import Pair
+from tasks.parity.divergence.quantised import Held, as_computed, mismatch
 from tasks.parity.divergence.source_values import InnerValues, SourceValue
 from tasks.parity.divergence.weights import altered
 
@@ -43,8 +44,11 @@ def cause(pair: Pair, pairs: Sequence[Pair], graph: Graph, path: Path, inner: In
         said = difference(value, layer if value.module == pair.source.module else pair.operators, graph.constants, rank)
         if said:
             return Cause(value.module, value.kind, said)
+    if quantised := mismatch(pair.operators, graph.constants):
+        return Cause(own.module, own.kind, quantised)
     looked_at = [operator for operator in pair.operators if operator.kind not in _REORDERED]
-    held = onnx_graph.weights(path, {name for operator in looked_at for name in operator.inputs} & graph.weights)
+    names = {name for operator in looked_at for name in operator.inputs} & graph.weights
+    held = as_computed(looked_at, onnx_graph.weights(path, names))
     parameters = {module: inner.parameters(module) for module in whose}
     folded = _folded(pair.operators, held, whose, parameters)
     if folded is not None:
@@ -68,20 +72,28 @@ def _same_layer(other: Pair, pair: Pair) -> bool:
 
 def _folded(
     operators: Sequence[Operator],
-    held: Mapping[str, NDArray[Any]],
+    held: Held,
     whose: Mapping[str, SourceValue],
     parameters: Mapping[str, Mapping[str, NDArray[Any]]],
 ) -> Cause | None:
     conv = next((value for value in whose.values() if "conv" in value.kind.lower()), None)
     norm = next((value for value in whose.values() if "batchnorm" in value.kind.lower()), None)
     operator = next((operator for operator in operators if operator.kind == "Conv"), None)
-    if conv is None or norm is None or operator is None or operator.inputs[1] not in held:
+    if conv is None or norm is None or operator is None or operator.inputs[1] not in held.weights:
         return None
     epsilon = next((norm.settings[name] for name in ("eps", "epsilon") if name in norm.settings), None)
     if not isinstance(epsilon, float):
         return None
-    bias = held.get(operator.inputs[2]) if len(operator.inputs) > 2 else None
-    found = blame(held[operator.inputs[1]], bias, parameters[conv.module], parameters[norm.module], epsilon)
+    weight, offset = operator.inputs[1], operator.inputs[2] if len(operator.inputs) > 2 else ""
+    found = blame(
+        held.weights[weight],
+        held.weights.get(offset),
+        parameters[conv.module],
+        parameters[norm.module],
+        epsilon,
+        held.step(weight),
+        held.step(offset),
+    )
     if found is None:
         return None
     module = conv if found.convolution else norm

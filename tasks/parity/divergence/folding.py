@@ -22,6 +22,8 @@ _ROUNDED = 64 * float(np.finfo(np.float32).eps)
 #: An epsilon that is read off the factors of several channels is one when they agree this far: the variance, which is
 #: subtracted, takes most of the digits.
 _AGREE = 0.05
+#: The step of weights that are not rounded.
+_NONE = np.zeros(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +35,15 @@ class Blamed:
 
 
 def blame(
-    weight: NDArray[Any], bias: NDArray[Any] | None, conv: Weights, norm: Weights, epsilon: float
+    weight: NDArray[Any],
+    bias: NDArray[Any] | None,
+    conv: Weights,
+    norm: Weights,
+    epsilon: float,
+    step: NDArray[Any] = _NONE,
+    bias_step: NDArray[Any] = _NONE,
 ) -> Blamed | None:
-    """Which of the two modules the file's folded `weight` and `bias` differ from.
+    """Which of the two modules the file's folded `weight` and `bias` differ from, by more than their steps.
 
     None where both are as they should be, or where they are not weights of these modules at all.
     """
@@ -51,11 +59,11 @@ def blame(
     scale = np.ones_like(variance) if gamma is None else gamma
     factor = scale / np.sqrt(variance + epsilon)
     channel = (-1, *(1 for _ in kernel.shape[1:]))
-    if not _near(weight, kernel * factor.reshape(channel)):
-        return _weight(weight, kernel, scale, variance, epsilon)
+    if not _near(weight, kernel * factor.reshape(channel), step):
+        return _weight(weight, kernel, scale, variance, epsilon, np.broadcast_to(step, weight.shape))
     offset = _first(conv, "bias")
     expected = (0.0 if beta is None else beta) + ((0.0 if offset is None else offset) - mean) * factor
-    if bias is not None and bias.shape == expected.shape and not _near(bias, expected):
+    if bias is not None and bias.shape == expected.shape and not _near(bias, expected, bias_step):
         worst = float(np.abs(bias - expected).max())
         return Blamed(
             False,
@@ -66,14 +74,28 @@ def blame(
 
 
 def _weight(
-    weight: NDArray[Any], kernel: NDArray[Any], scale: NDArray[Any], variance: NDArray[Any], epsilon: float
+    weight: NDArray[Any],
+    kernel: NDArray[Any],
+    scale: NDArray[Any],
+    variance: NDArray[Any],
+    epsilon: float,
+    step: NDArray[Any],
 ) -> Blamed:
     rows, own = weight.reshape(len(weight), -1).astype(np.float64), kernel.reshape(len(kernel), -1).astype(np.float64)
     ratio = (rows * own).sum(axis=1) / np.maximum((own * own).sum(axis=1), np.finfo(np.float64).tiny)
-    if not _near(rows, own * ratio[:, None]):
+    if not _near(rows, own * ratio[:, None], step.reshape(rows.shape)):
         return Blamed(
             True,
             "the file's weights are not the convolution's, also when the batch normalisation behind it is folded in",
+        )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        times = ratio / (scale / np.sqrt(variance + epsilon))
+    often = float(np.median(times[np.isfinite(times)])) if np.isfinite(times).any() else 0.0
+    if step.any() and often and bool((np.abs(times - often) <= _AGREE * abs(often)).all()):
+        return Blamed(
+            True,
+            f"the file's weights are {often:.3g} times the convolution's in every channel, with the batch "
+            "normalisation folded in",
         )
     with np.errstate(divide="ignore", invalid="ignore"):
         there = np.square(scale / ratio) - variance
@@ -83,8 +105,9 @@ def _weight(
     return Blamed(False, "the file was made with another mean, variance or scale of the normalisation")
 
 
-def _near(value: NDArray[Any], expected: NDArray[Any]) -> bool:
-    return bool(np.abs(value - expected).max(initial=0.0) <= _ROUNDED * np.abs(expected).max(initial=0.0))
+def _near(value: NDArray[Any], expected: NDArray[Any], step: NDArray[Any]) -> bool:
+    folded = _ROUNDED * np.abs(expected).max(initial=0.0)
+    return bool((np.abs(value - expected) <= np.maximum(step, folded)).all())
 
 
 def _first(weights: Weights, *names: str) -> NDArray[Any] | None:

@@ -19,12 +19,13 @@ from serving.contract import Signature
 from tasks.export.tf_function import keras_function, layer_of, tensor_specs
 from tasks.ingest.sources import SourceModel
 from tasks.parity.divergence.source_values import SourceValue, Written, change, keep
+from tasks.parity.room import shortage
 from tasks.parity.twins import float64_twin
 
 
 def open_values(source: SourceModel, signature: Signature) -> KerasValues:
     """Trace the model, and its twin where one can be made."""
-    twin = float64_twin(source, "keras")
+    twin = float64_twin(source, "keras") if shortage(source, "keras") is None else None
     return KerasValues(source.native, None if twin is None else twin.native, signature)
 
 

@@ -6,7 +6,7 @@ operator by operator, each given the source's own values: that says what each of
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from serving.contract import Signature
 from tasks.contracts import Divergence, LayerDrift
 from tasks.ingest.sources import SourceModel
-from tasks.parity.divergence import judge, onnx_graph, onnx_values
+from tasks.parity.divergence import judge, layout, onnx_graph, onnx_values
 from tasks.parity.divergence.cause import cause
 from tasks.parity.divergence.onnx_graph import Graph
 from tasks.parity.divergence.onnx_values import AskedValues
@@ -30,6 +30,13 @@ from tasks.parity.source import threads
 _WORST = 10
 #: How many points the way through the graph has at most: a plot has no room for more, and reports stay small.
 _DRIFT = 250
+
+
+#: Said of a file in reduced precision in which no layer is named.
+_NONE_STANDS_OUT = (
+    "no layer is named: in %s every layer differs by its rounding, and none adds far more than the layers of other "
+    "modules do; the worst are ranked"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +98,61 @@ def located(
     for pair in pairs_of(graph, names, inner.values):
         own = written[pair.source.name]
         compared.append(_Compared(pair, own, hold(asked.read(pair.value), own.read(), own.allowed), None))
+    given: dict[str, Path] = {}
     if any(item.pair.upstream for item in compared):  # else every operator was asked alone already
         sizes = {value: sizes[value] for value in names}
         given = _given(compared, asked, signature, folder)
         alone = onnx_values.ask(path, signature, graph.beside, inputs, sizes, folder / "alone", given)
         compared = [_with_alone(item, alone) for item in compared]
-    found = _divergence(compared, graph, signature, asked, precision)
-    if found.first is None:
+    start = _start(compared, signature, precision)
+    found = _divergence(compared, graph, signature, asked, start)
+    if start is None and precision != "full" and compared:
+        return found.model_copy(update={"note": "; ".join(filter(None, [found.note, _NONE_STANDS_OUT % precision]))})
+    if start is None or found.first is None:
         return found
     pairs = [item.pair for item in compared]
-    first = next(pair for pair in pairs if pair.value == found.first.node)
-    why = cause(first, pairs, graph, path, inner, asked.read(first.value).ndim)
+
+    def asked_with(values: dict[str, Path]) -> NDArray[Any] | None:
+        name = pairs[start].value
+        return onnx_values.ask(
+            path, signature, graph.beside, inputs, {name: sizes[name]}, folder / "axes", values
+        ).value(name)
+
+    moved = layout.moved_before(start, pairs, [item.whole.axes for item in compared])
+    if moved is not None and _right_when_moved_back(compared, start, given, asked_with):
+        said = layout.sentence(compared[moved].whole.axes, pairs[start])
+        return found.model_copy(update={"first": _as_it_is(compared[moved], asked), "explanation": said})
+    why = cause(pairs[start], pairs, graph, path, inner, asked.read(pairs[start].value).ndim)
     named = found.first.model_copy(update={"module": why.module, "kind": why.kind})
     return found.model_copy(update={"first": named, "explanation": why.sentence})
+
+
+def _right_when_moved_back(
+    compared: Sequence[_Compared],
+    start: int,
+    given: Mapping[str, Path],
+    ask: Callable[[dict[str, Path]], NDArray[Any] | None],
+) -> bool:
+    """Whether the operator, wrong when it is given the source's values in the file's layout, is right in theirs."""
+    item = compared[start]
+    if item.alone is None or item.alone.margin <= 1:
+        return False
+    values = dict(given)
+    for number in item.pair.upstream:
+        before = compared[number]
+        if layout.is_moved(before.whole.axes) and before.pair.value in given:
+            kind = np.load(given[before.pair.value], mmap_mode="r").dtype
+            file = given[before.pair.value].with_name(f"unmoved-{number}.npy")
+            np.save(file, before.written.read().astype(kind), allow_pickle=False)
+            values[before.pair.value] = file
+    value = ask(values)
+    return value is not None and hold(value, item.written.read(), item.written.alone).margin <= 1
+
+
+def _as_it_is(item: _Compared, asked: AskedValues) -> LayerDrift:
+    """A moved value, as what takes it for the source's sees it."""
+    found = hold(asked.read(item.pair.value), item.written.read(), item.written.allowed, any_layout=False)
+    return _drift(item.pair, found, item.written.allowed)
 
 
 def _given(compared: Sequence[_Compared], asked: AskedValues, signature: Signature, folder: Path) -> dict[str, Path]:
@@ -146,14 +195,17 @@ def _with_alone(item: _Compared, alone: AskedValues) -> _Compared:
     return _Compared(item.pair, item.written, item.whole, hold(value, item.written.read(), item.written.alone))
 
 
-def _divergence(
-    compared: Sequence[_Compared], graph: Graph, signature: Signature, asked: AskedValues, precision: str
-) -> Divergence:
+def _start(compared: Sequence[_Compared], signature: Signature, precision: str) -> int | None:
     places = _places(compared, signature)
     if precision == "full":
-        start = judge.first(places)
-    else:
-        start = judge.outstanding(places, [item.pair.source.module for item in compared])
+        return judge.first(places)
+    return judge.outstanding(places, [item.pair.source.module for item in compared])
+
+
+def _divergence(
+    compared: Sequence[_Compared], graph: Graph, signature: Signature, asked: AskedValues, start: int | None
+) -> Divergence:
+    places = _places(compared, signature)
     return Divergence(
         first=None if start is None else _first(compared[start]),
         worst=tuple(_by_itself(compared[number]) for number in judge.worst(places, _WORST)),

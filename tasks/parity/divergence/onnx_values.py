@@ -29,7 +29,7 @@ from tasks.parity.divergence.worker import (
     inputs_file,
     value_file,
 )
-from tasks.processes import end_group
+from tasks.processes import end_group, temporary_files_in
 
 #: A file of a thousand operators is asked for its inner values in seconds; the gate has found before that it answers.
 _AT_MOST_S = 600.0
@@ -100,7 +100,7 @@ def ask(
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **_ENVIRONMENT},
+            env={**os.environ, **_ENVIRONMENT, **temporary_files_in(folder)},
             start_new_session=True,
         )
         try:

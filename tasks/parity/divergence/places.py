@@ -32,10 +32,10 @@ class Found:
     axes: tuple[int, ...] | None
 
 
-def hold(value: NDArray[Any], source: NDArray[Any], allowed: float) -> Found:
-    """Compare, in the layout in which they are nearest."""
+def hold(value: NDArray[Any], source: NDArray[Any], allowed: float, any_layout: bool = True) -> Found:
+    """Compare, in the layout in which they are nearest; or, unless it may be `any_layout`, as they are."""
     best = Found(LARGEST, FAR, None)
-    for axes in _layouts(source.ndim):
+    for axes in _layouts(source.ndim) if any_layout else [tuple(range(source.ndim))]:
         moved = source.transpose(axes)
         if moved.shape != value.shape and not (value.size == moved.size == 1):
             continue

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.parity.divergence.quantised import Held
+
 #: Units of rounding, of the file's element type, that a weight may be off by when a converter computes with it.
 _ROUNDED = 8
 #: Fewer values than this fit anything.
@@ -37,8 +39,8 @@ class Altered:
         )
 
 
-def altered(held: Mapping[str, NDArray[Any]], modules: Mapping[str, Mapping[str, NDArray[Any]]]) -> tuple[Altered, ...]:
-    """The weights of the file (`held`, by name) that are no weight of the modules (module → name → weight).
+def altered(held: Held, modules: Mapping[str, Mapping[str, NDArray[Any]]]) -> tuple[Altered, ...]:
+    """The weights of the file that are no weight of the modules (module → name → weight).
 
     Each is held against the weights of its shape, as it is or transposed; one that has no such counterpart is passed
     over.
@@ -47,10 +49,10 @@ def altered(held: Mapping[str, NDArray[Any]], modules: Mapping[str, Mapping[str,
         (module, name, array) for module, weights in modules.items() for name, array in weights.items() if array.size
     ]
     found = []
-    for weight, array in held.items():
+    for weight, array in held.weights.items():
         if array.size < _FEWEST or array.dtype.kind != "f":
             continue
-        nearest = _nearest(array, expected)
+        nearest = _nearest(array, held.step(weight), expected)
         if nearest is None:
             continue
         module, name, difference, scale = nearest
@@ -60,14 +62,15 @@ def altered(held: Mapping[str, NDArray[Any]], modules: Mapping[str, Mapping[str,
 
 
 def _nearest(
-    array: NDArray[Any], expected: list[tuple[str, str, NDArray[Any]]]
+    array: NDArray[Any], step: NDArray[Any], expected: list[tuple[str, str, NDArray[Any]]]
 ) -> tuple[str, str, float, float] | None:
     found = []
     for module, name, other in expected:
         for version in (other, other.T):
             squeezed = version.reshape(array.shape) if _fits(version.shape, array.shape) else None
             if squeezed is not None:
-                difference = float(np.abs(array.astype(np.float64) - squeezed.astype(np.float64)).max())
+                far = np.abs(array.astype(np.float64) - squeezed.astype(np.float64))
+                difference = float(np.where(far <= step, 0.0, far).max())
                 found.append((module, name, difference, float(np.abs(other).max())))
     return min(found, key=lambda item: item[2], default=None)
 

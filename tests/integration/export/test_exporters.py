@@ -40,8 +40,8 @@ FRAMEWORKS = {
     "columns": "sklearn",
     "onnx_file": "onnx",
 }
-#: Models that a format cannot express: loops and recurrent layers in float16 (test_reduced.py: how they are refused).
-REFUSED = {("several", "onnx-fp16"), ("recurrent", "onnx-fp16"), ("keras_two", "onnx-fp16")}
+#: Models that a format cannot express: loops in float16 (test_reduced.py: how they are refused).
+REFUSED = {("several", "onnx-fp16")}
 #: Compiling one takes tens of seconds: the model with open lengths stands for all.
 COMPILED = ("transformer", "torch-aoti")
 PAIRS = [

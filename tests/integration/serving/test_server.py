@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -23,61 +22,14 @@ import pytest
 from serving.contract import DType, PreprocessStep
 from serving.package import Refusal
 from serving.tensors import to_bytes
+from tests.integration.serving.process import URL, Server, running, tensor
 from tests.integration.tiny import IN, TinyModel, answer_raw, raw_samples
 
 Tiny = Callable[[str], TinyModel]
-URL = "/v2/models/tiny/infer"
-
-
-class Server:
-    """A started server, ready or ended."""
-
-    def __init__(self, process: subprocess.Popen[bytes], client: httpx.Client, log: Path) -> None:
-        self.process = process
-        self.client = client
-        self._log = log
-
-    @property
-    def log(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self._log.read_text().splitlines()]
-
-    def infer(self, raw: Any, **others: Any) -> httpx.Response:
-        return self.client.post(URL, json={"inputs": [tensor(raw)], **others})
-
-
-def tensor(raw: Any, **changes: Any) -> dict[str, Any]:
-    return {"name": "x", "datatype": "UINT8", "shape": list(raw.shape), "data": raw.ravel().tolist(), **changes}
 
 
 def outputs(response: httpx.Response) -> dict[str, Any]:
     return {entry["name"]: np.array(entry["data"]).reshape(entry["shape"]) for entry in response.json()["outputs"]}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-@contextmanager
-def running(package: Path, log: Path, port: int | None = None, *arguments: str) -> Iterator[Server]:
-    """A server on its package, once it is ready or has ended; it is killed at the end."""
-    port = port or free_port()
-    command = [sys.executable, "-m", "serving", "--package", str(package), "--host", "127.0.0.1", "--port", str(port)]
-    limits = httpx.Limits(max_connections=None)
-    address = f"http://127.0.0.1:{port}"
-    with log.open("wb") as stream, httpx.Client(base_url=address, timeout=60, limits=limits) as client:
-        process = subprocess.Popen([*command, *arguments], stderr=stream)
-        try:
-            while process.poll() is None:
-                try:
-                    if client.get("/v2/health/ready").status_code == 200:
-                        break
-                except httpx.TransportError:
-                    time.sleep(0.02)
-            yield Server(process, client, log)
-        finally:
-            process.kill()
-            process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -231,9 +183,11 @@ def test_a_request_that_is_longer_than_any_that_fits_is_413(server: Server) -> N
     assert server.infer(raw_samples(1)).status_code == 200
 
 
-def test_an_encoded_request_is_415(server: Server) -> None:
-    response = server.client.post(URL, content=b"x", headers={"Content-Encoding": "gzip"})
+@pytest.mark.parametrize("headers", [{"Content-Encoding": "br"}, {"Content-Type": "text/xml; charset=utf-8"}])
+def test_an_encoding_or_a_type_that_is_not_read_is_415(server: Server, headers: dict[str, str]) -> None:
+    response = server.client.post(URL, content=b"x", headers=headers)
     assert response.status_code == 415
+    assert next(iter(headers)) in response.json()["error"]
 
 
 def test_requests_that_break_off_leave_the_server_as_it_was(server: Server) -> None:
@@ -293,7 +247,7 @@ def test_a_missing_contract_is_refused(tmp_path: Path) -> None:
 
 def test_a_port_that_is_taken_is_refused(tiny: Tiny, server: Server, tmp_path: Path) -> None:
     package = tiny("onnx").package(tmp_path / "package")
-    command = [sys.executable, "-m", "serving", "--package", str(package), "--host", "127.0.0.1"]
+    command = [sys.executable, "-m", "serving", "--package", str(package), "--host", "127.0.0.1", "--grpc-port", "0"]
     done = subprocess.run(
         [*command, "--port", str(server.client.base_url.port)], capture_output=True, text=True, check=False, timeout=60
     )
@@ -347,6 +301,35 @@ def test_sigterm_lets_requests_in_flight_finish_and_takes_no_new_ones(slow: Path
         assert all(np.array_equal(outputs(one)["n"], answer_raw(raw_samples(1))["n"]) for one in answered)
         assert server.process.wait(timeout=30) == 0
         assert server.log[-1]["event"] == "stopped"
+
+
+def test_at_the_end_of_the_grace_what_still_waits_is_refused_and_the_process_ends_well(
+    slow: Path, tmp_path: Path
+) -> None:
+    with running(slow, tmp_path / "log", None, "--grace-s", "0") as server, ThreadPoolExecutor(40) as pool:
+        flying = [pool.submit(server.infer, raw_samples(1)) for _ in range(40)]
+        while server.client.get("/v2/health/live").status_code == 200 and not any(one.done() for one in flying):
+            pass
+        os.kill(server.process.pid, signal.SIGTERM)
+        assert server.process.wait(timeout=30) == 0
+        answers = [one.result() for one in flying if one.exception() is None]
+        assert {answer.status_code for answer in answers} == {200, 503}
+        refused = next(answer for answer in answers if answer.status_code == 503)
+        assert refused.json() == {"error": "the server is shutting down"}
+        assert refused.headers["retry-after"] == "1"
+
+
+def test_a_second_signal_ends_the_server_at_once(slow: Path, tmp_path: Path) -> None:
+    with running(slow, tmp_path / "log") as server, ThreadPoolExecutor(40) as pool:
+        flying = [pool.submit(server.infer, raw_samples(1)) for _ in range(40)]
+        while not any(one.done() for one in flying):
+            time.sleep(0.01)
+        os.kill(server.process.pid, signal.SIGTERM)
+        while server.client.get("/v2/health/ready").status_code == 200:
+            time.sleep(0.01)
+        os.kill(server.process.pid, signal.SIGTERM)
+        assert server.process.wait(timeout=30) == 128 + signal.SIGTERM
+        assert server.log[-1]["event"] == "ended at once"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -27,7 +27,7 @@ from tasks.smoke.run import COMPONENT
 from tasks.store import LocalStore, put_file, put_tree
 from tests import samples
 from tests.integration.smoke.bench import MIB, PATIENT, Bench, Spoil
-from tests.integration.tiny import PREPROCESS, SIGNATURE, TinyModel, write_golden
+from tests.integration.tiny import PREPROCESS, SIGNATURE, TinyModel, write_eight_bits, write_golden
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +83,23 @@ def compiled(
     yield make
     for bench in made:
         engine.remove_image(bench.good.reference)
+
+
+class EightBits(TinyModel):
+    """The tiny model with weights of eight bits: exact with VNNI, and saturating without."""
+
+    format = "onnx-int8"
+
+
+@pytest.fixture
+def eight_bits(tmp_path: Path, engine: Engine) -> Iterator[Bench]:
+    """The tiny model as another tool may quantise it, packaged."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    write_eight_bits(folder)
+    bench = _package(f"smoke-test-{uuid.uuid4().hex[:8]}", EightBits("onnx", folder), tmp_path, engine)
+    yield bench
+    engine.remove_image(bench.good.reference)
 
 
 @pytest.fixture(scope="session")

@@ -285,6 +285,17 @@ def test_a_model_compiled_with_avx_512_is_caught_on_an_older_type(compiled: Call
     assert "SIGILL" in report.findings[0].message
 
 
+def test_eight_bit_weights_are_a_wrong_answer_on_a_type_without_vnni(eight_bits: Bench) -> None:
+    """Quantised elsewhere: nothing dies, and the answers are wrong where the processor saturates."""
+    here = bool({"avx512_vnni", "avx_vnni"} & eight_bits.host.features)
+    assert (eight_bits.smoke(eight_bits.good).verdict is Verdict.PASSED) == here
+    report = eight_bits.smoke(eight_bits.good, kind=instance_type("c4.large"))
+    assert only(report) == "SMOKE_WRONG_ANSWER"
+    assert "haswell" in report.findings[0].message
+    assert "does not answer as the source model does" in report.findings[0].message
+    assert "without VNNI saturates" in report.findings[0].advice
+
+
 @pytest.mark.parametrize(
     ("name", "code"), [("c7g.large", "SMOKE_ARCHITECTURE_UNPROVEN"), ("g4dn.xlarge", "SMOKE_GPU_UNPROVEN")]
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from serving.contract import DType, TensorSpec
+from serving.contract import DType, NanPolicy, TensorSpec
 from tasks.contracts import DataReport, Verdict
 from tasks.expectations import validation
 from tasks.expectations.evaluation import examine
@@ -105,6 +105,26 @@ def test_data_that_does_not_hold_blocks(
     report = looked_at(columns)
     assert of(report)[code] is verdict
     assert report.verdict is Verdict.worst(of(report).values())
+
+
+@pytest.mark.parametrize(("bounds", "there"), [((-1, None), "lies in its range -1 to …"), ((-9, 2.5), "-9 to 2.5")])
+def test_values_outside_the_declared_range_block(looked_at: Look, bounds: Any, there: str) -> None:
+    columns = clean()
+    columns["pixels"] = np.clip(columns["pixels"], -1, 2.5)
+    inside = looked_at(columns, "inside", inputs=(TensorSpec("pixels", DType.FLOAT32, ("batch", 4), bounds),))
+    columns["pixels"][[3, 3, 7], [0, 1, 2]] = -1.5 if bounds[1] is None else 2.75
+    outside = looked_at(columns, "outside", inputs=(TensorSpec("pixels", DType.FLOAT32, ("batch", 4), bounds),))
+    assert inside.verdict is Verdict.PASSED
+    assert of(outside) == {"DATA_OUT_OF_RANGE": Verdict.FAILED}
+    assert there in outside.findings[0].message
+    assert "2 of 200 rows otherwise: row 3 (pixels: out of range 2," in outside.findings[0].message
+
+
+def test_missing_values_that_the_model_knows_do_not_block(looked_at: Look) -> None:
+    columns = clean()
+    _nan(columns)
+    knows = TensorSpec("pixels", DType.FLOAT32, ("batch", 4), (-9, 9), NanPolicy.ACCEPT)
+    assert of(looked_at(columns, inputs=(knows,))) == {}
 
 
 def _some_copies(columns: Columns) -> None:

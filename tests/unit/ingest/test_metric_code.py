@@ -110,3 +110,9 @@ def test_a_metric_gets_copies() -> None:
     assert MetricFunction("metric:greedy", greedy).ask(answers, labels) == 1.0
     assert answers.all()
     assert labels.all()
+
+
+def test_a_metric_that_calls_exit_is_a_mistake_in_its_code(given: Workplace) -> None:
+    (given.folder / "metric.py").write_text("import sys\n\ndef profit(answers, labels):\n    sys.exit(0)\n")
+    with pytest.raises(SourceError, match=r"metric:profit raised SystemExit at metric.py:4"):
+        ingested(given)

@@ -6,8 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from serving.contract import Signature
+from tasks.parity.divergence import onnx_values
+from tasks.parity.exported import new_process
 from tasks.processes import end_group
 
 CHILD = """
@@ -71,3 +77,28 @@ def test_ending_a_group_that_is_gone_is_free_of_effect() -> None:
     process.wait()
     end_group(process)
     assert process.returncode == 0
+
+
+def _parity_worker(folder: Path) -> None:
+    folder.mkdir()
+    assert new_process(folder, folder / "log.txt", 60) == 1  # there is no request
+
+
+def _divergence_worker(folder: Path) -> None:
+    asked = onnx_values.ask(folder / "no.onnx", Signature((), ()), (), {}, {}, folder)
+    assert asked.error is not None
+
+
+@pytest.mark.parametrize("ask", [_parity_worker, _divergence_worker])
+def test_what_a_worker_leaves_among_temporary_files_lies_in_its_own_folder(
+    ask: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside, startup, folder = tmp_path / "outside", tmp_path / "startup", tmp_path / "folder"
+    outside.mkdir()
+    startup.mkdir()
+    (startup / "sitecustomize.py").write_text("import tempfile\ntempfile.mkstemp(prefix='left-')\n")
+    monkeypatch.setenv("TMPDIR", str(outside))
+    monkeypatch.setenv("PYTHONPATH", str(startup), prepend=":")
+    ask(folder)
+    assert list(outside.iterdir()) == []
+    assert len(list(folder.rglob("left-*"))) == 1

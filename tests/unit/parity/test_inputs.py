@@ -56,6 +56,19 @@ def test_random_rows_stay_within_each_feature_s_own_range_and_reach_its_ends() -
     np.testing.assert_array_equal(values.max(axis=0), x.max(axis=0))
 
 
+def test_random_ids_are_all_that_the_spec_allows_and_reach_its_ends() -> None:
+    ids = TensorSpec("ids", DType.INT64, ("batch", 40), (0, 999))
+    _, random = pools(signature(ids), {"ids": np.full((5, 40), 17)}, "seed")
+    assert (random.raw["ids"].min(), random.raw["ids"].max()) == (0, 999)
+
+
+def test_random_numbers_stay_within_what_the_spec_allows() -> None:
+    x = TensorSpec("x", DType.FLOAT32, ("batch", 3), (0, None))
+    _, random = pools(signature(x), {"x": np.float32([[-5, 1, -2], [5, 2, -1]])}, "seed")
+    assert random.raw["x"].min() == 0
+    assert random.raw["x"].max() == 5
+
+
 def test_the_same_seed_asks_the_same_and_another_seed_something_else() -> None:
     x = {"x": np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)}
     first, again, other = (pools(signature(X), x, seed)[1].raw["x"] for seed in ("a", "a", "b"))

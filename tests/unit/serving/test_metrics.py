@@ -18,6 +18,7 @@ from serving.metrics import Metrics, Reading
 from serving.metrics.counters import Histogram
 from serving.metrics.inputs import InputQuality
 from serving.observation import Observers, Outcome, request_id
+from serving.tensors import BadRequest, from_json
 from tests.unit.serving.observed import outcome, served
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0,text/plain;version=0.0.4;q=0.5"
@@ -145,11 +146,22 @@ def test_an_empty_string_is_missing() -> None:
     assert (quality.looked_at, quality.missing) == (3, 1)
 
 
-def test_values_beyond_the_range_are_counted_and_missing_ones_are_not_among_them() -> None:
-    quality = InputQuality(TensorSpec("x", DType.FLOAT32, ("batch",)), low=0, high=1)
-    quality.observe(np.array([-0.1, 0, 0.5, 1, 1.1, math.nan], dtype=np.float32))
-    quality.gathered.settle()
-    assert (quality.outside, quality.missing) == (2, 1)
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [([0.5, None], "missing"), ([0.5, 1e39], "not_finite"), ([0.5, 1.5], "out_of_range")],
+)
+def test_what_an_input_is_refused_for_is_counted_by_reason(values: list[float | None], reason: str) -> None:
+    spec = TensorSpec("x", DType.FLOAT32, ("batch",), range=(0.0, 1.0))
+    signature = Signature((spec,), (TensorSpec("y", DType.FLOAT32, ("batch",)),), {"batch": DimRange(1, 8)})
+    metrics = watching(signature=signature, golden={"y": np.zeros(1, np.float32)})
+    assert value(metrics, "slipway_input_refused_total", input="x", reason=reason) == 0
+    with pytest.raises(BadRequest) as refused:
+        from_json(spec, (2,), values)
+    error = refused.value
+    metrics.observe(
+        Outcome("a", "http", 400, 0.1, "bad_request", str(error), refused_input=(error.input, error.reason))
+    )
+    assert value(metrics, "slipway_input_refused_total", input="x", reason=reason) == 1
 
 
 def test_the_winning_class_of_each_row_is_counted_with_how_sure_the_model_was() -> None:

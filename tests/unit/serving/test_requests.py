@@ -15,14 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from serving.contract import DimRange, DType, Signature, TensorSpec
-from serving.protocol import (
-    InferRequest,
-    UnspeakableOutput,
-    infer_response,
-    largest_request_bytes,
-    parse_request,
-    tensor_metadata,
-)
+from serving.protocol import infer_response, parse_request, tensor_metadata
+from serving.request import InferRequest, largest_request_bytes
 from serving.tensors import BadRequest, to_bytes
 
 SIGNATURE = Signature(
@@ -117,7 +111,7 @@ def test_flat_and_nested_data_become_the_declared_arrays() -> None:
             [X, {**IDS, "data": [1, 2, 3, 2**31]}],
             "input 'ids': INT32 lies between -2147483648 and 2147483647, found 2147483648 at position 3",
         ),
-        ([X, {**IDS, "data": [1, 2, 3, 4.0]}], "input 'ids': expected INT32 values, found number 4.0 at position 3"),
+        ([X, {**IDS, "data": [1, 2.0, 3, 4.5]}], "input 'ids': expected INT32 values, found number 4.5 at position 3"),
         (
             [{key: value for key, value in X.items() if key != "data"}, IDS],
             "input 'x' has neither data nor parameters.binary_data_size",
@@ -290,11 +284,14 @@ def test_a_response_mixes_json_and_binary_outputs() -> None:
     assert response.body[length:] == y.tobytes()
 
 
-def test_json_cannot_carry_nan_and_says_so_instead_of_null() -> None:
-    request = parse(X, IDS)
-    answers = {"y": np.full((2, 2), np.nan, np.float32), "label": np.array([3, 4])}
-    with pytest.raises(UnspeakableOutput, match="ask for binary_data"):
-        infer_response(request, answers, SIGNATURE, "m", "1")
+@pytest.mark.parametrize("dtype", [DType.FLOAT16, DType.FLOAT32, DType.FLOAT64])
+def test_nan_and_infinity_are_named_in_json_and_read_back_by_numpy(dtype: DType) -> None:
+    signature = Signature((), (TensorSpec("y", dtype, ("n",)),), {})
+    values = np.array([math.nan, 0.5, math.inf, -math.inf], dtype.numpy)
+    response = infer_response(InferRequest(None, {}, {"y": False}), {"y": values}, signature, "m", "1")
+    [output] = orjson.loads(response.body)["outputs"]
+    assert output["data"] == ["NaN", 0.5, "Infinity", "-Infinity"]
+    assert np.array_equal(np.array(output["data"], dtype.numpy), values, equal_nan=True)
 
 
 @pytest.mark.parametrize("dtype", NUMBERS, ids=lambda dtype: dtype.value)

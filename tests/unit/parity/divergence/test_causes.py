@@ -11,6 +11,7 @@ from tasks.parity.divergence.explain import difference, known
 from tasks.parity.divergence.folding import blame
 from tasks.parity.divergence.onnx_graph import Operator
 from tasks.parity.divergence.places import FAR, hold
+from tasks.parity.divergence.quantised import Held
 from tasks.parity.divergence.source_values import SourceValue, allowance, change
 from tasks.parity.divergence.weights import altered
 
@@ -81,10 +82,10 @@ def test_an_epsilon_that_is_added_as_a_constant_is_read() -> None:
 def test_a_transposed_weight_is_the_same_weight_and_an_altered_one_is_not() -> None:
     weight = GENERATOR.normal(size=(4, 3)).astype(np.float32)
     modules = {"head": {"weight": weight}}
-    assert altered({"w": weight.T}, modules) == ()
+    assert altered(Held({"w": weight.T}), modules) == ()
     other = weight.T.copy()
     other[1, 2] += 0.5
-    (found,) = altered({"w": other}, modules)
+    (found,) = altered(Held({"w": other}), modules)
     assert (found.module, found.parameter, round(found.difference, 3)) == ("head", "weight", 0.5)
 
 

@@ -1,0 +1,39 @@
+"""The parity benchmark's file of figures: a partial run leaves the rest as it was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import parity
+
+COSTS = [{"example": "digits-cnn", "format": "onnx", "parity_s": 8.0}]
+CLEAN = [{"name": "cnn", "format": "onnx", "codes": []}, {"name": "gru", "format": "onnx", "codes": []}]
+
+
+def test_a_part_that_was_not_run_keeps_its_figures(tmp_path: Path) -> None:
+    parity.keep(tmp_path / "parity.json", {"costs": COSTS, "clean": CLEAN})
+    parity.keep(tmp_path / "parity.json", {"clean": CLEAN[:1]})
+    assert json.loads((tmp_path / "parity.json").read_text()) == {"costs": COSTS, "clean": CLEAN[:1]}
+
+
+def test_what_a_pattern_left_out_of_a_part_keeps_its_figures(tmp_path: Path) -> None:
+    parity.keep(tmp_path / "parity.json", {"clean": CLEAN})
+    again = {"name": "cnn", "format": "onnx", "codes": ["PARITY_NAN"]}
+    parity.keep(tmp_path / "parity.json", {"clean": [again]}, "cnn-*")
+    assert json.loads((tmp_path / "parity.json").read_text()) == {"clean": [CLEAN[1], again]}
+
+
+def test_the_command_itself_keeps_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLIPWAY_HOME", str(tmp_path))
+    parity.keep(_file(tmp_path), {"costs": COSTS})
+    monkeypatch.setattr("sys.argv", ["parity.py", "clean", "--only", "no such model"])
+    assert parity.main() == 0
+    assert json.loads(_file(tmp_path).read_text()) == {"costs": COSTS, "clean": []}
+
+
+def _file(home: Path) -> Path:
+    (home / "bench").mkdir(exist_ok=True)
+    return home / "bench" / "parity.json"
