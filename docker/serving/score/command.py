@@ -13,7 +13,6 @@ import signal
 import sys
 from pathlib import Path
 
-from serving.cpus import available_cpus
 from serving.package import Refused, Served, WrongAnswer, open_package
 from serving.runners import RunnerError
 from serving.score.files import form_of, open_reader, writing
@@ -29,7 +28,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     options = _parser().parse_args(arguments)
     try:
-        served = open_package(options.package, options.threads or available_cpus())
+        served = open_package(options.package, options.threads)
         with contextlib.closing(served.runner):
             _score(served, options)
     except Unscorable as error:

@@ -7,14 +7,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from serving.contract import PredictionLog, ServingContract
 from tasks.contracts import Image
+from tasks.spec import PredictionLogSpec
 from tests.integration.image.conftest import Case
 from tests.integration.tiny import IN, answer_raw, raw_samples
 
@@ -25,7 +29,10 @@ SLIPWAY = Path(sys.executable).with_name("slipway")
 
 @pytest.fixture(scope="module")
 def image(case: Callable[[str], Case]) -> Image:
-    return case("onnx").build()
+    """A package that asks for a record of its predictions."""
+    given = case("onnx")
+    serving = given.spec.serving.model_copy(update={"prediction_log": PredictionLogSpec(sample=0.5, hash=("x",))})
+    return replace(given, spec=given.spec.model_copy(update={"serving": serving})).build()
 
 
 def slipway_score(image: str, source: Path, target: Path) -> subprocess.CompletedProcess[str]:
@@ -97,3 +104,15 @@ def test_the_image_scores_a_mounted_folder_as_the_user_who_owns_it(image: Image,
     done = subprocess.run([*command[:-1], "/data/out.parquet"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "`slipway score IMAGE INPUT OUTPUT` on the host converts it" in done.stderr
+
+
+def test_the_image_has_what_a_scrape_needs(image: Image) -> None:
+    code = "from serving.metrics.exposition import Page, choose_encoder; print(Page.__name__)"
+    command = ["docker", "run", "--rm", "--read-only", "--entrypoint", "python3.11", image.reference, "-c", code]
+    assert subprocess.check_output(command, text=True) == "Page\n"
+
+
+def test_the_packages_wish_to_record_predictions_is_in_its_contract(image: Image) -> None:
+    said = subprocess.check_output(["docker", "run", "--rm", image.reference, "contract"])
+    contract = msgspec.json.decode(said, type=ServingContract)
+    assert contract.prediction_log == PredictionLog(sample=0.5, max_mb=256, hash=("x",))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,12 @@ from serving.observation import Observers, Outcome, request_id
 from serving.tensors import BadRequest, from_json
 from tests.unit.serving.observed import outcome, served
 
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "observe.md").read_text()
+#: Figures that other parts of the server put on the page (`serving.watch`).
+ELSEWHERE = (
+    *("slipway_log_", "slipway_prediction_log_", "slipway_observer_"),
+    *("slipway_requests_in", "slipway_queue_rows", "slipway_batches_"),
+)
 OPENMETRICS = "application/openmetrics-text; version=1.0.0,text/plain;version=0.0.4;q=0.5"
 
 
@@ -241,6 +249,23 @@ def test_the_number_of_series_does_not_follow_the_traffic() -> None:
     for number in range(200):
         answered(metrics, np.array([f"word-{number}"], object))
     assert samples(metrics).keys() == before
+
+
+def test_every_metric_of_the_page_is_explained_and_nothing_else_is() -> None:
+    """docs/observe.md, its alert rules too. Metrics of the process are the client library's own."""
+    found = {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"`?slipway_[a-z_]+", DOCUMENT)}
+    explained = {name[1:] for name in found if name.startswith("`")}
+    used = found - {f"`{name}" for name in explained}
+    several = [watching(), watching(signature=one_output(DType.FLOAT32), golden={"y": np.zeros(2, np.float32)})]
+    families = [family for metrics in several for family in plain(metrics.page("").body.decode())]
+    ours = {_full(family) for family in families if family.name.startswith("slipway")}
+    elsewhere = {name for name in explained if name.startswith(ELSEWHERE)}
+    assert explained - elsewhere == ours - elsewhere
+    assert {name for name in used if not name.startswith(ELSEWHERE)} <= ours
+
+
+def _full(family: Any) -> str:
+    return f"{family.name}_total" if family.type == "counter" else str(family.name)
 
 
 def test_readings_of_others_are_on_the_page() -> None:
