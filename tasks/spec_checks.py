@@ -271,8 +271,14 @@ def serving_format(draft: Draft, _folder: Path) -> Found:
 
 
 def prediction_log(draft: Draft, _folder: Path) -> Found:
-    """What is left out of the recorded predictions are inputs that there are; a name too few would be one too many."""
-    names = draft.names("inputs")
+    """What is left out of the recorded predictions are inputs that clients send: a wrong name would hide nothing."""
+    from serving.preprocess import raw_signature
+
+    signature = Signature(inputs=tuple(draft.inputs.values()), outputs=(), dynamic=draft.dynamic)
+    try:
+        names = [tensor.name for tensor in raw_signature(signature, tuple(draft.preprocess.values())).inputs]
+    except ValueError:
+        return  # what is wrong with the steps is said by `preprocess`
     for key in ("omit", "hash"):
         listed = draft.written("serving", "prediction_log", key)
         for index, name in enumerate(listed if isinstance(listed, list) else ()):

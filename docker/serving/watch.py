@@ -51,7 +51,7 @@ def watching(served: Served, folder: Path) -> Iterator[Watch]:
     contract, package = served.contract, contract_digest(folder)
     try:
         which = Requests(os.environ.get("SERVING_LOG") or Requests.ERRORS)
-        recorded = prediction_log.settings(contract)
+        recorded = prediction_log.settings(contract, served.raw)
     except ValueError as error:
         raise Refused(Refusal.SETTINGS, f"SERVING_LOG or SERVING_PREDICTION_LOG: {error}") from error
     metrics = Metrics(served, package)

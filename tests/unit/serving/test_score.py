@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.contract import DimRange, DType, Signature, TensorSpec
+from serving.contract import DimRange, DType, PreprocessStep, Signature, TensorSpec
 from serving.package import Served
 from serving.score.files import Form, form_of, open_reader, writing
 from serving.score.frames import FrameReader, FrameWriter
@@ -310,6 +310,13 @@ def test_a_missing_value_of_a_table_of_integers_is_named(tmp_path: Path) -> None
 
     pq.write_table(pa.table({"x": pa.array([1, 2, None, 4], pa.int64())}), tmp_path / "in.parquet")
     assert "row 3, column x: a value is missing" in complaint(tmp_path / "in.parquet", number(DType.INT64))
+
+
+def test_a_value_that_preprocessing_refuses_is_found_among_its_batch(tmp_path: Path) -> None:
+    steps = (PreprocessStep("scale", "x", by=10.0),)
+    of = served(lambda inputs: {"y": inputs["x"]}, number(DType.FLOAT16).raw, preprocess=steps)
+    source = write(tmp_path / "in.npz", {"x": np.array([1, 2, 3, 60_000, 5], np.float16)})
+    assert complaint(source, of) == "row 4: input 'x': after preprocessing a value is beyond float16's range"
 
 
 def test_a_model_without_rows_has_no_use_for_files() -> None:
