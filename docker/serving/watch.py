@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from serving.metrics import Metrics, Reading
 from serving.observation import Observer, Observers
 from serving.package import Refusal, Refused, Served, contract_digest
 from serving.prediction_log import Recorder
+
+
+#: While a library is loaded beside the event loop, a request waits so long for the interpreter, instead of Python's 5 ms.
+_GIVES_WAY_S = 0.0005
 
 
 class Watch:
@@ -38,7 +43,13 @@ class Watch:
         ]
 
     def warm(self) -> None:
-        self.metrics.prepared()
+        """Load what the first scrape needs, in a thread beside requests that come already."""
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(_GIVES_WAY_S)
+        try:
+            self.metrics.prepared()
+        finally:
+            sys.setswitchinterval(before)
 
 
 @contextlib.contextmanager

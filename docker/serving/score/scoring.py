@@ -69,7 +69,8 @@ def _predict(served: Served, batch: Rows, before: int) -> Mapping[str, NDArray[A
             try:
                 _answers(served, {name: array[index : index + 1] for name, array in batch.items()})
             except BadRequest as alone:
-                raise Unscorable(f"row {before + index + 1}: {alone}") from error
+                said = str(alone).replace("row 0: ", "", 1)  # where preprocessing counts the rows that it was given
+                raise Unscorable(f"row {before + index + 1}: {said}") from error
         raise Unscorable(f"row {before + 1} or later: {error}") from error
 
 

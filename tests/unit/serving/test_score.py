@@ -192,6 +192,14 @@ def test_a_table_gives_a_tensor_in_several_ways(tmp_path: Path, text: str) -> No
         assert found["y"].tolist() == [[[1, 2], [3, 4]]]
 
 
+def test_a_cell_may_be_as_long_as_an_image(tmp_path: Path) -> None:
+    text = "x" * 5_000_000
+    (tmp_path / "in.csv").write_text(f"x\n{text}\n")
+    scored(tmp_path / "in.csv", tmp_path / "out.npz", number(DType.STRING))
+    with np.load(tmp_path / "out.npz") as found:
+        assert found["y"].tolist() == [text]
+
+
 def test_the_columns_say_how_long_a_dynamic_dimension_is(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("x[0],x[1],x[2]\n1,2,3\n")
     scored(tmp_path / "in.csv", tmp_path / "out.csv", number(DType.INT32, "length"))
