@@ -21,8 +21,7 @@ from serving.observation import Observer, Observers
 from serving.package import Refusal, Refused, Served, contract_digest
 from serving.prediction_log import Recorder
 
-
-#: While a library is loaded beside the event loop, a request waits so long for the interpreter, instead of Python's 5 ms.
+#: While a library is loaded beside it, the event loop waits so long for the interpreter, instead of Python's 5 ms.
 _GIVES_WAY_S = 0.0005
 
 
