@@ -3,7 +3,8 @@
 # does, does only what is missing, and can be stopped and started again at any point.
 #
 #   scripts/setup.sh            what `make setup` runs
-#   scripts/setup.sh --tests    also what only tests use: a browser that looks at Airflow's pages
+#   scripts/setup.sh --tests    also what only tests use: a browser that looks at Airflow's pages, Node with a runtime
+#                               that scores a bundle
 #
 #   SLIPWAY_HOME      .slipway/   logs of what setup ran
 #   SLIPWAY_PYTHON    python3.11  the Python that .venv is made from
@@ -125,6 +126,8 @@ look() {
     has g++ || wish g++ "g++ is missing, which compiles models: the format torch-aoti cannot be made. Install Debian's g++."
     $with_tests || return 0
     has chromium || wish chromium "chromium is missing: the test that looks at Airflow's pages is skipped."
+    has node || wish nodejs "node is missing: the tests that score a bundle in JavaScript fail. Install Debian's nodejs."
+    has npm || wish npm "npm is missing: the tests that score a bundle in JavaScript fail. Install Debian's npm."
     has chromedriver || wish chromium-driver "chromedriver (Debian's chromium-driver) is missing: the test that looks at Airflow's pages is skipped."
 }
 
@@ -240,5 +243,14 @@ fi
 # --- Base image -------------------------------------------------------------------------------------------------------
 
 docker/base/build.sh --check >/dev/null 2>&1 || step "Base image: Debian's Python 3.11" docker/base/build.sh
+
+# --- Node -------------------------------------------------------------------------------------------------------------
+
+try_node() { scripts/node.sh || true; }
+if $with_tests && has node && has npm && ! scripts/node.sh --check; then
+    step "Node: onnxruntime-web from the npm registry (150 MB)" try_node
+    scripts/node.sh --check ||
+        say "onnxruntime-web could not be installed: the tests that score a bundle in JavaScript fail. $log says why; without network, carry $home/node/cache over from a machine that ran scripts/node.sh."
+fi
 
 if $worked; then say "ready after $(elapsed 0)"; else say "everything is there"; fi

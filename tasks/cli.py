@@ -193,7 +193,7 @@ def status(
     debug: Debug = False,
 ) -> int:
     """Show the newest package of each model: its verdict, figures, image and place in MLflow."""
-    from tasks.lineage import packages
+    from tasks.lineage import packages, unknown_model
     from tasks.settings import Settings
     from tasks.store import open_store
 
@@ -202,7 +202,7 @@ def status(
         for item in packages(open_store(Settings.from_environment().store_uri)):
             newest.setdefault(item.package.name, item)
         if model is not None and model not in newest:
-            raise BadInput(_unknown_model(model, list(newest)))
+            raise BadInput(unknown_model(model, newest))
         shown = [newest[name] for name in sorted(newest) if model in {None, name}]
         session.document({"packages": [_package_document(item.package, item.record) for item in shown]})
         if not shown:
@@ -230,7 +230,7 @@ def reproduce(
 
     It needs the format's runtime and NumPy, nothing of Slipway. A model's name stands for its newest package.
     """
-    from tasks.lineage import packages
+    from tasks.lineage import packages, unknown_model
     from tasks.settings import Settings
     from tasks.store import fetch_tree, open_store
 
@@ -242,7 +242,7 @@ def reproduce(
         named += [each for each in known if len(first) >= len("sha256:123456") and each.digest.startswith(first)]
         made = named[0] if named else None
         if made is None:
-            raise BadInput(_unknown_model(package, sorted({each.name for each in known})))
+            raise BadInput(unknown_model(package, (each.name for each in known)))
         trees = {each.format: each.reproduction for each in made.parity if each.reproduction is not None}
         if not trees or (format is not None and format not in trees):
             raise BadInput(
@@ -257,6 +257,60 @@ def reproduce(
         fetch_tree(store, trees[chosen], to)
         session.document({"package": made.digest, "format": chosen, "folder": str(to)})
         session.result(f"{to}: run `python {to / 'reproduce.py'}`; {to / 'README.md'} says what should be seen")
+    return 0
+
+
+@app.command()
+def bundle(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|DIGEST|IMAGE",
+            help="A model's name (its newest package), the digest of a package or an image (or its first digits), "
+            "or an image in the engine.",
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write, or a name that ends in .tar.")],
+    format: Annotated[str | None, typer.Option(metavar="F", help="Which format; else the one that serves.")] = None,
+    unknown: Annotated[
+        bool, typer.Option("--unknown", help="Also an image of which this store does not know whether it passed.")
+    ] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Write a package without its server: model, contract, golden samples, and a page that says how to use them.
+
+    Only what passed its gates is bundled. Nothing that is there is overwritten.
+    """
+    from tasks.bundle import find, write
+    from tasks.figures import size
+    from tasks.image import connect
+    from tasks.lineage import packages
+    from tasks.settings import Settings
+    from tasks.store import open_store
+
+    with _session(as_json, debug) as (session, _):
+        store = open_store(Settings.from_environment().store_uri)
+        known = [item.package for item in packages(store)]
+        origin = find(what, format, known, store, connect, unknown=unknown)
+        written = write(origin, out)
+        contract = written.contract
+        session.document(
+            {
+                "path": str(written.path),
+                "name": contract.name,
+                "version": contract.version,
+                "format": contract.format,
+                "package": origin.package,
+                "contract": written.contract_digest,
+                "files": written.files,
+                "size_bytes": written.size_bytes,
+            }
+        )
+        session.result(
+            f"{written.path}: {contract.name} {contract.version} as {contract.format}, {written.files} files, "
+            f"{size(written.size_bytes)}; README.txt in it says how to use it"
+        )
     return 0
 
 
@@ -388,20 +442,6 @@ def _existing(path: Path) -> Path:
 
 def _split(values: list[str] | None) -> list[str]:
     return [part.strip() for value in values or () for part in value.split(",") if part.strip()]
-
-
-def _unknown_model(name: str, known: list[str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = (
-        f"did you mean {near[0]}?"
-        if near
-        else f"known are {', '.join(sorted(known))}"
-        if known
-        else "nothing is packaged yet"
-    )
-    return f"no package of a model {name!r} is known: {hint}"
 
 
 def _show_package(

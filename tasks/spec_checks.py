@@ -156,9 +156,9 @@ def values(draft: Draft, _folder: Path) -> Found:
 # --- preprocessing, metrics ---------------------------------------------------------------------------------------
 
 
-def preprocess(draft: Draft, _folder: Path) -> Found:
-    """Known operations with the arguments that they take, on inputs that there are (`serving.preprocess`)."""
-    from serving.preprocess import OPERATIONS, problems
+def preprocess(draft: Draft, folder: Path) -> Found:
+    """Known operations with the arguments that they take, on inputs and with files that there are."""
+    from serving.preprocess import OPERATIONS, file_problems, problems
 
     names = draft.names("inputs")
     for path, texts in draft.texts("preprocess"):
@@ -172,7 +172,12 @@ def preprocess(draft: Draft, _folder: Path) -> Found:
     sound = {tensor.name for tensor in draft.inputs.values()}
     steps = {index: step for index, step in draft.preprocess.items() if step.op in OPERATIONS and step.input in sound}
     signature = Signature(inputs=tuple(draft.inputs.values()), outputs=(), dynamic=draft.dynamic)
-    for problem in problems(signature, tuple(steps.values())):
+    asked = tuple(steps.values())
+    outside = [index for index, step in steps.items() if step.file is not None and not _below(step.file)]
+    for index in outside:
+        expected = "a path below the spec's own folder, with / between its parts"
+        yield ("preprocess", index, "file"), f"expected {expected}; found {steps[index].file!r}"
+    for problem in problems(signature, asked) or (() if outside else file_problems(signature, asked, folder)):
         yield ("preprocess", list(steps)[problem.step], problem.key), problem.message
 
 
@@ -361,6 +366,12 @@ def _beyond(path: KeyPath, tensor: TensorSpec) -> Found:
         if end is not None and not limits.min <= end <= limits.max:
             span = f"{limits.min} to {limits.max}"
             yield (*path, axis), f"{end} is no {tensor.dtype}, which has {span}; write null for no end"
+
+
+def _below(path: str) -> bool:
+    """A plain relative path that leaves no folder."""
+    parts = path.split("/")
+    return "\\" not in path and "://" not in path and not {"", ".", ".."} & set(parts)
 
 
 def _repeated(values: Mapping[int, Hashable]) -> Iterator[tuple[int, int]]:

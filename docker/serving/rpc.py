@@ -9,6 +9,7 @@ Importing grpc takes as long as starting HTTP, so this module is imported when t
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NoReturn
 
@@ -17,7 +18,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from serving.contract import DType, TensorSpec
+from serving.contract import DType, EncodedImages, TensorSpec
 from serving.front import EXTENSIONS, SERVER_NAME, SERVER_VERSION, Failure, Front, beside
 from serving.inference import Answer
 from serving.messages import MESSAGES
@@ -258,6 +259,8 @@ def _values(spec: TensorSpec, contents: Any) -> list[Any]:
     values = list(getattr(contents, field))
     if spec.dtype is not DType.STRING:
         return values
+    if isinstance(spec, EncodedImages):
+        return [base64.b64encode(value).decode() for value in values]
     try:
         return [value.decode() for value in values]
     except UnicodeDecodeError as error:

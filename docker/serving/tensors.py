@@ -8,6 +8,8 @@ integer. (1.0 is one, and 1 is a float, because JSON does not tell them apart.)
 
 from __future__ import annotations
 
+import base64
+import binascii
 import reprlib
 import struct
 from collections.abc import Sequence
@@ -18,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.contract import PROTOCOL_DTYPES, DimRange, DType, NanPolicy, Signature, TensorSpec
+from serving.contract import PROTOCOL_DTYPES, DimRange, DType, EncodedImages, NanPolicy, Signature, TensorSpec
 
 #: The protocol's name for the types of JSON values.
 _JSON_NAMES = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null", dict: "object"}
@@ -120,6 +122,8 @@ def from_values(spec: TensorSpec, shape: tuple[int, ...], flat: Sequence[Any]) -
         flat = [int(value) for value in flat]
     if kind == "float":
         return _floats(spec, flat).reshape(shape)
+    if isinstance(spec, EncodedImages):
+        return _images(spec, flat).reshape(shape)
     array: NDArray[Any] = _integers(spec, flat) if kind == "int" else np.array(flat, dtype=spec.dtype.numpy)
     if spec.range is not None:
         _check_range(spec, array)
@@ -201,8 +205,22 @@ def _integers(spec: TensorSpec, flat: Sequence[int]) -> NDArray[Any]:
     return np.array(flat, dtype=spec.dtype.numpy)
 
 
+def _images(spec: EncodedImages, flat: Sequence[str]) -> NDArray[Any]:
+    """The bytes behind base64, which is the one form that JSON has for them."""
+    array = np.empty(len(flat), dtype=object)
+    for index, text in enumerate(flat):
+        try:
+            array[index] = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise BadRequest(
+                f"input {spec.name!r}: expected the image's bytes in base64, found {_show(text)} at position {index}"
+            ) from error
+    return array
+
+
 def _strings(spec: TensorSpec, count: int, data: memoryview) -> NDArray[Any]:
-    items: list[str] = []
+    """As many strings, each after its length in 4 bytes; images stay the bytes that they are."""
+    items: list[str | bytes] = []
     position = 0
     while position < len(data):
         if len(items) == count or position + 4 > len(data):
@@ -211,6 +229,10 @@ def _strings(spec: TensorSpec, count: int, data: memoryview) -> NDArray[Any]:
         position += 4
         if position + length > len(data):
             break
+        if isinstance(spec, EncodedImages):
+            items.append(bytes(data[position : position + length]))
+            position += length
+            continue
         try:
             items.append(str(data[position : position + length], "utf-8"))
         except UnicodeDecodeError as error:
@@ -221,7 +243,9 @@ def _strings(spec: TensorSpec, count: int, data: memoryview) -> NDArray[Any]:
             f"input {spec.name!r}: expected exactly {count} strings, each after its length in 4 bytes, "
             f"in the {len(data)} bytes"
         )
-    return np.array(items, dtype=object)
+    array = np.empty(count, dtype=object)
+    array[:] = items
+    return array
 
 
 def _check_finite(spec: TensorSpec, array: NDArray[Any], given: NDArray[Any] | None = None) -> None:

@@ -1,13 +1,14 @@
 """A proven export → a serving image: its runtime's image and one thin layer with the package.
 
-The package is `contract.json`, the model's files and the golden samples that parity stored. The tag is the digest of
+The package is `contract.json`, the model's files, those that preprocessing needs, and the golden samples that parity
+stored. The tag is the digest of
 everything that goes in, so building the same package again finds the image that is there. No image is built of an
 export that parity did not pass.
 """
 
 from __future__ import annotations
 
-import hashlib
+import io
 import json
 import tempfile
 from dataclasses import replace
@@ -15,12 +16,12 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from serving.contract import CONTRACT_FILE, PackagedFile, PredictionLog, ServingContract
+from serving.contract import CONTRACT_FILE, PREPROCESS_FOLDER, Needs, PackagedFile, PredictionLog, ServingContract
 from tasks.contracts import Artifact, Digest, Export, Image, ParityReport, Verdict, digest_of
 from tasks.errors import BuildFailed, GateBlocked
 from tasks.image.context import Context
 from tasks.image.engine import NEEDS_LABEL, Engine, ImageInfo
-from tasks.image.runtimes import Runtime, ensure_runtime, find_runtime
+from tasks.image.runtimes import ARCHITECTURE, PYTHON, Runtime, ensure_runtime, find_runtime
 from tasks.settings import Settings
 from tasks.spec import ModelSpec
 from tasks.store import Store
@@ -54,7 +55,7 @@ def build(
     _check_versions(runtime, export)
     contract = _contract(spec, artifact, export, parity, golden, runtime)
     content = contract_bytes(contract)
-    contract_digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    contract_digest, contract_size = store.put_stream(io.BytesIO(content))
     below = _existing(engine, ensure_runtime(export.runtime, engine, settings))
     labels = _labels(spec, artifact, export, parity, contract_digest, contract.version, below)
     identity = digest_of([labels, _DOCKERFILE.read_text()])
@@ -69,6 +70,8 @@ def build(
             context.add_stored(f"root/package/{_GOLDEN}", golden, store)
             for file in export.files.files:
                 context.add_stored(f"root/package/{_MODEL}/{file.path}", file, store)
+            for file in artifact.preprocess.files if artifact.preprocess else ():
+                context.add_stored(f"root/package/{PREPROCESS_FOLDER}/{file.path}", file, store)
             there = engine.build(context.finish(), reference, {"RUNTIME": below.id}, labels)
     return Image(
         format=export.format,
@@ -76,6 +79,7 @@ def build(
         reference=reference,
         digest=there.id,
         contract_digest=contract_digest,
+        contract=PackagedFile(CONTRACT_FILE, contract_digest, contract_size),
         size_bytes=there.size_bytes,
         model_bytes=there.size_bytes - below.size_bytes,
         layers=there.layers,
@@ -85,7 +89,7 @@ def build(
 
 def contract_bytes(contract: ServingContract) -> bytes:
     """`contract.json`: canonical, so that the same contract has the same digest everywhere."""
-    plain = TypeAdapter(ServingContract).dump_python(contract, mode="json")
+    plain = TypeAdapter(ServingContract).dump_python(contract, mode="json", exclude_none=True)
     return json.dumps(plain, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
@@ -120,6 +124,8 @@ def _contract(
     spec: ModelSpec, artifact: Artifact, export: Export, parity: ParityReport, golden: PackagedFile, runtime: Runtime
 ) -> ServingContract:
     packaged = [replace(file, path=f"{_MODEL}/{file.path}") for file in export.files.files]
+    if artifact.preprocess is not None:
+        packaged += [replace(file, path=f"{PREPROCESS_FOLDER}/{file.path}") for file in artifact.preprocess.files]
     files = sorted([*packaged, replace(golden, path=_GOLDEN)], key=lambda file: file.path)
     recorded = spec.serving.prediction_log
     identity = digest_of(
@@ -128,6 +134,7 @@ def _contract(
             export.files.digest,
             artifact.model_dump(mode="json", include={"signature"}),
             spec.model_dump(mode="json", include={"preprocess"}),
+            artifact.preprocess and artifact.preprocess.digest,
         ]
     )
     return ServingContract(
@@ -146,6 +153,7 @@ def _contract(
         batching=spec.serving.batching,
         p99_ms=spec.serving.p99_ms,
         prediction_log=None if recorded is None else PredictionLog(**recorded.model_dump()),
+        needs=Needs(ARCHITECTURE, PYTHON, export.needs, memory_bytes=export.files.size_bytes),
     )
 
 

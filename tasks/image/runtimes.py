@@ -25,6 +25,9 @@ from tasks.settings import Settings
 from tasks.workspace import locked, scratch
 
 _DOCKER = Path(__file__).parents[2] / "docker"
+#: What the locks' wheels and the base image are for: `uname -m`, and Python's minor version.
+ARCHITECTURE, PYTHON = "x86_64", "3.11"
+
 _INSTALLED_AT = "/opt/runtime"
 _SERVING_AT = "/opt/serving/serving"
 

@@ -11,7 +11,7 @@ chain.py       a digest → the chain that it belongs to, in both directions
 from __future__ import annotations
 
 from tasks.lineage.chain import Trace, trace
-from tasks.lineage.history import Recorded, packages
+from tasks.lineage.history import Recorded, packages, unknown_model
 from tasks.lineage.recorder import record
 
-__all__ = ["Recorded", "Trace", "packages", "record", "trace"]
+__all__ = ["Recorded", "Trace", "packages", "record", "trace", "unknown_model"]

@@ -237,10 +237,12 @@ def test_what_the_engine_cannot_build_is_said_in_its_own_words(engine: Engine) -
 def test_it_tests_itself_locked_down(case: Cases, runtime: str) -> None:
     """Read-only root, no network, no capabilities, no new privileges: `ContainerSpec` has nothing else."""
     ready = case(runtime)
-    spec = container(ready.build(), "selftest", command=("selftest",), user="65532:65532", memory_bytes=1 << 30)
+    spec = container(
+        ready.build(), "selftest", command=("selftest", "--json"), user="65532:65532", memory_bytes=1 << 30
+    )
     done = run(ready.engine, spec, 120)
     assert (done.state.exit_code, done.timed_out) == (0, False), done.logs
-    assert events(done.logs)[-1]["answers"] == 24
+    assert json.loads(done.logs.splitlines()[-1])["answers"] == 24
 
 
 @runtimes
