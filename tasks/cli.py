@@ -202,7 +202,7 @@ def status(
         for item in packages(open_store(Settings.from_environment().store_uri)):
             newest.setdefault(item.package.name, item)
         if model is not None and model not in newest:
-            raise BadInput(unknown_model(model, newest))
+            raise BadInput(unknown_model(model, list(newest)))
         shown = [newest[name] for name in sorted(newest) if model in {None, name}]
         session.document({"packages": [_package_document(item.package, item.record) for item in shown]})
         if not shown:
@@ -230,19 +230,13 @@ def reproduce(
 
     It needs the format's runtime and NumPy, nothing of Slipway. A model's name stands for its newest package.
     """
-    from tasks.lineage import packages, unknown_model
+    from tasks.lineage import find_package, packages
     from tasks.settings import Settings
     from tasks.store import fetch_tree, open_store
 
     with _session(as_json, debug) as (session, _):
         store = open_store(Settings.from_environment().store_uri)
-        known = [item.package for item in packages(store)]
-        first = f"sha256:{package.removeprefix('sha256:')}"
-        named = [each for each in known if each.name == package]
-        named += [each for each in known if len(first) >= len("sha256:123456") and each.digest.startswith(first)]
-        made = named[0] if named else None
-        if made is None:
-            raise BadInput(unknown_model(package, (each.name for each in known)))
+        made = find_package([item.package for item in packages(store)], package)
         trees = {each.format: each.reproduction for each in made.parity if each.reproduction is not None}
         if not trees or (format is not None and format not in trees):
             raise BadInput(
@@ -341,6 +335,100 @@ def lineage(
 
             session.result(*chain(found))
     return 0
+
+
+@app.command()
+def push(
+    what: Annotated[
+        str, typer.Argument(metavar="IMAGE|PACKAGE", help="An image, or a package whose serving image is meant.")
+    ],
+    repository: Annotated[
+        str | None,
+        typer.Argument(metavar="[REGISTRY/REPO]", help="Where to; else the model's name in SLIPWAY_REGISTRY."),
+    ] = None,
+    format: Annotated[str | None, typer.Option(metavar="F", help="Of a package, the image in this format.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Push an image to a registry; says the digest to pull and run it by."""
+    from tasks.image import connect
+    from tasks.image import push as push_image
+    from tasks.lineage import find_image, packages
+    from tasks.settings import Settings
+    from tasks.store import open_store
+
+    settings = Settings.from_environment()
+    with _session(as_json, debug) as (session, _):
+        store = open_store(settings.store_uri)
+        made, image = find_image([item.package for item in packages(store)], what, format)
+        if repository is None and settings.registry is None:
+            raise BadInput("where to? give REGISTRY/REPO, or set SLIPWAY_REGISTRY")
+        pushed = push_image(image, repository or f"{settings.registry}/{made.name}", connect(), store)
+        session.document({**pushed.model_dump(mode="json"), "reference": pushed.reference, "package": made.digest})
+        session.result(f"{image.reference} is {pushed.reference}")
+    return 0
+
+
+@app.command()
+def pull(
+    reference: Annotated[str, typer.Argument(metavar="REGISTRY/REPO@sha256:…", help="An image by its digest.")],
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Pull an image by its digest, and say which package it is."""
+    from tasks.image import connect
+    from tasks.image import pull as pull_image
+    from tasks.lineage import packages
+    from tasks.settings import Settings
+    from tasks.store import open_store
+
+    with _session(as_json, debug) as (session, _):
+        store = open_store(Settings.from_environment().store_uri)
+        known = {image.digest: item.package for item in packages(store) for image in item.package.images}
+        images = [image for made in known.values() for image in made.images]
+        info, image = pull_image(reference, images, connect(), store)
+        made = None if image is None else known[image.digest]
+        session.document({"reference": reference, "image": info.id, "package": None if made is None else made.digest})
+        which = "which no package in the store has" if made is None else f"of {made.name}, package {made.digest}"
+        session.result(f"{reference} is the image {info.id}, {which}")
+    return 0
+
+
+@app.command("verify-attestation")
+def verify_attestation(
+    package: Annotated[
+        str, typer.Argument(metavar="PACKAGE", help="A package's digest (or its first digits), or a model's name.")
+    ],
+    key: Annotated[Path | None, typer.Option(metavar="FILE", help="Public key, PEM; else this installation's.")] = None,
+    envelope: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The attestation, DSSE; else the one in the store.")
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Hold a package against its signed evidence, as a release does: whose it is, and that every gate passed."""
+    from tasks.attestation import attestation_of, public_key
+    from tasks.attestation import verify as verify_package
+    from tasks.contracts import Verdict
+    from tasks.lineage import find_package, packages
+    from tasks.settings import Settings
+    from tasks.store import open_store
+
+    settings = Settings.from_environment()
+    with _session(as_json, debug) as (session, _):
+        store = open_store(settings.store_uri)
+        made = find_package([item.package for item in packages(store)], package)
+        if envelope is not None and not envelope.is_file():
+            raise BadInput(f"{envelope}: there is no such file")
+        signed = attestation_of(made.digest, store) if envelope is None else envelope.read_text(errors="replace")
+        report = verify_package(made, signed, public_key(settings, key))
+        session.document(report.model_dump(mode="json"))
+        if not as_json:
+            from tasks.console import finding_lines
+
+            session.result(f"{made.name} {made.digest}: attestation {report.verdict}, key {report.key[:12]}")
+            session.result(*finding_lines(report.findings))
+    return 0 if report.verdict is Verdict.PASSED else 1
 
 
 @app.callback(invoke_without_command=True)

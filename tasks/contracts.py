@@ -337,6 +337,8 @@ class Image(Contract):
     model_bytes: int = Field(description="what this model adds to the runtime image that all models share")
     layers: tuple[Digest, ...]
     labels: dict[str, str]
+    sbom: PackagedFile | None = Field(None, description="what is in it, CycloneDX JSON; also inside the image")
+    licences: PackagedFile | None = Field(None, description="the licences of all that is in it, for people")
 
 
 class SmokeFigures(Contract):

@@ -18,7 +18,7 @@ from tasks.contracts import Digest, Image, Package, Verdict
 from tasks.errors import BadInput, CorruptObject, GateBlocked, PlatformError
 from tasks.figures import short
 from tasks.image.engine import Engine
-from tasks.lineage.history import unknown_model
+from tasks.lineage.named import unknown_model
 from tasks.store import Store, fetch
 
 #: Fewer hexadecimal digits than this are a typing mistake, not an abbreviation.
@@ -84,7 +84,7 @@ def find(
                 if image.digest.startswith(beginning):
                     return _stored(package, _one_format(image.format, format, asked), known, store)
     elif not re.search("[:/@]", asked):
-        raise BadInput(f"{unknown_model(asked, (item.name for item in known))} (an image is given as NAME:TAG)")
+        raise BadInput(f"{unknown_model(asked, [item.name for item in known])} (an image is given as NAME:TAG)")
     return _in_engine(asked, format, known, engine(), unknown=unknown)
 
 

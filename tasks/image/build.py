@@ -1,7 +1,7 @@
 """A proven export → a serving image: its runtime's image and one thin layer with the package.
 
 The package is `contract.json`, the model's files, those that preprocessing needs, and the golden samples that parity
-stored. The tag is the digest of
+stored; beside it lie the SBOM and the list of licences. The tag is the digest of
 everything that goes in, so building the same package again finds the image that is there. No image is built of an
 export that parity did not pass.
 """
@@ -12,25 +12,30 @@ import io
 import json
 import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from serving.contract import CONTRACT_FILE, PREPROCESS_FOLDER, Needs, PackagedFile, PredictionLog, ServingContract
+from serving.preprocess import extras
 from tasks.contracts import Artifact, Digest, Export, Image, ParityReport, Verdict, digest_of
 from tasks.errors import BuildFailed, GateBlocked
 from tasks.image.context import Context
 from tasks.image.engine import NEEDS_LABEL, Engine, ImageInfo
-from tasks.image.runtimes import ARCHITECTURE, PYTHON, Runtime, ensure_runtime, find_runtime
+from tasks.image.inventory import inventory_of
+from tasks.image.libraries import locked_hashes
+from tasks.image.runtimes import ARCHITECTURE, PYTHON, Runtime, ensure_runtime, find_extras, find_runtime
+from tasks.image.sbom import LICENCES_FILE, SBOM_FILE, bom, licences
 from tasks.settings import Settings
 from tasks.spec import ModelSpec
 from tasks.store import Store
 from tasks.workspace import scratch
 
-_DOCKERFILE = Path(__file__).parents[2] / "docker" / "runtimes" / "package.Dockerfile"
+#: Where the server looks for its package (`serving.__main__`).
+_PACKAGE = "package"
 _MODEL = "model"
 _GOLDEN = "golden.npz"
 _BUILD_LABEL = "io.slipway.build"
+_SBOM_LABEL = "io.slipway.sbom"
 
 
 def build(
@@ -51,28 +56,31 @@ def build(
         EngineUnavailable: the engine does not answer.
     """
     golden = _golden(export, parity)
-    runtime = find_runtime(export.runtime)
+    runtime, needed = find_runtime(export.runtime), extras(spec.preprocess)
     _check_versions(runtime, export)
     contract = _contract(spec, artifact, export, parity, golden, runtime)
     content = contract_bytes(contract)
     contract_digest, contract_size = store.put_stream(io.BytesIO(content))
-    below = _existing(engine, ensure_runtime(export.runtime, engine, settings))
+    below = _existing(engine, ensure_runtime(export.runtime, engine, settings, needed))
+    sbom, licence_list = _evidence_files(contract, runtime, below, engine, store)
     labels = _labels(spec, artifact, export, parity, contract_digest, contract.version, below)
-    identity = digest_of([labels, _DOCKERFILE.read_text()])
+    labels[_SBOM_LABEL] = sbom.digest
+    identity = digest_of(labels)
     labels[_BUILD_LABEL] = identity
     reference = f"slipway/{spec.name}:{export.format}-{identity.removeprefix('sha256:')[:12]}"
     there = engine.find_image(reference)
     if there is None or there.labels.get(_BUILD_LABEL) != identity or there.layers[:-1] != below.layers:
         with scratch(settings.work) as work, tempfile.TemporaryFile(dir=work) as stream:
-            context = Context(stream)
-            context.add_file("Dockerfile", _DOCKERFILE)
-            context.add_bytes(f"root/package/{CONTRACT_FILE}", content)
-            context.add_stored(f"root/package/{_GOLDEN}", golden, store)
+            layer = Context(stream)
+            layer.add_bytes(f"{_PACKAGE}/{CONTRACT_FILE}", content)
+            for file in (sbom, licence_list):
+                layer.add_stored(f"{_PACKAGE}/{file.path}", file, store)
+            layer.add_stored(f"{_PACKAGE}/{_GOLDEN}", golden, store)
             for file in export.files.files:
-                context.add_stored(f"root/package/{_MODEL}/{file.path}", file, store)
+                layer.add_stored(f"{_PACKAGE}/{_MODEL}/{file.path}", file, store)
             for file in artifact.preprocess.files if artifact.preprocess else ():
-                context.add_stored(f"root/package/{PREPROCESS_FOLDER}/{file.path}", file, store)
-            there = engine.build(context.finish(), reference, {"RUNTIME": below.id}, labels)
+                layer.add_stored(f"{_PACKAGE}/{PREPROCESS_FOLDER}/{file.path}", file, store)
+            there = engine.add_layer(below, layer.finish(), reference, labels)
     return Image(
         format=export.format,
         runtime=export.runtime,
@@ -84,6 +92,8 @@ def build(
         model_bytes=there.size_bytes - below.size_bytes,
         layers=there.layers,
         labels=dict(there.labels),
+        sbom=sbom,
+        licences=licence_list,
     )
 
 
@@ -104,6 +114,21 @@ def _golden(export: Export, parity: ParityReport) -> PackagedFile:
     if parity.golden is None:
         raise GateBlocked(f"the parity of {parity.format} stored no golden samples, which every image carries")
     return parity.golden
+
+
+def _evidence_files(
+    contract: ServingContract, runtime: Runtime, below: ImageInfo, engine: Engine, store: Store
+) -> tuple[PackagedFile, PackagedFile]:
+    """The image's SBOM and its list of licences, in the store."""
+    inventory = inventory_of(below.id, engine, store)
+    locks = [runtime.lock, *(extra.lock for extra in find_extras(extras(contract.preprocess)))]
+    hashes = {name: found for lock in locks for name, found in locked_hashes(lock).items()}
+
+    def put(name: str, content: bytes) -> PackagedFile:
+        digest, size = store.put_stream(io.BytesIO(content))
+        return PackagedFile(name, digest, size)
+
+    return put(SBOM_FILE, bom(contract, inventory, hashes)), put(LICENCES_FILE, licences(contract, inventory))
 
 
 def _check_versions(runtime: Runtime, export: Export) -> None:
@@ -149,7 +174,8 @@ def _contract(
         tolerances={output.name: output.tolerance for output in parity.outputs},
         golden=_GOLDEN,
         max_batch=spec.serving.max_batch,
-        runtime_versions=runtime.versions,
+        runtime_versions=runtime.versions
+        | {name: version for extra in find_extras(extras(spec.preprocess)) for name, version in extra.versions.items()},
         batching=spec.serving.batching,
         p99_ms=spec.serving.p99_ms,
         prediction_log=None if recorded is None else PredictionLog(**recorded.model_dump()),

@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -31,17 +30,6 @@ def packages(store: Store) -> Iterator[Recorded]:
         except ValidationError:
             continue
         yield Recorded(package, record_of(package, store))
-
-
-def unknown_model(name: str, known: Iterable[str]) -> str:
-    """What to say of a model that none of the packages is of; `known` are the names there are."""
-    names = sorted(set(known))
-    near = difflib.get_close_matches(name, names, n=1)
-    if near:
-        hint = f"did you mean {near[0]}?"
-    else:
-        hint = f"known are {', '.join(names)}" if names else "nothing is packaged yet"
-    return f"no package of a model {name!r} is known: {hint}"
 
 
 def record_of(package: Package, store: Store) -> LineageRecord | None:
