@@ -164,13 +164,36 @@ def verify(
 
 
 @app.command()
+def score(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A serving image: tag or digest.")],
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="Rows: .npz, .csv or .parquet.")],
+    target: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Where answers go: .npz, .csv or .parquet.")],
+    batch_rows: Annotated[
+        int | None, typer.Option(min=1, help="Rows that the model gets at once; else the package's max_batch.")
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Answer every row of a file with a packaged model, in constant memory; the output is whole or not there."""
+    from dataclasses import asdict
+
+    from tasks.scoring import score as scored
+
+    with _session(as_json, debug) as (session, _):
+        found = scored(image, source, target, batch_rows, session.err.file)
+        session.document({**asdict(found), "output": str(target)})
+        session.result(f"{target}: {found.rows} rows by {found.model} {found.version}")
+    return 0
+
+
+@app.command()
 def status(
     model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Only this model.")] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> int:
     """Show the newest package of each model: its verdict, figures, image and place in MLflow."""
-    from tasks.lineage import packages
+    from tasks.lineage import packages, unknown_model
     from tasks.settings import Settings
     from tasks.store import open_store
 
@@ -179,7 +202,7 @@ def status(
         for item in packages(open_store(Settings.from_environment().store_uri)):
             newest.setdefault(item.package.name, item)
         if model is not None and model not in newest:
-            raise BadInput(_unknown_model(model, list(newest)))
+            raise BadInput(unknown_model(model, list(newest)))
         shown = [newest[name] for name in sorted(newest) if model in {None, name}]
         session.document({"packages": [_package_document(item.package, item.record) for item in shown]})
         if not shown:
@@ -207,19 +230,13 @@ def reproduce(
 
     It needs the format's runtime and NumPy, nothing of Slipway. A model's name stands for its newest package.
     """
-    from tasks.lineage import packages
+    from tasks.lineage import find_package, packages
     from tasks.settings import Settings
     from tasks.store import fetch_tree, open_store
 
     with _session(as_json, debug) as (session, _):
         store = open_store(Settings.from_environment().store_uri)
-        known = [item.package for item in packages(store)]
-        first = f"sha256:{package.removeprefix('sha256:')}"
-        named = [each for each in known if each.name == package]
-        named += [each for each in known if len(first) >= len("sha256:123456") and each.digest.startswith(first)]
-        made = named[0] if named else None
-        if made is None:
-            raise BadInput(_unknown_model(package, sorted({each.name for each in known})))
+        made = find_package([item.package for item in packages(store)], package)
         trees = {each.format: each.reproduction for each in made.parity if each.reproduction is not None}
         if not trees or (format is not None and format not in trees):
             raise BadInput(
@@ -234,6 +251,60 @@ def reproduce(
         fetch_tree(store, trees[chosen], to)
         session.document({"package": made.digest, "format": chosen, "folder": str(to)})
         session.result(f"{to}: run `python {to / 'reproduce.py'}`; {to / 'README.md'} says what should be seen")
+    return 0
+
+
+@app.command()
+def bundle(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|DIGEST|IMAGE",
+            help="A model's name (its newest package), the digest of a package or an image (or its first digits), "
+            "or an image in the engine.",
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write, or a name that ends in .tar.")],
+    format: Annotated[str | None, typer.Option(metavar="F", help="Which format; else the one that serves.")] = None,
+    unknown: Annotated[
+        bool, typer.Option("--unknown", help="Also an image of which this store does not know whether it passed.")
+    ] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Write a package without its server: model, contract, golden samples, and a page that says how to use them.
+
+    Only what passed its gates is bundled. Nothing that is there is overwritten.
+    """
+    from tasks.bundle import find, write
+    from tasks.figures import size
+    from tasks.image import connect
+    from tasks.lineage import packages
+    from tasks.settings import Settings
+    from tasks.store import open_store
+
+    with _session(as_json, debug) as (session, _):
+        store = open_store(Settings.from_environment().store_uri)
+        known = [item.package for item in packages(store)]
+        origin = find(what, format, known, store, connect, unknown=unknown)
+        written = write(origin, out)
+        contract = written.contract
+        session.document(
+            {
+                "path": str(written.path),
+                "name": contract.name,
+                "version": contract.version,
+                "format": contract.format,
+                "package": origin.package,
+                "contract": written.contract_digest,
+                "files": written.files,
+                "size_bytes": written.size_bytes,
+            }
+        )
+        session.result(
+            f"{written.path}: {contract.name} {contract.version} as {contract.format}, {written.files} files, "
+            f"{size(written.size_bytes)}; README.txt in it says how to use it"
+        )
     return 0
 
 
@@ -264,6 +335,128 @@ def lineage(
 
             session.result(*chain(found))
     return 0
+
+
+@app.command()
+def push(
+    what: Annotated[
+        str, typer.Argument(metavar="IMAGE|PACKAGE", help="An image, or a package whose serving image is meant.")
+    ],
+    repository: Annotated[
+        str | None,
+        typer.Argument(metavar="[REGISTRY/REPO]", help="Where to; else the model's name in SLIPWAY_REGISTRY."),
+    ] = None,
+    format: Annotated[str | None, typer.Option(metavar="F", help="Of a package, the image in this format.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Push an image to a registry; says the digest to pull and run it by."""
+    from tasks.image import connect
+    from tasks.image import push as push_image
+    from tasks.lineage import find_image, packages
+    from tasks.settings import Settings
+    from tasks.store import open_store
+
+    settings = Settings.from_environment()
+    with _session(as_json, debug) as (session, _):
+        store = open_store(settings.store_uri)
+        made, image = find_image([item.package for item in packages(store)], what, format)
+        if repository is None and settings.registry is None:
+            raise BadInput("where to? give REGISTRY/REPO, or set SLIPWAY_REGISTRY")
+        pushed = push_image(image, repository or f"{settings.registry}/{made.name}", connect(), store)
+        session.document({**pushed.model_dump(mode="json"), "reference": pushed.reference, "package": made.digest})
+        session.result(f"{image.reference} is {pushed.reference}")
+    return 0
+
+
+@app.command()
+def pull(
+    reference: Annotated[str, typer.Argument(metavar="REGISTRY/REPO@sha256:…", help="An image by its digest.")],
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Pull an image by its digest, and say which package it is."""
+    from tasks.image import connect
+    from tasks.image import pull as pull_image
+    from tasks.lineage import packages
+    from tasks.settings import Settings
+    from tasks.store import open_store
+
+    with _session(as_json, debug) as (session, _):
+        store = open_store(Settings.from_environment().store_uri)
+        known = {image.digest: item.package for item in packages(store) for image in item.package.images}
+        images = [image for made in known.values() for image in made.images]
+        info, image = pull_image(reference, images, connect(), store)
+        made = None if image is None else known[image.digest]
+        session.document({"reference": reference, "image": info.id, "package": None if made is None else made.digest})
+        which = "which no package in the store has" if made is None else f"of {made.name}, package {made.digest}"
+        session.result(f"{reference} is the image {info.id}, {which}")
+    return 0
+
+
+@app.command("verify-attestation")
+def verify_attestation(
+    package: Annotated[
+        str, typer.Argument(metavar="PACKAGE", help="A package's digest (or its first digits), or a model's name.")
+    ],
+    key: Annotated[Path | None, typer.Option(metavar="FILE", help="Public key, PEM; else this installation's.")] = None,
+    envelope: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The attestation, DSSE; else the one in the store.")
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Hold a package against its signed evidence, as a release does: whose it is, and that every gate passed."""
+    from tasks.attestation import attestation_of, public_key
+    from tasks.attestation import verify as verify_package
+    from tasks.contracts import Verdict
+    from tasks.lineage import find_package, packages
+    from tasks.settings import Settings
+    from tasks.store import open_store
+
+    settings = Settings.from_environment()
+    with _session(as_json, debug) as (session, _):
+        store = open_store(settings.store_uri)
+        made = find_package([item.package for item in packages(store)], package)
+        if envelope is not None and not envelope.is_file():
+            raise BadInput(f"{envelope}: there is no such file")
+        signed = attestation_of(made.digest, store) if envelope is None else envelope.read_text(errors="replace")
+        report = verify_package(made, signed, public_key(settings, key))
+        session.document(report.model_dump(mode="json"))
+        if not as_json:
+            from tasks.console import finding_lines
+
+            session.result(f"{made.name} {made.digest}: attestation {report.verdict}, key {report.key[:12]}")
+            session.result(*finding_lines(report.findings))
+    return 0 if report.verdict is Verdict.PASSED else 1
+
+
+@app.command()
+def tune(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A serving image that `package` made: NAME:TAG.")],
+    budget: Annotated[str, typer.Option(metavar="T", help="How long it may take: 90s, 2m, 1h.")] = "2m",
+    p99_ms: Annotated[
+        float | None, typer.Option(metavar="MS", min=0.01, help="The objective; else the contract's.")
+    ] = None,
+    rows: Annotated[int | None, typer.Option(metavar="N", min=1, help="Rows of each request; else the fewest.")] = None,
+    cpus: Annotated[float | None, typer.Option(metavar="N", min=0.1, help="CPUs of the container; else all.")] = None,
+    memory_mb: Annotated[int | None, typer.Option(metavar="MB", min=64, help="Memory of the container.")] = None,
+    measure_only: Annotated[bool, typer.Option("--measure-only", help="Write no image.")] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Find the batch size, window, threads and workers that bear the highest rate within the 99th percentile.
+
+    The load is an open loop; the choice goes into an image of its own beside the one that was measured.
+    """
+    from tasks.tune.command import Asked, tuned
+
+    asked = Asked(image, _seconds(budget), p99_ms, rows, cpus, memory_mb, write=not measure_only)
+    with _session(as_json, debug) as (session, interruption):
+        found = tuned(asked, lambda line: session.err.print(line, soft_wrap=True), interruption.check)
+        session.document(found.document())
+        session.result(*found.lines())
+    return found.exit_code
 
 
 @app.callback(invoke_without_command=True)
@@ -365,6 +558,14 @@ def _existing(path: Path) -> Path:
 
 def _split(values: list[str] | None) -> list[str]:
     return [part.strip() for value in values or () for part in value.split(",") if part.strip()]
+
+
+@app.command()
+def _seconds(text: str) -> float:
+    unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:])
+    if unit is None or not text[:-1].isdigit() or not int(text[:-1]):
+        raise BadInput(f"--budget {text}: expected a whole number with a unit s, m or h, such as 2m")
+    return float(text[:-1]) * unit
 
 
 def _unknown_model(name: str, known: list[str]) -> str:

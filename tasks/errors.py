@@ -10,6 +10,7 @@
     └── PlatformError          3  the ground that the work stands on gave way
         ├── EngineUnavailable     no Docker engine answers
         ├── BuildFailed           the engine could not build an image
+        ├── RegistryFailed        the image registry does not answer, or does not let this user in
         ├── TrackingUnavailable   MLflow does not answer
         ├── StoreUnavailable      the store cannot be read or written
         └── CorruptObject         bytes in the store no longer match their digest
@@ -85,6 +86,10 @@ class EngineUnavailable(PlatformError):
 
 class BuildFailed(PlatformError):
     """The engine could not build an image; the message carries the engine's own last lines."""
+
+
+class RegistryFailed(PlatformError):
+    """The image registry does not answer, or does not let this user read or write."""
 
 
 class TrackingUnavailable(PlatformError):

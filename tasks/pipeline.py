@@ -285,14 +285,17 @@ class Pipeline:
         images: Sequence[Image],
         smoke: Sequence[SmokeReport],
     ) -> Package:
-        """The first half of `register`: judge everything, and publish the manifest in the store.
+        """The first half of `register`: judge everything, publish the manifest in the store, and sign it.
 
         What was decided before stands when this run could not decide it again (no engine, a busy machine): a package
         that passed or failed is not replaced by an inconclusive one of the same inputs.
         """
+        from tasks.attestation import attest
+
         package = assemble(spec, artifact, exports, parity, images, smoke)
         if package.verdict is not Verdict.INCONCLUSIVE or self._decided(package.digest) is None:
             self.store.put_result("package", package.digest, package.model_dump_json())
+            attest(package, self.store, self.settings)
         return package
 
     def record(self, package: Package, spec: ModelSpec) -> LineageRecord:
@@ -350,6 +353,10 @@ class Pipeline:
             BadInput: the spec's inputs cannot be used.
             PlatformError: ingest could not be carried out; of later stages it is in `Runs.errors` instead.
         """
+        if self.settings.signing_key is not None:  # or the last step would find out, minutes later
+            from tasks.attestation import signer
+
+            signer(self.settings)
         runs = Runs(self.ingest(spec))
         quality = runs.ingest.result.evaluation.quality
         if quality is None or quality.verdict is not Verdict.PASSED:

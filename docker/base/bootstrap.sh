@@ -26,7 +26,8 @@ sources >"$work/sources.list"
 mirror=()
 [[ -s $work/sources.list ]] && mirror=("$work/sources.list")
 
-included=$(sed '/^#/d' "$here/packages" | paste -sd,)
+# base-files for its licence texts alone (finish.sh)
+included=$(sed '/^#/d' "$here/packages" | paste -sd,),base-files
 PACKAGES=$here/packages mmdebstrap --variant=extract --format=tar --skip=cleanup/apt --include="$included" \
     --extract-hook="$here/finish.sh" "$suite" - "${mirror[@]}" |
     mmtarfilter --path-exclude='/etc/apt*' --path-exclude='/var/lib/apt*' --path-exclude='/var/cache*' \

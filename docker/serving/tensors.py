@@ -8,6 +8,8 @@ integer. (1.0 is one, and 1 is a float, because JSON does not tell them apart.)
 
 from __future__ import annotations
 
+import base64
+import binascii
 import reprlib
 import struct
 from collections.abc import Sequence
@@ -18,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.contract import PROTOCOL_DTYPES, DimRange, DType, NanPolicy, Signature, TensorSpec
+from serving.contract import PROTOCOL_DTYPES, DimRange, DType, EncodedImages, NanPolicy, Signature, TensorSpec
 
 #: The protocol's name for the types of JSON values.
 _JSON_NAMES = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null", dict: "object"}
@@ -105,6 +107,8 @@ def from_values(spec: TensorSpec, shape: tuple[int, ...], flat: Sequence[Any]) -
     """
     if len(flat) != prod(shape):
         raise BadRequest(f"input {spec.name!r}: shape {list(shape)} holds {prod(shape)} values, data has {len(flat)}")
+    if isinstance(spec, EncodedImages):
+        return _images(spec, flat).reshape(shape)
     kind = _kind(spec.dtype)
     types = set(map(type, flat))
     surplus = types - _ACCEPTED[kind]
@@ -200,8 +204,24 @@ def _integers(spec: TensorSpec, flat: Sequence[int]) -> NDArray[Any]:
     return np.array(flat, dtype=spec.dtype.numpy)
 
 
+def _images(spec: EncodedImages, flat: Sequence[Any]) -> NDArray[Any]:
+    """Files as they are, or the bytes behind base64, which is the one form that JSON has for them."""
+    array = np.empty(len(flat), dtype=object)
+    for index, text in enumerate(flat):
+        if not isinstance(text, str | bytes):
+            raise _wrong_value(spec, flat, index)
+        try:
+            array[index] = text if isinstance(text, bytes) else base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise BadRequest(
+                f"input {spec.name!r}: expected the image's bytes in base64, found {_show(text)} at position {index}"
+            ) from error
+    return array
+
+
 def _strings(spec: TensorSpec, count: int, data: memoryview) -> NDArray[Any]:
-    items: list[str] = []
+    """As many strings, each after its length in 4 bytes; images stay the bytes that they are."""
+    items: list[str | bytes] = []
     position = 0
     while position < len(data):
         if len(items) == count or position + 4 > len(data):
@@ -210,6 +230,10 @@ def _strings(spec: TensorSpec, count: int, data: memoryview) -> NDArray[Any]:
         position += 4
         if position + length > len(data):
             break
+        if isinstance(spec, EncodedImages):
+            items.append(bytes(data[position : position + length]))
+            position += length
+            continue
         try:
             items.append(str(data[position : position + length], "utf-8"))
         except UnicodeDecodeError as error:
@@ -220,7 +244,9 @@ def _strings(spec: TensorSpec, count: int, data: memoryview) -> NDArray[Any]:
             f"input {spec.name!r}: expected exactly {count} strings, each after its length in 4 bytes, "
             f"in the {len(data)} bytes"
         )
-    return np.array(items, dtype=object)
+    array = np.empty(count, dtype=object)
+    array[:] = items
+    return array
 
 
 def _check_finite(spec: TensorSpec, array: NDArray[Any], given: NDArray[Any] | None = None) -> None:
@@ -245,7 +271,8 @@ def _is_exact(value: float) -> bool:
 
 def _wrong_value(spec: TensorSpec, flat: Sequence[Any], index: int) -> BadRequest:
     found = f"{_JSON_NAMES.get(type(flat[index]), 'list')} {_show(flat[index])} at position {index}"
-    return BadRequest(f"input {spec.name!r}: expected {spec.dtype.protocol_name} values, found {found}")
+    message = f"input {spec.name!r}: expected {spec.dtype.protocol_name} values, found {found}"
+    return BadRequest(message, spec.name, "missing") if flat[index] is None else BadRequest(message)
 
 
 def _check_range(spec: TensorSpec, array: NDArray[Any]) -> None:

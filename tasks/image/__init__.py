@@ -5,6 +5,7 @@ from __future__ import annotations
 from tasks.image.build import build, contract_bytes
 from tasks.image.docker_engine import connect
 from tasks.image.engine import Completed, ContainerSpec, ContainerState, Engine, ImageInfo, run, running
+from tasks.image.registry import Pushed, pull, push
 from tasks.image.runtimes import RUNTIMES, Runtime, ensure_runtime
 
 __all__ = [
@@ -14,11 +15,14 @@ __all__ = [
     "ContainerState",
     "Engine",
     "ImageInfo",
+    "Pushed",
     "Runtime",
     "build",
     "connect",
     "contract_bytes",
     "ensure_runtime",
+    "pull",
+    "push",
     "run",
     "running",
 ]

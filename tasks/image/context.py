@@ -1,14 +1,15 @@
-"""Build contexts: tars whose bytes follow from their content alone, so that the same input gives the same layer.
+"""Build contexts and layers: tars whose bytes follow from their content alone; the same input is the same layer.
 
 No time of day, no owner, no permission of the machine that builds enters: files are 0644, folders 0755, all of root and
-of one fixed date. What goes into the image lies below `root/`, and is copied as a whole (`COPY root /`): a folder that
-is named in COPY would get the time of day.
+of one fixed date. In a context, what goes into the image lies below `root/`, and is copied as a whole (`COPY root /`):
+a folder that is named in COPY would get the time of day.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tarfile
 from pathlib import Path
 from typing import IO
@@ -18,11 +19,11 @@ from tasks.errors import CorruptObject
 from tasks.store import Store
 
 #: 2026-01-01, as in docker/base: nothing in an image is younger.
-_DATE = 1767225600
+DATE = 1767225600
 
 
 class Context:
-    """A tar being written; parent folders are added as they are needed."""
+    """A tar being written, of a context or of a layer; parent folders are added as they are needed."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -34,7 +35,11 @@ class Context:
 
     def add_file(self, name: str, path: Path) -> None:
         with path.open("rb") as stream:
-            self._tar.addfile(self._entry(name, path.stat().st_size), stream)
+            self.add_stream(name, stream)
+
+    def add_stream(self, name: str, stream: IO[bytes]) -> None:
+        """All of a file that is open at its beginning."""
+        self._tar.addfile(self._entry(name, os.fstat(stream.fileno()).st_size), stream)
 
     def add_tree(self, name: str, folder: Path) -> None:
         """Every file below `folder`; links and empty folders are left out."""
@@ -100,5 +105,5 @@ class _HashingReader(io.RawIOBase):
 
 def _fixed(name: str, kind: bytes, mode: int) -> tarfile.TarInfo:
     entry = tarfile.TarInfo(name)
-    entry.type, entry.mode, entry.mtime = kind, mode, _DATE
+    entry.type, entry.mode, entry.mtime = kind, mode, DATE
     return entry

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import hashlib
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from math import ceil
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from tasks.errors import BuildFailed, EngineUnavailable, PlatformError
+from tasks.contracts import Digest
+from tasks.errors import BuildFailed, EngineUnavailable, PlatformError, RegistryFailed
 from tasks.image.archive import unpack
+from tasks.image.context import Context
+from tasks.image.docker_answers import answers, raise_event, reason, registry_answers
 from tasks.image.engine import (
     COMPONENT_LABEL,
     ISOLATED,
@@ -22,6 +26,7 @@ from tasks.image.engine import (
     is_orphan,
     owner_labels,
 )
+from tasks.image.undated import digest_of_bytes, undated_configuration, write_archive
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -47,7 +52,7 @@ def connect() -> DockerEngine:
     except (docker.errors.DockerException, OSError) as error:
         raise EngineUnavailable(
             "no Docker engine answers: start one (`make setup` starts Debian's where you are root), "
-            f"or point DOCKER_HOST to one; the reason given is: {_reason(error)}"
+            f"or point DOCKER_HOST to one; the reason given is: {reason(error)}"
         ) from error
     return DockerEngine(client)
 
@@ -63,14 +68,14 @@ class DockerEngine:
     def find_image(self, reference: str) -> ImageInfo | None:
         import docker
 
-        with _answers():
+        with answers():
             try:
                 return _image_info(self._api.inspect_image(reference))  # type: ignore[no-untyped-call]
             except docker.errors.NotFound:
                 return None
 
     def images(self, label: str) -> tuple[ImageInfo, ...]:
-        with _answers():
+        with answers():
             listed = self._api.images(filters={"label": label}, all=True)
         found = (self.find_image(entry["Id"]) for entry in listed)
         return tuple(info for info in found if info is not None)
@@ -78,7 +83,7 @@ class DockerEngine:
     def build(self, context: IO[bytes], tag: str, arguments: Mapping[str, str], labels: Mapping[str, str]) -> ImageInfo:
         lines: list[str] = []
         self.prune_builds()
-        with _answers():
+        with answers():
             # Without a tag: a tag must never name an image that is not complete.
             stream = self._api.build(
                 fileobj=context,
@@ -99,47 +104,111 @@ class DockerEngine:
                 lines += str(event.get("stream", "")).strip().splitlines()
         if built is None:
             raise BuildFailed(f"the image {tag} could not be built: the engine ended without naming an image")
-        self.tag(built, tag)
+        if not self._load_undated(built, tag):
+            self.tag(built, tag)
         info = self.find_image(tag)
         if info is None:
             raise BuildFailed(f"the image {tag} was built and is gone: something removes images on this engine")
         return info
 
+    def add_layer(self, below: ImageInfo, layer: IO[bytes], tag: str, labels: Mapping[str, str]) -> ImageInfo:
+        added = f"sha256:{hashlib.file_digest(layer, 'sha256').hexdigest()}"  # type: ignore[arg-type]
+        with answers():
+            inspected = self._api.inspect_image(below.id)  # type: ignore[no-untyped-call]
+        configuration = undated_configuration(inspected, (*below.layers, added), labels)
+        if not self._load(configuration, tag, {added: layer}):
+            layer.seek(0)
+            with tempfile.TemporaryFile() as stream:
+                context = Context(stream)
+                context.add_bytes("Dockerfile", f"FROM {below.id}\nADD layer.tar /\n".encode())
+                context.add_stream("layer.tar", layer)
+                return self.build(context.finish(), tag, {}, labels)
+        info = self.find_image(tag)
+        if info is None:
+            raise BuildFailed(f"the image {tag} was loaded and is gone: something removes images on this engine")
+        return info
+
+    def _load_undated(self, built: str, tag: str) -> bool:
+        """Load the same layers once more under `tag`, with a configuration that follows from the build alone: the
+        engine writes the time of day into its own, and an image's digest is that of its configuration."""
+        with answers():
+            inspected = self._api.inspect_image(built)  # type: ignore[no-untyped-call]
+        configuration = undated_configuration(inspected, inspected["RootFS"]["Layers"])
+        if not self._load(configuration, tag, {}):
+            return False
+        with contextlib.suppress(PlatformError):  # others may stand on it; without a tag it is pruned some day
+            if built != digest_of_bytes(configuration):
+                self.remove_image(built)
+        return True
+
+    def _load(self, configuration: bytes, tag: str, layers: Mapping[str, IO[bytes]]) -> bool:
+        """Load an image whose other layers the engine has; `False` where it does not take that (containerd's store)."""
+        with tempfile.TemporaryFile() as stream, answers():
+            write_archive(stream, configuration, tag, layers)
+            events = self._api.load_image(stream, quiet=True)  # type: ignore[no-untyped-call]
+            refused = [event for event in events if "error" in event]
+        loaded = self.find_image(tag)
+        return not refused and loaded is not None and loaded.id == digest_of_bytes(configuration)
+
     def tag(self, reference: str, tag: str) -> None:
         repository, _, version = tag.rpartition(":")
-        with _answers():
+        with answers():
             self._api.tag(reference, repository, version, force=True)
 
     def copy_out(self, image: str, path: str, folder: Path) -> None:
         import docker
 
         self.sweep("copy")
-        with _answers():
+        with answers():
             try:
                 container = str(self._api.create_container(image, labels=owner_labels("copy"))["Id"])
             except docker.errors.ImageNotFound as error:
                 raise PlatformError(f"the image {image} is not in the engine") from error
         try:
-            with _answers():
+            with answers():
                 try:
                     stream, _ = self._api.get_archive(container, path)
                 except docker.errors.NotFound as error:
                     raise PlatformError(f"the image {image} has no {path}") from error
-                unpack(stream, folder)
+                try:
+                    unpack(stream, folder)
+                finally:
+                    for _ in stream:  # the engine does not let go of the container before it has sent everything
+                        pass
         finally:
             self.remove(container)
 
     def remove_image(self, reference: str) -> None:
         import docker
 
-        with _answers(), contextlib.suppress(docker.errors.NotFound):
+        with answers(), contextlib.suppress(docker.errors.NotFound):
             self._api.remove_image(reference)
+
+    def push(self, reference: str, repository: str, tag: str) -> Digest:
+        self.tag(reference, f"{repository}:{tag}")
+        digest = None
+        with registry_answers(repository):
+            for event in self._api.push(repository, tag=tag, stream=True, decode=True):
+                raise_event(event)
+                digest = event.get("aux", {}).get("Digest", digest)
+        if digest is None:
+            raise RegistryFailed(f"{repository} took the image without naming its digest: push it again")
+        return str(digest)
+
+    def pull(self, repository: str, digest: Digest) -> ImageInfo:
+        with registry_answers(repository):
+            for event in self._api.pull(repository, tag=digest, stream=True, decode=True):
+                raise_event(event)
+        info = self.find_image(f"{repository}@{digest}")
+        if info is None:
+            raise RegistryFailed(f"{repository}@{digest} was pulled and is gone: something removes images here")
+        return info
 
     def prune_builds(self) -> None:
         import docker
 
         left = {"dangling": True, "label": [f"{COMPONENT_LABEL}=image"], "until": "1h"}
-        with _answers():
+        with answers():
             try:
                 self._api.prune_images(left)  # type: ignore[no-untyped-call]
             except docker.errors.APIError as error:
@@ -159,7 +228,7 @@ class DockerEngine:
             limits["nano_cpus"] = int(spec.cpus * 1e9)
         if spec.memory_bytes is not None:
             limits |= {"mem_limit": spec.memory_bytes, "memswap_limit": spec.memory_bytes}
-        with _answers():
+        with answers():
             host = self._api.create_host_config(
                 read_only=True,
                 cap_drop=["ALL"],
@@ -194,13 +263,13 @@ class DockerEngine:
                 self.remove(container)
                 if isinstance(error, docker.errors.APIError):
                     raise PlatformError(
-                        f"the container {spec.name} of {spec.image} could not be started: {_reason(error)}"
+                        f"the container {spec.name} of {spec.image} could not be started: {reason(error)}"
                     ) from error
                 raise
         return container
 
     def state(self, container: str) -> ContainerState:
-        with _answers():
+        with answers():
             inspected = self._api.inspect_container(container)
         state = inspected["State"]
         running = bool(state["Running"])
@@ -218,7 +287,7 @@ class DockerEngine:
         import requests
 
         deadline = time.monotonic() + timeout_s
-        with _answers():
+        with answers():
             try:
                 self._api.wait(container, timeout=max(1, ceil(timeout_s)))
             except (requests.exceptions.ReadTimeout, requests.exceptions.ConnectionError):
@@ -229,11 +298,11 @@ class DockerEngine:
         return self.state(container)
 
     def logs(self, container: str, tail: int = 200) -> str:
-        with _answers():
+        with answers():
             return bytes(self._api.logs(container, tail=tail)).decode(errors="replace")
 
     def host_port(self, container: str, port: int) -> int:
-        with _answers():
+        with answers():
             bindings = self._api.port(container, port)
         if not bindings:
             raise PlatformError(f"port {port} of the container {container[:12]} is not published; it may have ended")
@@ -243,7 +312,7 @@ class DockerEngine:
         for controller, name in (("memory", "memory.max_usage_in_bytes"), ("", "memory.peak")):
             if (text := self._cgroup(container, controller, name)) is not None:
                 return int(text)
-        with _answers():
+        with answers():
             statistics = self._api.stats(container, stream=False, one_shot=True)
         peak = statistics.get("memory_stats", {}).get("max_usage")
         return None if peak is None else int(peak)
@@ -256,13 +325,13 @@ class DockerEngine:
         return None
 
     def stop(self, container: str, timeout_s: int) -> None:
-        with _answers():
+        with answers():
             self._api.stop(container, timeout=timeout_s)
 
     def remove(self, container: str) -> None:
         import docker
 
-        with _answers(), contextlib.suppress(docker.errors.NotFound):
+        with answers(), contextlib.suppress(docker.errors.NotFound):
             try:
                 self._api.remove_container(container, force=True, v=True)
             except docker.errors.APIError as error:
@@ -270,7 +339,7 @@ class DockerEngine:
                     raise
 
     def sweep(self, component: str) -> tuple[str, ...]:
-        with _answers():
+        with answers():
             listed = self._api.containers(all=True, filters={"label": f"{COMPONENT_LABEL}={component}"})
         swept = []
         for entry in listed:
@@ -282,7 +351,7 @@ class DockerEngine:
     def _ensure_isolated_network(self) -> None:
         import docker
 
-        with _answers():
+        with answers():
             try:
                 self._api.inspect_network(ISOLATED)
             except docker.errors.NotFound:
@@ -313,7 +382,7 @@ class DockerEngine:
     def _remove_leftover(self, name: str) -> None:
         import docker
 
-        with _answers():
+        with answers():
             try:
                 inspected = self._api.inspect_container(name)
             except docker.errors.NotFound:
@@ -329,32 +398,6 @@ class DockerEngine:
             f"a container named {name} is running and belongs to someone else: wait for it, "
             f"or remove it with `docker rm --force {name}`"
         )
-
-
-@contextlib.contextmanager
-def _answers() -> Iterator[None]:
-    """Turn transport failures into `EngineUnavailable`, and the engine's own complaints into `PlatformError`."""
-    import requests
-
-    import docker
-
-    try:
-        yield
-    except docker.errors.APIError as error:
-        raise PlatformError(f"the Docker engine refused: {_reason(error)}") from error
-    except (docker.errors.DockerException, requests.exceptions.RequestException, ConnectionError) as error:
-        raise EngineUnavailable(f"the Docker engine stopped answering: {_reason(error)}") from error
-
-
-def _reason(error: BaseException) -> str:
-    explanation = getattr(error, "explanation", None)
-    if isinstance(explanation, bytes):
-        explanation = explanation.decode(errors="replace")
-    if isinstance(explanation, str) and explanation:
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            return str(json.loads(explanation)["message"])
-        return explanation
-    return str(error) or type(error).__name__
 
 
 def _image_info(inspected: Mapping[str, Any]) -> ImageInfo:

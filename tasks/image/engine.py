@@ -109,6 +109,17 @@ class Engine(Protocol):
     def build(self, context: IO[bytes], tag: str, arguments: Mapping[str, str], labels: Mapping[str, str]) -> ImageInfo:
         """Build a tar that holds a `Dockerfile`, without network; the image, tagged only when it is complete.
 
+        Its digest follows from its content, where the engine lets it: no time of day is in its configuration.
+
+        Raises:
+            BuildFailed: with the engine's last lines.
+        """
+
+    def add_layer(self, below: ImageInfo, layer: IO[bytes], tag: str, labels: Mapping[str, str]) -> ImageInfo:
+        """The image `below` with one more layer (a file that is a tar of what it adds) and more labels; tagged.
+
+        No container is made for it, so it costs what its bytes cost.
+
         Raises:
             BuildFailed: with the engine's last lines.
         """
@@ -124,6 +135,21 @@ class Engine(Protocol):
 
     def remove_image(self, reference: str) -> None:
         """Remove a tag, and the image with its last one; nothing happens where there is none."""
+
+    def push(self, reference: str, repository: str, tag: str) -> Digest:
+        """Push an image; the digest of its manifest there.
+
+        Raises:
+            RegistryFailed: the registry does not answer, or does not let this user write.
+        """
+
+    def pull(self, repository: str, digest: Digest) -> ImageInfo:
+        """Pull an image by the digest of its manifest.
+
+        Raises:
+            BadInput: the registry has none of that digest.
+            RegistryFailed: it does not answer, or does not let this user read.
+        """
 
     def prune_builds(self) -> None:
         """Remove what builds of Slipway's images left behind more than an hour ago when they were killed: steps that no

@@ -14,17 +14,30 @@ import subprocess
 import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import IO
 
 from tasks.errors import BuildFailed
 
 #: Shared objects below this size are not worth rewriting.
 _STRIP_FROM_BYTES = 1 << 20
+#: A program header whose bytes are mapped (System V ABI, chapter 5).
+_PT_LOAD = 1
 
 
 def locked_versions(lock: Path) -> dict[str, str]:
     """Distribution → version, from a hashed requirements.txt."""
     pins = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", lock.read_text(), flags=re.MULTILINE)
     return dict(pins)
+
+
+def locked_hashes(lock: Path) -> dict[str, tuple[str, ...]]:
+    """Distribution → the sha256 of each wheel that a hashed requirements.txt allows."""
+    found: dict[str, tuple[str, ...]] = {}
+    for block in re.split(r"^(?=[A-Za-z0-9])", lock.read_text(), flags=re.MULTILINE):
+        name, _, rest = block.partition("==")
+        if rest:
+            found[name] = tuple(re.findall(r"--hash=sha256:([0-9a-f]{64})", rest))
+    return found
 
 
 def install(lock: Path, target: Path) -> None:
@@ -74,10 +87,12 @@ def trim(folder: Path, patterns: list[Path]) -> None:
 
 
 def strip_symbols(path: Path) -> None:
-    """Cut off what follows an ELF file's loaded segments: symbol tables for debuggers and the section headers.
+    """Cut out of an ELF file what the loader never maps: symbol tables for debuggers and the section headers.
 
-    What the loader maps (program headers, System V ABI chapter 5) is left as it is, byte by byte. The file is replaced,
-    not written to: it may share its bytes with a package cache.
+    Program headers (System V ABI chapter 5) name what is mapped; it stays as it is, byte by byte. Where a wheel was
+    repaired, mapped bytes follow the symbol tables too: they move down by whole multiples of the segments' alignment,
+    so that offset and address stay congruent, as the loader demands. The file is replaced, not written to: it may share
+    its bytes with a package cache.
     """
     with path.open("rb") as stream:
         header = stream.read(64)
@@ -86,33 +101,75 @@ def strip_symbols(path: Path) -> None:
         programs, sections = struct.unpack_from("<QQ", header, 32)
         size, count = struct.unpack_from("<HH", header, 54)
         stream.seek(programs)
-        table = stream.read(size * count)
-        # p_offset and p_filesz of each program header
-        spans = [struct.unpack_from("<Q16xQ", table, index * size + 8) for index in range(count)]
-        end = max([programs + size * count, *(offset + length for offset, length in spans)])
-        if sections < end:
+        table = bytearray(stream.read(size * count))
+        # p_type, p_offset, p_filesz and p_align of each program header
+        entries = [struct.unpack_from("<I4xQ16xQ8xQ", table, index * size) for index in range(count)]
+        spans = [(offset, offset + length) for _, offset, length, _ in entries if length]
+        align = max((align for kind, _, _, align in entries if kind == _PT_LOAD), default=0)
+        pieces = _moved_together(sorted([(0, 64), (programs, programs + len(table)), *spans]), align)
+        if not sections or not align:
             return
+
+        def moved(offset: int) -> int:
+            return offset - next((shift for start, end, shift in pieces if start <= offset < end), 0)
+
+        for index, (_, offset, _, _) in enumerate(entries):
+            struct.pack_into("<Q", table, index * size + 8, moved(offset))
         aside = path.with_name(f"{path.name}.stripped")
         with aside.open("wb") as out:
-            # e_shoff, e_shentsize, e_shnum and e_shstrndx: no section headers
-            out.write(header[:40] + bytes(8) + header[48:58] + bytes(6))
-            stream.seek(64)
-            remaining = end - 64
-            while piece := stream.read(min(1 << 20, remaining)):
-                out.write(piece)
-                remaining -= len(piece)
+            for start, end, shift in pieces:
+                stream.seek(start)
+                out.seek(start - shift)
+                _copy(stream, out, end - start)
+            out.seek(0)
+            # e_phoff where the table went; e_shoff, e_shentsize, e_shnum and e_shstrndx: no section headers
+            out.write(header[:32] + struct.pack("<QQ", moved(programs), 0) + header[48:58] + bytes(6))
+            out.seek(moved(programs))
+            out.write(table)
     shutil.copymode(path, aside)
     aside.replace(path)
 
 
-def compile_bytecode(folder: Path, installed_at: str) -> None:
+def _moved_together(spans: list[tuple[int, int]], align: int) -> list[tuple[int, int, int]]:
+    """Sorted spans of a file, merged, each with how far down it moves: by what whole alignments fit into the gaps."""
+    pieces: list[tuple[int, int, int]] = []
+    for start, end in spans:
+        if pieces and start <= pieces[-1][1]:
+            first, last, shift = pieces[-1]
+            pieces[-1] = (first, max(last, end), shift)
+        else:
+            gap, shift = (start - pieces[-1][1], pieces[-1][2]) if pieces else (0, 0)
+            pieces.append((start, end, shift + (gap // align * align if align else 0)))
+    return pieces
+
+
+def _copy(source: IO[bytes], target: IO[bytes], length: int) -> None:
+    while piece := source.read(min(1 << 20, length)):
+        target.write(piece)
+        length -= len(piece)
+
+
+def compile_bytecode(folder: Path, installed_at: str, *, keep_sources: bool = True) -> None:
     """Compile every module for the same Python (3.11), named as it will be in the image.
 
     Unchecked, because an image's sources do not change: nothing is compared at start, and no time enters the files.
+    Without its source, a module's bytecode lies in the source's place (PEP 3147, "Case 3"); tracebacks still name
+    file, line and function.
     """
     command = [sys.executable, "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash"]
+    command += [] if keep_sources else ["-b"]
     # Some wheels carry templates that are no valid Python; they are no modules either.
-    subprocess.run([*command, "-s", str(folder), "-p", installed_at, str(folder)], capture_output=True, check=False)
+    # Sets of constants are written in the order of their hashes.
+    environment = os.environ | {"PYTHONHASHSEED": "0"}
+    subprocess.run(
+        [*command, "-s", str(folder), "-p", installed_at, str(folder)],
+        env=environment,
+        capture_output=True,
+        check=False,
+    )
+    for source in () if keep_sources else folder.rglob("*.py"):
+        if source.with_suffix(".pyc").is_file():
+            source.unlink()
 
 
 def _uv() -> Path:

@@ -1,10 +1,14 @@
-"""One image per runtime, shared by every model that it serves: base → libraries → server.
+"""One image per runtime, shared by every model that it serves: base → libraries → extras → server.
 
 Each is tagged by the digest of what it follows from, so an image that is there need not be built, and a change of the
 server alone builds one thin layer:
 
     slipway/runtime-onnx:libraries-<digest12>    base image, lock, Dockerfile, trim lists
-    slipway/runtime-onnx:<digest12>              the above, and the serving package
+    slipway/runtime-onnx:image-<digest12>        the above, and the libraries of the extra `image`
+    slipway/runtime-onnx:<digest12>              either of them, and the serving package
+
+Extras are libraries that only some models' preprocessing needs (`EXTRAS`): a layer of their own each, that only those
+images have.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +29,9 @@ from tasks.settings import Settings
 from tasks.workspace import locked, scratch
 
 _DOCKER = Path(__file__).parents[2] / "docker"
+#: What the locks' wheels and the base image are for: `uname -m`, and Python's minor version.
+ARCHITECTURE, PYTHON = "x86_64", "3.11"
+_EXTRA_DOCKERFILE = _DOCKER / "runtimes" / "extras" / "Dockerfile"
 _INSTALLED_AT = "/opt/runtime"
 _SERVING_AT = "/opt/serving/serving"
 
@@ -32,11 +39,13 @@ _SERVING_AT = "/opt/serving/serving"
 @dataclass(frozen=True, slots=True)
 class Runtime:
     """What serves a format. `decisive` are the distributions whose versions decide its answers: they are written into
-    each contract, and a container that has others refuses to start."""
+    each contract, and a container that has others refuses to start. `keeps_sources`: its libraries read their own
+    source code, bytecode alone does not do."""
 
     name: str
     folder: Path
     decisive: tuple[str, ...]
+    keeps_sources: bool = False
 
     @property
     def lock(self) -> Path:
@@ -53,7 +62,33 @@ class Runtime:
 RUNTIMES = {
     "onnx": Runtime("onnx", _DOCKER / "runtimes" / "onnx", ("onnxruntime", "numpy")),
     "tensorflow": Runtime("tensorflow", _DOCKER / "runtimes" / "tensorflow", ("tensorflow-cpu", "numpy")),
-    "torch": Runtime("torch", _DOCKER / "runtimes" / "torch", ("torch", "numpy")),
+    "torch": Runtime("torch", _DOCKER / "runtimes" / "torch", ("torch", "numpy"), keeps_sources=True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """Libraries that some models' preprocessing needs, whatever their runtime. `decisive` as in `Runtime`."""
+
+    name: str
+    folder: Path
+    decisive: tuple[str, ...]
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / "requirements.txt"
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The decisive distributions' locked versions."""
+        pins = locked_versions(self.lock)
+        return {name: pins[name] for name in self.decisive}
+
+
+#: Extra → its recipe, by the names that `serving.preprocess.extras` gives.
+EXTRAS = {
+    "image": Extra("image", _DOCKER / "runtimes" / "extras" / "image", ("pillow",)),
+    "text": Extra("text", _DOCKER / "runtimes" / "extras" / "text", ("tokenizers",)),
 }
 
 
@@ -68,24 +103,36 @@ def find_runtime(name: str) -> Runtime:
     return RUNTIMES[name]
 
 
-def ensure_runtime(runtime: str, engine: Engine, settings: Settings) -> str:
-    """The id of the runtime's image, built where it is not there yet (minutes at first, nothing afterwards).
+def find_extras(names: Sequence[str]) -> tuple[Extra, ...]:
+    """The extras of those names, in the order of their layers.
+
+    Raises:
+        BadInput: there is none of a name.
+    """
+    if unknown := sorted(set(names) - set(EXTRAS)):
+        raise BadInput(f"there are no extra libraries named {', '.join(unknown)}; there are {', '.join(EXTRAS)}")
+    return tuple(extra for name, extra in EXTRAS.items() if name in names)
+
+
+def ensure_runtime(runtime: str, engine: Engine, settings: Settings, extras: Sequence[str] = ()) -> str:
+    """The id of the runtime's image with these extras, built where it is not there yet (minutes at first, nothing
+    afterwards).
 
     Safe from several processes at once: the second waits for the first.
 
     Raises:
-        BadInput: no such runtime.
+        BadInput: no such runtime, or no such extra.
         BuildFailed: base, libraries or image could not be made.
         EngineUnavailable: the engine does not answer.
     """
-    return _ensure(find_runtime(runtime), engine, settings).id
+    return _ensure(find_runtime(runtime), find_extras(extras), engine, settings).id
 
 
-def _ensure(runtime: Runtime, engine: Engine, settings: Settings) -> ImageInfo:
+def _ensure(runtime: Runtime, extras: tuple[Extra, ...], engine: Engine, settings: Settings) -> ImageInfo:
     base = base_image(engine)
-    libraries = _libraries_recipe(runtime, base.id)
+    libraries = [*_libraries_recipes(runtime, extras, base.id)]
     serving = _files_digest(_serving_files(), _DOCKER / "runtimes" / "serving.Dockerfile")
-    tag = f"slipway/runtime-{runtime.name}:{_short(digest_of([libraries, serving]))}"
+    tag = f"slipway/runtime-{runtime.name}:{_short(digest_of([libraries[-1], serving]))}"
     found = engine.find_image(tag)
     if found is not None:
         return found
@@ -93,9 +140,11 @@ def _ensure(runtime: Runtime, engine: Engine, settings: Settings) -> ImageInfo:
         found = engine.find_image(tag)
         if found is not None:
             return found
-        below = _ensure_libraries(runtime, base, libraries, engine, settings)
+        below = _ensure_libraries(runtime, base, libraries[0], engine, settings)
+        for extra, recipe in zip(extras, libraries[1:], strict=True):
+            below = _ensure_extra(runtime, extra, below, recipe, engine, settings)
         return _build(
-            engine, settings, _DOCKER / "runtimes" / "serving.Dockerfile", tag, {"LIBRARIES": below.id}, _add_serving
+            engine, settings, _DOCKER / "runtimes" / "serving.Dockerfile", tag, {"LIBRARIES": below.id}, add_serving
         )
 
 
@@ -103,21 +152,37 @@ def _ensure_libraries(
     runtime: Runtime, base: ImageInfo, recipe: Digest, engine: Engine, settings: Settings
 ) -> ImageInfo:
     tag = f"slipway/runtime-{runtime.name}:libraries-{_short(recipe)}"
-    found = engine.find_image(tag)
-    if found is not None:
-        return found
 
     def fill(context: Context, work: Path) -> None:
-        folder = work / "runtime"
-        install(runtime.lock, folder)
-        trim(folder, [_DOCKER / "runtimes" / "trim", runtime.folder / "trim"])
-        compile_bytecode(folder, _INSTALLED_AT)
-        context.add_tree(f"root{_INSTALLED_AT}", folder)
+        add_libraries(context, work, runtime.lock, runtime.folder / "trim", keep_sources=runtime.keeps_sources)
 
-    return _build(engine, settings, runtime.folder / "Dockerfile", tag, {"BASE": base.id}, fill)
+    return engine.find_image(tag) or _build(
+        engine, settings, runtime.folder / "Dockerfile", tag, {"BASE": base.id}, fill
+    )
 
 
-def _add_serving(context: Context, work: Path) -> None:
+def _ensure_extra(
+    runtime: Runtime, extra: Extra, below: ImageInfo, recipe: Digest, engine: Engine, settings: Settings
+) -> ImageInfo:
+    tag = f"slipway/runtime-{runtime.name}:{extra.name}-{_short(recipe)}"
+
+    def fill(context: Context, work: Path) -> None:
+        add_libraries(context, work, extra.lock, extra.folder / "trim")
+
+    return engine.find_image(tag) or _build(engine, settings, _EXTRA_DOCKERFILE, tag, {"BELOW": below.id}, fill)
+
+
+def add_libraries(context: Context, work: Path, lock: Path, trim_list: Path, *, keep_sources: bool = False) -> None:
+    """What a lock names, installed, trimmed and compiled, as a layer's content."""
+    folder = work / "runtime"
+    install(lock, folder)
+    trim(folder, [_DOCKER / "runtimes" / "trim", trim_list])
+    compile_bytecode(folder, _INSTALLED_AT, keep_sources=keep_sources)
+    context.add_tree(f"root{_INSTALLED_AT}", folder)
+
+
+def add_serving(context: Context, work: Path) -> None:
+    """The serving package, compiled, with its sources: what fails in it is read by people."""
     folder = work / "serving"
     for path in _serving_files():
         copy = folder / path.relative_to(_DOCKER / "serving")
@@ -164,15 +229,15 @@ def base_image(engine: Engine) -> ImageInfo:
     return found
 
 
-def _libraries_recipe(runtime: Runtime, base: Digest) -> Digest:
-    files = (
-        runtime.folder / "Dockerfile",
-        runtime.lock,
-        runtime.folder / "trim",
-        _DOCKER / "runtimes" / "trim",
-        Path(__file__).with_name("libraries.py"),
-    )
-    return digest_of([base, _files_digest(files)])
+def _libraries_recipes(runtime: Runtime, extras: tuple[Extra, ...], base: Digest) -> Iterator[Digest]:
+    """The recipe of each layer of libraries, on that of the one below: the runtime's, then each extra's."""
+    shared = (_DOCKER / "runtimes" / "trim", Path(__file__).with_name("libraries.py"))
+    own = (runtime.folder / "Dockerfile", runtime.lock, runtime.folder / "trim")
+    recipe = digest_of([base, _files_digest((*own, *shared)), runtime.keeps_sources])
+    yield recipe
+    for extra in extras:
+        recipe = digest_of([recipe, _files_digest((_EXTRA_DOCKERFILE, extra.lock, extra.folder / "trim", *shared))])
+        yield recipe
 
 
 def _serving_files() -> list[Path]:

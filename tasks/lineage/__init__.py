@@ -5,6 +5,7 @@ origin.py      which run trained a model
 evidence.py    a Package → what each of its runs says (pure)
 recorder.py    a Package → one run with children, a model version, the alias `candidate`
 history.py     the packages that the store knows
+named.py       what a person names → the package or image that is meant
 chain.py       a digest → the chain that it belongs to, in both directions
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from tasks.lineage.chain import Trace, trace
 from tasks.lineage.history import Recorded, packages
+from tasks.lineage.named import find_image, find_package, unknown_model
 from tasks.lineage.recorder import record
 
-__all__ = ["Recorded", "Trace", "packages", "record", "trace"]
+__all__ = ["Recorded", "Trace", "find_image", "find_package", "packages", "record", "trace", "unknown_model"]

@@ -63,13 +63,14 @@ def identity_tags(package: Package, source_run: str | None) -> dict[str, str]:
     return tags
 
 
-def of_package(package: Package, spec_text: str, source_run: str | None) -> Evidence:
-    """The run of the package itself. Its figures are those of the format that serves."""
+def of_package(package: Package, spec_text: str, source_run: str | None, attestation: str | None = None) -> Evidence:
+    """The run of the package itself. Its figures are those of the format that serves; `attestation` is its signed
+    envelope."""
     artifact = package.artifact
     return Evidence(
         stage="package",
         label=package.name,
-        digest=digest_of([package, source_run]),
+        digest=digest_of([package, source_run, attestation]),
         verdict=package.verdict,
         tags={
             **identity_tags(package, source_run),
@@ -86,7 +87,12 @@ def of_package(package: Package, spec_text: str, source_run: str | None) -> Evid
             "instance_types": ", ".join(package.inputs.instance_types),
         },
         metrics=_serving_metrics(package),
-        texts={"manifest.json": _pretty(package), "model.yaml": spec_text, "findings.md": _findings_text(package)},
+        texts={
+            "manifest.json": _pretty(package),
+            "model.yaml": spec_text,
+            "findings.md": _findings_text(package),
+            **({} if attestation is None else {"attestation.json": attestation}),
+        },
     )
 
 
@@ -187,6 +193,7 @@ def _of_image(image: Image) -> Evidence:
         params={"runtime": image.runtime, "reference": image.reference, "layers": str(len(image.layers))},
         metrics={"size_bytes": image.size_bytes, "model_bytes": image.model_bytes},
         texts={"image.json": _pretty(image)},
+        files={file.path: file for file in (image.sbom, image.licences) if file is not None},
     )
 
 

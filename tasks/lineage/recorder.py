@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from tasks.attestation import attestation_of
 from tasks.contracts import Artifact, LineageRecord, Package, Verdict
 from tasks.errors import TrackingUnavailable
 from tasks.lineage.evidence import Evidence, identity_tags, of_package, of_stages
@@ -81,7 +82,7 @@ class _Recorder:
 
     def record(self, spec: ModelSpec) -> LineageRecord:
         package = self._package
-        evidence = of_package(package, _yaml(spec), self._source_run)
+        evidence = of_package(package, _yaml(spec), self._source_run, attestation_of(package.digest, self._store))
         run = self._run_of(evidence, parent=None)
         if run.data.tags.get(_COMPLETE) != evidence.digest:
             self._log_dataset(run)

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from tasks.contracts import Package
+from tasks.attestation import attest, signer
+from tasks.contracts import Package, digest_of
+from tasks.settings import Settings
 from tasks.store import LocalStore
 from tests import samples
 
@@ -279,3 +281,46 @@ def test_what_cannot_be_reproduced_is_bad_input(home: Path, tmp_path: Path, argu
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
     assert not (tmp_path / "folder").exists()
+
+
+# --- signed evidence ----------------------------------------------------------------------------------------------
+
+
+def signed(home: Path) -> Package:
+    """A package whose images say what they were built on, with its attestation."""
+    store = LocalStore(home / "store")
+    images = [
+        samples.image(
+            name,
+            labels={
+                "io.slipway.export": samples.export(store, name).files.digest,
+                "io.slipway.parity": digest_of(samples.parity_report(store, name)),
+            },
+        )
+        for name in samples.FORMATS
+    ]
+    package = published(home, images=images)
+    attest(package, store, Settings.from_environment({"SLIPWAY_HOME": str(home)}))
+    return package
+
+
+def test_signed_evidence_is_verified_with_the_key_beside_it(home: Path) -> None:
+    package = signed(home)
+    done = slipway(home, "verify-attestation", "digits")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"digits {package.digest}: attestation passed" in done.stdout
+
+
+def test_another_key_is_exit_code_1(home: Path, tmp_path: Path) -> None:
+    signed(home)
+    other = Settings.from_environment({"SLIPWAY_HOME": str(tmp_path / "other")})
+    signer(other)
+    done = slipway(home, "verify-attestation", "digits", "--key", str(other.home / "keys" / "signing.pub"), "--json")
+    assert done.returncode == 1
+    assert [each["code"] for each in json.loads(done.stdout)["findings"]] == ["ATTESTATION_KEY_UNKNOWN"]
+
+
+def test_a_push_to_nowhere_is_said_before_the_engine_is_asked(home: Path) -> None:
+    published(home)
+    done = slipway(home, "push", "digits", env={"DOCKER_HOST": "tcp://127.0.0.1:9"})
+    assert (done.returncode, done.stderr) == (2, "slipway: where to? give REGISTRY/REPO, or set SLIPWAY_REGISTRY\n")

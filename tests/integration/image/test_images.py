@@ -21,6 +21,7 @@ from serving.package import Refusal
 from tasks.contracts import Image, Verdict, digest_of
 from tasks.errors import BuildFailed, CorruptObject, GateBlocked, PlatformError
 from tasks.image import ContainerSpec, Engine, run, running
+from tasks.image.docker_engine import DockerEngine
 from tasks.image.runtimes import RUNTIMES, ensure_runtime
 from tasks.store import LocalStore
 from tests.integration.image.conftest import Case
@@ -114,7 +115,9 @@ def test_an_image_is_its_runtimes_image_and_one_layer(case: Cases, runtime: str)
     assert below is not None
     assert image.layers[:-1] == below.layers
     assert image.size_bytes == below.size_bytes + image.model_bytes
-    packaged = sum(file.size_bytes for file in ready.export.files.files)
+    assert image.sbom is not None
+    assert image.licences is not None
+    packaged = sum(file.size_bytes for file in (*ready.export.files.files, image.sbom, image.licences))
     assert packaged < image.model_bytes < packaged + 20_000
 
 
@@ -133,6 +136,7 @@ def test_labels_say_what_is_inside_and_where_it_came_from(case: Cases, runtime: 
         "io.slipway.artifact": ready.artifact.files.digest,
         "io.slipway.export": ready.export.files.digest,
         "io.slipway.parity": digest_of(ready.parity),
+        "io.slipway.sbom": image.sbom.digest if image.sbom else None,
         "io.slipway.source-run": "0123abcd",
         "io.slipway.build": labels["io.slipway.build"],
     }
@@ -157,11 +161,26 @@ def test_another_tolerance_is_another_image_on_the_same_runtime(case: Cases) -> 
     assert first.layers[:-1] == second.layers[:-1]
 
 
-def test_the_same_content_is_the_same_layer_when_it_is_built_anew(case: Cases) -> None:
+def test_the_same_content_is_the_same_image_when_it_is_built_anew_from_another_home(
+    case: Cases, tmp_path: Path
+) -> None:
     ready = case("onnx")
     first = ready.build()
     ready.engine.remove_image(first.reference)
-    assert ready.build().layers == first.layers
+    elsewhere = dataclasses.replace(ready.settings, home=tmp_path)
+    assert dataclasses.replace(ready, settings=elsewhere).build() == first
+
+
+def test_an_engine_that_loads_no_single_layer_builds_an_image_that_runs(
+    case: Cases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As engines on containerd's image store are."""
+    monkeypatch.setattr(DockerEngine, "_load", lambda *_: False)
+    ready = case("onnx")
+    spec = ready.spec.model_copy(update={"owner": "another@example.com"})
+    image = dataclasses.replace(ready, spec=spec).build()
+    done = run(ready.engine, container(image, "built", command=("selftest",)), 120)
+    assert done.state.exit_code == 0, done.logs
 
 
 def test_a_tag_that_names_something_else_is_built_over(case: Cases) -> None:
@@ -238,10 +257,12 @@ def test_what_the_engine_cannot_build_is_said_in_its_own_words(engine: Engine) -
 def test_it_tests_itself_locked_down(case: Cases, runtime: str) -> None:
     """Read-only root, no network, no capabilities, no new privileges: `ContainerSpec` has nothing else."""
     ready = case(runtime)
-    spec = container(ready.build(), "selftest", command=("selftest",), user="65532:65532", memory_bytes=1 << 30)
+    spec = container(
+        ready.build(), "selftest", command=("selftest", "--json"), user="65532:65532", memory_bytes=1 << 30
+    )
     done = run(ready.engine, spec, 120)
     assert (done.state.exit_code, done.timed_out) == (0, False), done.logs
-    assert events(done.logs)[-1]["answers"] == 24
+    assert json.loads(done.logs.splitlines()[-1])["answers"] == 24
 
 
 @runtimes
