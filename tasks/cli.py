@@ -164,6 +164,29 @@ def verify(
 
 
 @app.command()
+def score(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A serving image: tag or digest.")],
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="Rows: .npz, .csv or .parquet.")],
+    target: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Where answers go: .npz, .csv or .parquet.")],
+    batch_rows: Annotated[
+        int | None, typer.Option(min=1, help="Rows that the model gets at once; else the package's max_batch.")
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Answer every row of a file with a packaged model, in constant memory; the output is whole or not there."""
+    from dataclasses import asdict
+
+    from tasks.scoring import score as scored
+
+    with _session(as_json, debug) as (session, _):
+        found = scored(image, source, target, batch_rows, session.err.file)
+        session.document({**asdict(found), "output": str(target)})
+        session.result(f"{target}: {found.rows} rows by {found.model} {found.version}")
+    return 0
+
+
+@app.command()
 def status(
     model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Only this model.")] = None,
     as_json: AsJson = False,
@@ -408,6 +431,34 @@ def verify_attestation(
     return 0 if report.verdict is Verdict.PASSED else 1
 
 
+@app.command()
+def tune(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A serving image that `package` made: NAME:TAG.")],
+    budget: Annotated[str, typer.Option(metavar="T", help="How long it may take: 90s, 2m, 1h.")] = "2m",
+    p99_ms: Annotated[
+        float | None, typer.Option(metavar="MS", min=0.01, help="The objective; else the contract's.")
+    ] = None,
+    rows: Annotated[int | None, typer.Option(metavar="N", min=1, help="Rows of each request; else the fewest.")] = None,
+    cpus: Annotated[float | None, typer.Option(metavar="N", min=0.1, help="CPUs of the container; else all.")] = None,
+    memory_mb: Annotated[int | None, typer.Option(metavar="MB", min=64, help="Memory of the container.")] = None,
+    measure_only: Annotated[bool, typer.Option("--measure-only", help="Write no image.")] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Find the batch size, window, threads and workers that bear the highest rate within the 99th percentile.
+
+    The load is an open loop; the choice goes into an image of its own beside the one that was measured.
+    """
+    from tasks.tune.command import Asked, tuned
+
+    asked = Asked(image, _seconds(budget), p99_ms, rows, cpus, memory_mb, write=not measure_only)
+    with _session(as_json, debug) as (session, interruption):
+        found = tuned(asked, lambda line: session.err.print(line, soft_wrap=True), interruption.check)
+        session.document(found.document())
+        session.result(*found.lines())
+    return found.exit_code
+
+
 @app.callback(invoke_without_command=True)
 def _slipway(
     context: typer.Context,
@@ -507,6 +558,28 @@ def _existing(path: Path) -> Path:
 
 def _split(values: list[str] | None) -> list[str]:
     return [part.strip() for value in values or () for part in value.split(",") if part.strip()]
+
+
+@app.command()
+def _seconds(text: str) -> float:
+    unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:])
+    if unit is None or not text[:-1].isdigit() or not int(text[:-1]):
+        raise BadInput(f"--budget {text}: expected a whole number with a unit s, m or h, such as 2m")
+    return float(text[:-1]) * unit
+
+
+def _unknown_model(name: str, known: list[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = (
+        f"did you mean {near[0]}?"
+        if near
+        else f"known are {', '.join(sorted(known))}"
+        if known
+        else "nothing is packaged yet"
+    )
+    return f"no package of a model {name!r} is known: {hint}"
 
 
 def _show_package(

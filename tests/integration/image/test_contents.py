@@ -41,7 +41,7 @@ for folder, _, names in os.walk("/"):
         with open(path, "rb") as file:
             if file.read(4) == b"\\x7fELF" and os.access(path, os.X_OK) and ".so" not in name:
                 found["programs"].append(path)
-for attempt in (lambda: open("/package/x", "w"), lambda: open("/tmp/x", "w"), lambda: os.mkdir("/x"),
+for attempt in (lambda: open("/package/x", "w"), lambda: open("/home/nonroot/x", "w"), lambda: os.mkdir("/x"),
                 lambda: socket.create_connection(("192.0.2.1", 80), 2)):
     try: attempt()
     except OSError: found["refused"] += 1

@@ -372,14 +372,78 @@ def test_at_the_end_waiting_requests_are_refused_and_running_ones_answered(gated
     run(test)
 
 
-def test_the_event_loop_is_free_while_a_model_works(gated: Gated) -> None:
+@dataclass
+class Seen(Gated):
+    """Notes in which threads it is run, and sleeps for a while each time."""
+
+    sleeps_s: float = 0.0
+    threads: set[int] = field(default_factory=set)
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        self.threads.add(threading.get_ident())
+        time.sleep(self.sleeps_s)
+        return super().run(inputs)
+
+
+def test_a_model_that_takes_its_time_is_never_run_on_the_event_loop() -> None:
+    model = Seen(sleeps_s=0.005)  # computing nothing
+
     async def test() -> None:
-        clients = Clients(served(gated))
-        for value in range(50):  # so quick that it is run on the loop from then on
-            await clients.ask("usual", rows(value))
-        slow = clients.ask("slow", np.repeat(gated.gate(-1), 40, axis=1))
-        await until(gated.reached[-1])  # which waits on the loop: it would never come back if that were where it runs
-        gated.gates[-1].set()
-        await slow
+        clients = Clients(served(model))
+        for value in range(20):
+            await clients.ask("one", rows(value))
+        assert threading.get_ident() not in model.threads
+
+    run(test)
+
+
+def test_a_model_that_is_quicker_than_a_thread_s_waking_is_run_on_the_event_loop() -> None:
+    model = Seen()
+
+    async def test() -> None:
+        clients = Clients(served(model))
+        await clients.ask("measured", rows(0))
+        assert threading.get_ident() not in model.threads
+        while threading.get_ident() not in model.threads:  # at once, unless this machine is very busy
+            assert (await clients.ask("next", rows(1))).outputs["y"].tolist() == [1]
+
+    run(test)
+
+
+def test_preprocessing_ends_with_the_deadline(gated: Gated, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(Served, "prepare", lambda self, inputs: go_on.wait(30))
+
+    async def test() -> None:
+        clients = Clients(served(gated, preprocess=(PreprocessStep("scale", "x", by=2.0),)))
+        with pytest.raises(DeadlineExceeded):
+            await clients.ask("hasty", rows(1), time.monotonic() + 0.01)
+        go_on.set()
+        assert clients.inference.waiting_rows == 0
+        assert gated.batches == []
+
+    run(test)
+
+
+def test_at_the_end_requests_that_are_preprocessed_are_refused(gated: Gated, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_work, go_on = threading.Event(), threading.Event()
+
+    def slow(self: Served, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        at_work.set()
+        go_on.wait(30)
+        return dict(inputs)
+
+    async def test() -> None:
+        monkeypatch.setattr(Served, "prepare", slow)
+        clients = Clients(served(gated, preprocess=(PreprocessStep("scale", "x", by=2.0),)))
+        tasks = [clients.ask(str(value), rows(value)) for value in range(5)]  # more than there are threads
+        await until(at_work)
+        clients.inference.close()
+        go_on.set()
+        for task in tasks:
+            with pytest.raises(Overloaded, match="shutting down"):
+                await task
+        assert clients.inference.busy == 0
+        assert gated.batches == []
 
     run(test)
