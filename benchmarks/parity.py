@@ -336,7 +336,7 @@ def _stage(what: str, spec_path: str, format: str) -> dict[str, float]:
     """Export, parity, or a plain run of the export over the evaluation data, once; in this process."""
     from tasks.contracts import Artifact, Export
     from tasks.export import export
-    from tasks.ingest import ingest, load_evaluation
+    from tasks.ingest import ingest, load_evaluation, load_preprocessing
     from tasks.parity import check
     from tasks.spec import load_spec
     from tasks.store import LocalStore, fetch_tree
@@ -363,15 +363,14 @@ def _stage(what: str, spec_path: str, format: str) -> dict[str, float]:
         if what == "parity":
             check(spec, artifact, exported, store, work)
         else:
-            from serving.preprocess import apply
             from serving.runners import load
 
-            columns = load_evaluation(artifact, store, work)
-            raw = {tensor.name: columns[tensor.name] for tensor in spec.signature.inputs}
+            columns = load_evaluation(artifact, store, work, spec.preprocess)
+            prepare = load_preprocessing(artifact, spec.preprocess, store, work)
             path = fetch_tree(store, exported.files, work / "export") / exported.root
             runner = load(exported.runtime, path, spec.signature)
             chunk = spec.serving.max_batch
-            inputs = apply(spec.preprocess, raw, spec.signature)
+            inputs = prepare({tensor.name: columns[tensor.name] for tensor in prepare.raw.inputs})
             for start in range(0, len(next(iter(inputs.values()))), chunk):
                 runner.run({name: array[start : start + chunk] for name, array in inputs.items()})
         seconds = time.monotonic() - began

@@ -37,6 +37,10 @@ subset() {
 for source in requirements.in scripts/bootstrap.in; do
     lock "$source"
 done
+# What the serving image is compared with: versions are enough there, nothing of it is shipped.
+for source in benchmarks/serving/peers/*/requirements.in; do
+    lock "$source" --no-generate-hashes --no-annotate
+done
 for source in docker/runtimes/*/requirements.in docker/runtimes/extras/*/requirements.in; do
     subset "$source"
 done

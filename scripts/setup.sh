@@ -3,7 +3,9 @@
 # does, does only what is missing, and can be stopped and started again at any point.
 #
 #   scripts/setup.sh            what `make setup` runs
-#   scripts/setup.sh --tests    also what only tests use: a browser that looks at Airflow's pages
+#   scripts/setup.sh --tests    also what only tests use: a browser that looks at Airflow's pages, Node with a runtime
+#                               that scores a bundle
+#   scripts/setup.sh --bench    also what only benchmarks use: a load generator
 #
 #   SLIPWAY_HOME      .slipway/   logs of what setup ran
 #   SLIPWAY_PYTHON    python3.11  the Python that .venv is made from
@@ -21,6 +23,8 @@ stamp=.venv/.slipway
 installing=.venv/.slipway-installing
 with_tests=false
 [[ ${1:-} == --tests ]] && with_tests=true
+with_bench=false
+[[ ${1:-} == --bench ]] && with_bench=true
 worked=false
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -123,8 +127,13 @@ look() {
         need mmdebstrap "mmdebstrap, which makes the base image, is missing: install Debian's mmdebstrap, or name an image in SLIPWAY_BASE_IMAGE."
     fi
     has g++ || wish g++ "g++ is missing, which compiles models: the format torch-aoti cannot be made. Install Debian's g++."
+    if $with_bench && ! has wrk; then
+        wish wrk "wrk is missing: threads of Python ask instead, which ask less fast than some servers answer. Install Debian's wrk."
+    fi
     $with_tests || return 0
     has chromium || wish chromium "chromium is missing: the test that looks at Airflow's pages is skipped."
+    has node || wish nodejs "node is missing: the tests that score a bundle in JavaScript fail. Install Debian's nodejs."
+    has npm || wish npm "npm is missing: the tests that score a bundle in JavaScript fail. Install Debian's npm."
     has docker-registry || wish docker-registry "docker-registry is missing, to which the tests push images: install Debian's docker-registry."
     has chromedriver || wish chromium-driver "chromedriver (Debian's chromium-driver) is missing: the test that looks at Airflow's pages is skipped."
 }
@@ -243,5 +252,14 @@ fi
 # --- Base image -------------------------------------------------------------------------------------------------------
 
 docker/base/build.sh --check >/dev/null 2>&1 || step "Base image: Debian's Python 3.11" docker/base/build.sh
+
+# --- Node -------------------------------------------------------------------------------------------------------------
+
+try_node() { scripts/node.sh || true; }
+if $with_tests && has node && has npm && ! scripts/node.sh --check; then
+    step "Node: onnxruntime-web from the npm registry (150 MB)" try_node
+    scripts/node.sh --check ||
+        say "onnxruntime-web could not be installed: the tests that score a bundle in JavaScript fail. $log says why; without network, carry $home/node/cache over from a machine that ran scripts/node.sh."
+fi
 
 if $worked; then say "ready after $(elapsed 0)"; else say "everything is there"; fi

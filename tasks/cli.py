@@ -232,6 +232,60 @@ def reproduce(
 
 
 @app.command()
+def bundle(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|DIGEST|IMAGE",
+            help="A model's name (its newest package), the digest of a package or an image (or its first digits), "
+            "or an image in the engine.",
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write, or a name that ends in .tar.")],
+    format: Annotated[str | None, typer.Option(metavar="F", help="Which format; else the one that serves.")] = None,
+    unknown: Annotated[
+        bool, typer.Option("--unknown", help="Also an image of which this store does not know whether it passed.")
+    ] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Write a package without its server: model, contract, golden samples, and a page that says how to use them.
+
+    Only what passed its gates is bundled. Nothing that is there is overwritten.
+    """
+    from tasks.bundle import find, write
+    from tasks.figures import size
+    from tasks.image import connect
+    from tasks.lineage import packages
+    from tasks.settings import Settings
+    from tasks.store import open_store
+
+    with _session(as_json, debug) as (session, _):
+        store = open_store(Settings.from_environment().store_uri)
+        known = [item.package for item in packages(store)]
+        origin = find(what, format, known, store, connect, unknown=unknown)
+        written = write(origin, out)
+        contract = written.contract
+        session.document(
+            {
+                "path": str(written.path),
+                "name": contract.name,
+                "version": contract.version,
+                "format": contract.format,
+                "package": origin.package,
+                "contract": written.contract_digest,
+                "files": written.files,
+                "size_bytes": written.size_bytes,
+            }
+        )
+        session.result(
+            f"{written.path}: {contract.name} {contract.version} as {contract.format}, {written.files} files, "
+            f"{size(written.size_bytes)}; README.txt in it says how to use it"
+        )
+    return 0
+
+
+@app.command()
 def lineage(
     digest: Annotated[
         str,
@@ -354,6 +408,34 @@ def verify_attestation(
     return 0 if report.verdict is Verdict.PASSED else 1
 
 
+@app.command()
+def tune(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A serving image that `package` made: NAME:TAG.")],
+    budget: Annotated[str, typer.Option(metavar="T", help="How long it may take: 90s, 2m, 1h.")] = "2m",
+    p99_ms: Annotated[
+        float | None, typer.Option(metavar="MS", min=0.01, help="The objective; else the contract's.")
+    ] = None,
+    rows: Annotated[int | None, typer.Option(metavar="N", min=1, help="Rows of each request; else the fewest.")] = None,
+    cpus: Annotated[float | None, typer.Option(metavar="N", min=0.1, help="CPUs of the container; else all.")] = None,
+    memory_mb: Annotated[int | None, typer.Option(metavar="MB", min=64, help="Memory of the container.")] = None,
+    measure_only: Annotated[bool, typer.Option("--measure-only", help="Write no image.")] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Find the batch size, window, threads and workers that bear the highest rate within the 99th percentile.
+
+    The load is an open loop; the choice goes into an image of its own beside the one that was measured.
+    """
+    from tasks.tune.command import Asked, tuned
+
+    asked = Asked(image, _seconds(budget), p99_ms, rows, cpus, memory_mb, write=not measure_only)
+    with _session(as_json, debug) as (session, interruption):
+        found = tuned(asked, lambda line: session.err.print(line, soft_wrap=True), interruption.check)
+        session.document(found.document())
+        session.result(*found.lines())
+    return found.exit_code
+
+
 @app.callback(invoke_without_command=True)
 def _slipway(
     context: typer.Context,
@@ -453,6 +535,28 @@ def _existing(path: Path) -> Path:
 
 def _split(values: list[str] | None) -> list[str]:
     return [part.strip() for value in values or () for part in value.split(",") if part.strip()]
+
+
+@app.command()
+def _seconds(text: str) -> float:
+    unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:])
+    if unit is None or not text[:-1].isdigit() or not int(text[:-1]):
+        raise BadInput(f"--budget {text}: expected a whole number with a unit s, m or h, such as 2m")
+    return float(text[:-1]) * unit
+
+
+def _unknown_model(name: str, known: list[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = (
+        f"did you mean {near[0]}?"
+        if near
+        else f"known are {', '.join(sorted(known))}"
+        if known
+        else "nothing is packaged yet"
+    )
+    return f"no package of a model {name!r} is known: {hint}"
 
 
 def _show_package(

@@ -159,12 +159,14 @@ class EvaluationData(Contract):
     rows: int = Field(ge=1)
     columns: tuple[str, ...]
     code: FileTree | None = Field(None, description="modules of the user's own metrics, where the spec has any")
+    preprocessed: PackagedFile | None = Field(None, description="what training fed the model for the first rows")
     quality: DataReport | None = Field(None, description="what is expected of the data beyond its columns")
 
     @property
     def digest(self) -> Digest:
         """Identity of what models are measured on: the data, and the metrics' own code."""
-        return self.file.digest if self.code is None else digest_of([self.file.digest, self.code.digest])
+        further = [part.digest for part in (self.code, self.preprocessed) if part is not None]
+        return digest_of([self.file.digest, *further]) if further else self.file.digest
 
 
 class Artifact(Contract):
@@ -182,6 +184,7 @@ class Artifact(Contract):
     code: FileTree | None = Field(None, description="the entrypoint's module, for PyTorch state dicts")
     entrypoint: str | None = None
     signature: Signature
+    preprocess: FileTree | None = Field(None, description="the files that preprocessing steps name")
     evaluation: EvaluationData
     source_uri: str = Field(description="pinned: an alias is resolved to its version")
     source_run: str | None = Field(None, description="the MLflow run that trained it, where known")
@@ -329,6 +332,7 @@ class Image(Contract):
     reference: str = Field(description="name:tag to start it by")
     digest: Digest
     contract_digest: Digest
+    contract: PackagedFile | None = Field(None, description="contract.json in the store, for `slipway bundle`")
     size_bytes: int
     model_bytes: int = Field(description="what this model adds to the runtime image that all models share")
     layers: tuple[Digest, ...]

@@ -26,7 +26,13 @@ from tasks.store import Store
 
 _ROOT = Path(__file__).parents[1]
 
-_CONTRACTS = ("tasks/contracts.py", "tasks/spec.py", "docker/serving/contract.py", "docker/serving/preprocess.py")
+_CONTRACTS = (
+    "tasks/contracts.py",
+    "tasks/spec.py",
+    "docker/serving/contract.py",
+    "docker/serving/preprocess",
+    "docker/serving/tensors.py",
+)
 
 _SOURCES = ("tasks/ingest", "tasks/lineage/origin.py", "tasks/expectations")
 _LOCKS = ("tasks/image/runtimes.py", "docker/runtimes")
@@ -63,14 +69,15 @@ CODE: Mapping[str, tuple[str, ...]] = {
 }
 
 _LOADING = ("keras", "numpy", "onnx", "onnxruntime", "scikit-learn", "skops", "tensorflow-cpu", "torch")
+_PREPROCESSING = ("pillow", "tokenizers")
 _EXPECTING = ("great-expectations", "pandas")
 _CONVERTING = ("jax", "jaxlib", "onnx-ir", "onnxscript", "skl2onnx", "tf2onnx", "torchax")
 
 #: Stage → the distributions whose versions decide its results.
 LIBRARIES: Mapping[str, tuple[str, ...]] = {
-    "ingest": (*_LOADING, *_EXPECTING, "pyarrow"),
-    "export": (*_LOADING, *_CONVERTING),
-    "parity": (*_LOADING, *_EXPECTING, "pyarrow", "onnx-ir", "onnxscript", "scipy"),
+    "ingest": (*_LOADING, *_EXPECTING, *_PREPROCESSING, "pyarrow"),
+    "export": (*_LOADING, *_CONVERTING, *_PREPROCESSING),
+    "parity": (*_LOADING, *_EXPECTING, *_PREPROCESSING, "pyarrow", "onnx-ir", "onnxscript", "scipy"),
     "image": ("cyclonedx-python-lib",),  # writes the SBOM; what else is in an image is pinned by docker/runtimes
     "smoke": (),
 }
@@ -142,10 +149,10 @@ def ingest_inputs(spec: ModelSpec, fingerprint: Digest) -> dict[str, Any]:
 def export_inputs(spec: ModelSpec, artifact: Artifact, format: str) -> dict[str, Any]:
     """The model, its signature and what there is a choice in, not how it will be served.
 
-    The evaluation data only where the format is calibrated on it.
+    The evaluation data, and the files that preprocess it, only where the format is calibrated on it.
     """
     inputs: dict[str, Any] = {
-        "artifact": artifact_digest(artifact),
+        "artifact": artifact_digest(artifact.model_copy(update={"preprocess": None})),
         "format": format,
         "signature": _plain(spec, "inputs", "outputs", "dynamic", "preprocess"),
     }
@@ -155,7 +162,7 @@ def export_inputs(spec: ModelSpec, artifact: Artifact, format: str) -> dict[str,
     if entry.quantises:
         inputs["int8"] = spec.export.int8
     if entry.quantises and spec.export.int8 is Int8.STATIC:
-        inputs["calibration"] = artifact.evaluation.file.digest
+        inputs["calibration"] = [artifact.evaluation.file.digest, artifact.preprocess and artifact.preprocess.digest]
     if entry.is_compiled:
         inputs["compiler"] = compiler_version()
     return inputs
@@ -175,7 +182,7 @@ def parity_inputs(spec: ModelSpec, artifact: Artifact, export: Export) -> dict[s
 
 
 def artifact_digest(artifact: Artifact) -> Digest:
-    """Identity of the trained model: its bytes, its signature, and how to open them.
+    """Identity of the trained model: its bytes, its signature, the files that preprocessing needs, how to open them.
 
     Not what it is tested on, nor where it came from: a clone elsewhere is the same model, and so it is whether or not
     MLflow could be asked for the training run.

@@ -75,10 +75,18 @@ class ClassRegression(StrEnum):
     BLOCK = "block"
 
 
+class PreprocessedSpec(Contract):
+    """What training fed the model for the first rows of the evaluation data: columns named after the model's inputs."""
+
+    data: str = Field(min_length=1)
+    atol: float = Field(0, ge=0, allow_inf_nan=False, description="difference that is allowed, beside rounding")
+
+
 class EvaluationSpec(Contract):
     """The evaluation data (.npz or .parquet) and what is measured on it."""
 
     data: str = Field(min_length=1)
+    preprocessed: PreprocessedSpec | None = None
     metrics: tuple[MetricSpec, ...] = Field(min_length=1)
     confidence: float = Field(0.95, gt=0.5, lt=1, allow_inf_nan=False, description="that no more than max_drop is lost")
     class_regression: ClassRegression = ClassRegression.REMARK

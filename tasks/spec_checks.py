@@ -156,9 +156,9 @@ def values(draft: Draft, _folder: Path) -> Found:
 # --- preprocessing, metrics ---------------------------------------------------------------------------------------
 
 
-def preprocess(draft: Draft, _folder: Path) -> Found:
-    """Known operations with the arguments that they take, on inputs that there are (`serving.preprocess`)."""
-    from serving.preprocess import OPERATIONS, problems
+def preprocess(draft: Draft, folder: Path) -> Found:
+    """Known operations with the arguments that they take, on inputs and with files that there are."""
+    from serving.preprocess import OPERATIONS, file_problems, problems
 
     names = draft.names("inputs")
     for path, texts in draft.texts("preprocess"):
@@ -172,7 +172,12 @@ def preprocess(draft: Draft, _folder: Path) -> Found:
     sound = {tensor.name for tensor in draft.inputs.values()}
     steps = {index: step for index, step in draft.preprocess.items() if step.op in OPERATIONS and step.input in sound}
     signature = Signature(inputs=tuple(draft.inputs.values()), outputs=(), dynamic=draft.dynamic)
-    for problem in problems(signature, tuple(steps.values())):
+    asked = tuple(steps.values())
+    outside = [index for index, step in steps.items() if step.file is not None and not _below(step.file)]
+    for index in outside:
+        expected = "a path below the spec's own folder, with / between its parts"
+        yield ("preprocess", index, "file"), f"expected {expected}; found {steps[index].file!r}"
+    for problem in problems(signature, asked) or (() if outside else file_problems(signature, asked, folder)):
         yield ("preprocess", list(steps)[problem.step], problem.key), problem.message
 
 
@@ -272,13 +277,24 @@ def serving_format(draft: Draft, _folder: Path) -> Found:
 
 def prediction_log(draft: Draft, _folder: Path) -> Found:
     """What is left out of the recorded predictions are inputs that there are; a name too few would be one too many."""
-    names = draft.names("inputs")
+    names = _sent(draft)
     for key in ("omit", "hash"):
         listed = draft.written("serving", "prediction_log", key)
         for index, name in enumerate(listed if isinstance(listed, list) else ()):
             if isinstance(name, str) and name not in names:
                 hint = nearest(name, names) or f"; there are {', '.join(names)}"
                 yield ("serving", "prediction_log", key, index), f"no input {name!r}{hint}"
+
+
+def _sent(draft: Draft) -> list[str]:
+    """The names under which clients send inputs: what is recorded is what they sent."""
+    names = {name: name for name in draft.names("inputs")}
+    for _, step in draft.texts("preprocess"):
+        names |= {step.get("input", ""): step["source"]} if "source" in step else {}
+        for key in ("indicator", "mask", "type_ids"):
+            names.pop(step.get(key, ""), None)
+    names.pop("", None)
+    return list(dict.fromkeys(names.values()))
 
 
 def instance_types(draft: Draft, _folder: Path) -> Found:
@@ -350,11 +366,19 @@ def _beyond(path: KeyPath, tensor: TensorSpec) -> Found:
     """Ends that the dtype does not have: no value would ever lie there."""
     import numpy as np
 
+    number = float if tensor.dtype.is_float else int
     limits = np.finfo(tensor.dtype.numpy) if tensor.dtype.is_float else np.iinfo(tensor.dtype.numpy)
+    least, greatest = number(limits.min), number(limits.max)
     for axis, end in enumerate(tensor.range or ()):
-        if end is not None and not limits.min <= end <= limits.max:
-            span = f"{limits.min} to {limits.max}"
+        if end is not None and not least <= end <= greatest:
+            span = f"{least} to {greatest}"
             yield (*path, axis), f"{end} is no {tensor.dtype}, which has {span}; write null for no end"
+
+
+def _below(path: str) -> bool:
+    """A plain relative path that leaves no folder."""
+    parts = path.split("/")
+    return "\\" not in path and "://" not in path and not {"", ".", ".."} & set(parts)
 
 
 def _repeated(values: Mapping[int, Hashable]) -> Iterator[tuple[int, int]]:

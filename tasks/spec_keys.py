@@ -17,7 +17,17 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from serving.contract import DimRange, DType, NanPolicy, PreprocessStep, TensorSpec
+from serving.contract import (
+    Channels,
+    DimRange,
+    DType,
+    Interpolation,
+    Layout,
+    NanPolicy,
+    Padding,
+    PreprocessStep,
+    TensorSpec,
+)
 from tasks.errors import Problem
 from tasks.spec import (
     ClassRegression,
@@ -29,6 +39,7 @@ from tasks.spec import (
     MetricSpec,
     ModelSpec,
     PredictionLogSpec,
+    PreprocessedSpec,
     ReleaseSpec,
     ServingSpec,
     SmokeSpec,
@@ -49,6 +60,10 @@ _ENUMS: dict[str, type[StrEnum]] = {
     "direction": Direction,
     "class_regression": ClassRegression,
     "nan": NanPolicy,
+    "channels": Channels,
+    "interpolation": Interpolation,
+    "to": Layout,
+    "padding": Padding,
 }
 
 #: Fields that are not written in a file: where it lies, and what is asked of inputs alone.
@@ -105,8 +120,36 @@ EXPECTED: dict[str, str] = {
     "preprocess.*.std.*": "a number",
     "preprocess.*.axis": "a whole number, the position of a dimension",
     "preprocess.*.source_dtype": _DTYPE,
+    "preprocess.*.min": "a number",
+    "preprocess.*.max": "a number",
+    "preprocess.*.fill": "a list of numbers, such as [0]",
+    "preprocess.*.fill.*": "a number",
+    "preprocess.*.indicator": "the name of another input, which says where values were missing",
+    "preprocess.*.source": "the name under which clients send it, such as image or text",
+    "preprocess.*.file": "the path of a file beside this one, such as tokenizer.json",
+    "preprocess.*.values": "a list of strings such as [red, green]",
+    "preprocess.*.values.*": "a string",
+    "preprocess.*.first": "a whole number, the id of the first value",
+    "preprocess.*.unknown": "a whole number, the id of every value that is not known",
+    "preprocess.*.channels": f"one of {', '.join(Channels)}",
+    "preprocess.*.size": "a list of sizes: [height, width], or [256] for the shorter side",
+    "preprocess.*.size.*": "a whole number of at least 1",
+    "preprocess.*.interpolation": f"one of {', '.join(Interpolation)}",
+    "preprocess.*.antialias": "true or false",
+    "preprocess.*.to": f"one of {', '.join(Layout)}",
+    "preprocess.*.max_pixels": "a whole number, the most pixels of one image",
+    "preprocess.*.max_bytes": "a whole number, the most bytes of one image",
+    "preprocess.*.max_length": "a whole number, the most tokens of one text",
+    "preprocess.*.truncate": "true or false",
+    "preprocess.*.padding": f"one of {', '.join(Padding)}",
+    "preprocess.*.pad_id": "a whole number, the id of the padding",
+    "preprocess.*.mask": "the name of another input, which says where tokens are",
+    "preprocess.*.type_ids": "the name of another input, which says to which segment tokens belong",
     "evaluation": "a mapping with data and metrics",
     "evaluation.data": "the path of an .npz or .parquet file",
+    "evaluation.preprocessed": "a mapping such as {data: fed.npz}: what training fed the model for the first rows",
+    "evaluation.preprocessed.data": "the path of an .npz or .parquet file with a column for each input of the model",
+    "evaluation.preprocessed.atol": "a number of at least 0: the difference that is allowed, beside rounding",
     "evaluation.metrics": "a list of metrics such as [{name: accuracy, output: y, label: label, max_drop: 0.005}]",
     "evaluation.metrics.*": "a metric such as {name: accuracy, output: y, label: label, max_drop: 0.005}",
     "evaluation.metrics.*.name": "the name of a metric, such as accuracy",
@@ -162,6 +205,7 @@ _MODELS: dict[str, type] = {
     "dynamic.*": DimRange,
     "preprocess.*": PreprocessStep,
     "evaluation": EvaluationSpec,
+    "evaluation.preprocessed": PreprocessedSpec,
     "evaluation.metrics.*": MetricSpec,
     "export": ExportSpec,
     "serving": ServingSpec,
@@ -188,6 +232,7 @@ class Draft:
     dynamic: dict[str, DimRange]
     preprocess: dict[int, PreprocessStep]
     data: str | None
+    preprocessed: str | None
     formats: dict[int, str]
     serving_format: str | None
     max_batch: int | None
@@ -396,6 +441,7 @@ def _draft(document: Document, data: dict[str, Any]) -> Draft:
         dynamic=_elements(DimRange, data.get("dynamic")),
         preprocess=_elements(PreprocessStep, data.get("preprocess")),
         data=_sound(str, evaluation.get("data")),
+        preprocessed=_sound(str, fed.get("data")) if isinstance(fed := evaluation.get("preprocessed"), dict) else None,
         formats=_elements(str, data.get("formats")),
         serving_format=_sound(str, serving.get("format")),
         max_batch=_sound(int, serving.get("max_batch")),

@@ -84,21 +84,28 @@ def metric_callables(draft: Draft, folder: Path) -> Found:
 
 
 def evaluation_data(draft: Draft, folder: Path) -> Found:
-    """An .npz or .parquet file that is there."""
-    if not draft.data:
-        return
-    key, path = ("evaluation", "data"), folder / draft.data
-    if draft.data.startswith(("models:", "runs:")):
-        if not _RUNS_URI.fullmatch(draft.data):
-            yield key, f"expected a path, a URI or runs:/run_id/path; found {draft.data!r}"
-    elif problem := _uri_problem(draft.data):
-        yield key, problem
-    elif "://" not in draft.data and path.is_dir():
-        yield key, f"{draft.data} is a folder; give one .npz or .parquet file"
-    elif _suffix(draft.data) not in (".npz", ".parquet"):
-        yield key, f"expected an .npz or .parquet file; found {draft.data!r}"
-    elif "://" not in draft.data and not path.exists():
-        yield key, f"there is no {path.name} in the folder {path.parent.name}{_neighbour(path)}"
+    """.npz or .parquet files that are there."""
+    for uri, key in (
+        (draft.data, ("evaluation", "data")),
+        (draft.preprocessed, ("evaluation", "preprocessed", "data")),
+    ):
+        if uri:
+            yield from ((key, problem) for problem in _table_problems(uri, folder))
+
+
+def _table_problems(uri: str, folder: Path) -> Iterator[str]:
+    path = folder / uri
+    if uri.startswith(("models:", "runs:")):
+        if not _RUNS_URI.fullmatch(uri):
+            yield f"expected a path, a URI or runs:/run_id/path; found {uri!r}"
+    elif problem := _uri_problem(uri):
+        yield problem
+    elif "://" not in uri and path.is_dir():
+        yield f"{uri} is a folder; give one .npz or .parquet file"
+    elif _suffix(uri) not in (".npz", ".parquet"):
+        yield f"expected an .npz or .parquet file; found {uri!r}"
+    elif "://" not in uri and not path.exists():
+        yield f"there is no {path.name} in the folder {path.parent.name}{_neighbour(path)}"
 
 
 def _suffix(uri: str) -> str:

@@ -1,8 +1,9 @@
 """`python -m serving [serve|contract|selftest|score]`: what an image's container runs.
 
     serve      answer requests (the default)
-    contract   print contract.json and end
-    selftest   verify the package and replay every golden sample; exit code 0, or that of the refusal
+    contract   print contract.json (`--plain`: what it says, in words) and end
+    selftest   verify the package and replay every golden sample, a line for each check (`--json`: one document); exit
+               code 0, or that of the refusal
     score      answer the rows of a file: `score INPUT OUTPUT` (`serving.score.command`)
 
 The exit code of a refusal says what did not hold (`serving.package.Refusal`); its sentence is the last line of
@@ -16,14 +17,13 @@ import math
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
-from serving.contract import Batching
-from serving.package import Refused, open_package, read_contract, replay
+from serving.contract import CONTRACT_FILE, Batching
+from serving.package import Refused, read_contract
 from serving.stopping import Stopping
 
 #: Kubernetes kills 30 s after SIGTERM, unless told otherwise.
@@ -43,10 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
     stopping = Stopping()
     try:
         if options.command == "contract":
-            read_contract(options.package)
-            sys.stdout.buffer.write((options.package / "contract.json").read_bytes())
+            _print_contract(options.package, plain=options.plain)
         elif options.command == "selftest":
-            _selftest(options.package, options.threads)
+            return _selftest(options.package, options.threads, as_json=options.json)
         else:
             from serving.server import Address, serve
 
@@ -61,17 +60,24 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _selftest(folder: Path, threads: int | None) -> None:
-    from serving.log import log
+def _print_contract(folder: Path, *, plain: bool) -> None:
+    contract, content = read_contract(folder), (folder / CONTRACT_FILE).read_bytes()
+    if plain:
+        from serving.description import describe
 
-    started = time.monotonic()
-    served = open_package(folder, threads)
-    rows = 0
-    for size in (1, served.contract.max_batch):
-        for batch in served.golden.batches(served.raw, size):
-            replay(served, batch)
-            rows += len(next(iter(batch.inputs.values()))) if served.raw.batch else 1
-    log("selftest passed", answers=rows, seconds=round(time.monotonic() - started, 3))
+        content = describe(contract).encode()
+    sys.stdout.buffer.write(content)
+
+
+def _selftest(folder: Path, threads: int | None, *, as_json: bool) -> int:
+    from serving.selftest import selftest
+
+    report = selftest(folder, threads)
+    sys.stdout.buffer.write(report.json() if as_json else report.text().encode())
+    sys.stdout.buffer.flush()  # before the log's line, which is the last word
+    if report.refusal is None:
+        return 0
+    raise Refused(report.refusal, report.problem)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(prog="serving", description="Serves one packaged model.")
     parser.add_argument("command", nargs="?", default="serve", choices=("serve", "contract", "selftest", "score"))
+    parser.add_argument("--plain", action="store_true", help="contract: in words, not as JSON")
+    parser.add_argument("--json", action="store_true", help="selftest: one JSON document on standard output")
     parser.add_argument("--package", type=Path, default=Path("/package"), help="the package folder")
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on")  # noqa: S104  a container's own
     number("--port", _positive, "port to listen on", 8000)

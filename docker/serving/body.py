@@ -30,11 +30,11 @@ async def read_body(headers: Headers, proto: Any, limit: int | None) -> bytes:
         Refused: 415 for a type or an encoding that is not read, 413 for a body that is longer than any that fits.
         BadRequest: it does not unpack.
     """
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind not in _TYPES and not kind.endswith("+json"):
+    kind = headers.get("content-type", "")
+    if kind not in _TYPES and (kind := kind.partition(";")[0].strip().lower()) not in _TYPES and kind[-5:] != "+json":
         expected = "requests are application/json or application/octet-stream"
         raise Refused(415, "bad_request", f"{expected}, found Content-Type {reprlib.repr(kind)}")
-    encoding = headers.get("content-encoding", "identity").strip().lower()
+    encoding = headers.get("content-encoding", "identity")
     if encoding != "identity" and encoding not in _WINDOWS:
         expected = "requests are encoded as gzip, deflate or not at all"
         raise Refused(415, "bad_request", f"{expected}, found Content-Encoding {reprlib.repr(encoding)}")

@@ -15,8 +15,12 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     import numpy as np
 
-#: The name of the contract inside an image's package folder.
+#: The name of the contract inside an image's package folder, and of the folder there with the files that steps name.
 CONTRACT_FILE = "contract.json"
+PREPROCESS_FOLDER = "preprocess"
+
+#: The form of `contract.json` that this code writes and reads. It counts up when a field changes its meaning or goes.
+CONTRACT_VERSION = 1
 
 _STRICT: dict[str, object] = {"extra": "forbid"}  # read by pydantic, without importing it here
 
@@ -62,7 +66,7 @@ PROTOCOL_DTYPES = {dtype.protocol_name: dtype for dtype in DType}
 
 
 class NanPolicy(StrEnum):
-    """What NaN in a floating-point input is: a mistake of the client, or a value that the model knows."""
+    """What NaN in a floating-point input is: a client's mistake, or a value that is known what to do with."""
 
     REFUSE = "refuse"
     ACCEPT = "accept"
@@ -83,6 +87,13 @@ class TensorSpec:
     shape: tuple[int | str, ...]
     range: tuple[int | float | None, int | float | None] | None = None
     nan: NanPolicy = NanPolicy.REFUSE
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedImages(TensorSpec):
+    """An input of images as clients send them: each element the bytes of a file (`bytes` in arrays, base64 in JSON)."""
+
+    max_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +134,45 @@ class Tolerance:
     rtol: float
 
 
+class Channels(StrEnum):
+    """In which order a decoded image has its channels; `l` is one channel of luminance (ITU-R 601)."""
+
+    RGB = "rgb"
+    BGR = "bgr"
+    L = "l"
+
+
+class Interpolation(StrEnum):
+    """How an image is resampled, by Pillow's names."""
+
+    NEAREST = "nearest"
+    BOX = "box"
+    BILINEAR = "bilinear"
+    HAMMING = "hamming"
+    BICUBIC = "bicubic"
+    LANCZOS = "lanczos"
+
+
+class Layout(StrEnum):
+    """The order of an image's axes: height, width, channels."""
+
+    CHW = "chw"
+    HWC = "hwc"
+
+
+class Padding(StrEnum):
+    """To what length texts are padded: to the longest of the request, or all to `max_length`."""
+
+    LONGEST = "longest"
+    MAX_LENGTH = "max_length"
+
+
 @dataclass(frozen=True, slots=True)
 class PreprocessStep:
     """One declared step from raw input to model input; see `serving.preprocess` for the operations.
 
-    `op` selects the operation, `input` the tensor; the rest are the operation's arguments, `None` where it takes none.
+    `op` selects the operation, `input` the model's input; the rest are the operation's arguments, `None` where it takes
+    none. `file` is a path relative to the spec, and inside an image relative to the package's `preprocess` folder.
     """
 
     __pydantic_config__: ClassVar[dict[str, object]] = _STRICT
@@ -140,6 +185,28 @@ class PreprocessStep:
     std: tuple[float, ...] | None = None
     axis: int | None = None
     source_dtype: DType | None = None
+    min: float | None = None
+    max: float | None = None
+    fill: tuple[float, ...] | None = None
+    indicator: str | None = None
+    source: str | None = None
+    file: str | None = None
+    values: tuple[str, ...] | None = None
+    first: int | None = None
+    unknown: int | None = None
+    channels: Channels | None = None
+    size: tuple[int, ...] | None = None
+    interpolation: Interpolation | None = None
+    antialias: bool | None = None
+    to: Layout | None = None
+    max_pixels: int | None = None
+    max_bytes: int | None = None
+    max_length: int | None = None
+    truncate: bool | None = None
+    padding: Padding | None = None
+    pad_id: int | None = None
+    mask: str | None = None
+    type_ids: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +218,24 @@ class PackagedFile:
     path: str
     digest: str
     size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a package needs of the machine that it is served on; what is empty or 0 is not asked for.
+
+    `architecture` is the kernel's name (`uname -m`), `python` the minor version that the libraries are built for.
+    `instructions` are the instruction-set extensions that the model's files hold, by the kernel's names in
+    /proc/cpuinfo; libraries choose their own at run time. `memory_bytes` is a lower bound, the model's files: a machine
+    that has less certainly cannot hold them, one that has more may still be too small, which smoke finds out.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, object]] = _STRICT
+
+    architecture: str = ""
+    python: str = ""
+    instructions: tuple[str, ...] = ()
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,3 +300,5 @@ class ServingContract:
     batching: Batching = Batching()
     p99_ms: float | None = None
     prediction_log: PredictionLog | None = None
+    needs: Needs = Needs()
+    contract_version: int = CONTRACT_VERSION

@@ -60,8 +60,8 @@ def read_golden(path: Path) -> Golden:
         for key in archive.files:
             kind, _, name = key.partition("/")
             array = archive[key]
-            if array.dtype.kind in "US":
-                array = array.astype(str).astype(object)
+            if array.dtype.kind in "US":  # strings, and the bytes of images
+                array = array.astype(object)
             if kind == "input":
                 inputs[name] = array
             elif kind == "output":

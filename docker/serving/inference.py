@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.batching import Batch, Full, Limits, Line, Part, Ticket
-from serving.pace import Drain, Pace
+from serving.pace import Drain, Pace, Stopwatch, Took
 from serving.package import Served
+from serving.preprocess import extras
 from serving.scheduling import scheduling
 
 #: Batches that the event loop runs itself: handing one to a thread and taking it back costs 0.06 to 0.1 ms, and all
@@ -33,6 +34,8 @@ _ON_LOOP_S = 0.000_25
 _AT_ONCE_S = 0.000_06
 #: Outputs beyond this many bytes are put together in a thread.
 _LARGE_BYTES = 1 << 18
+
+_CLOSED = "the server is shutting down"
 
 Arrays = Mapping[str, NDArray[Any]]
 T = TypeVar("T")
@@ -86,8 +89,7 @@ class _Ran:
     """A batch that was run: for each part its outputs, or why there are none."""
 
     began: float
-    ended: float
-    cpu_s: float
+    took: Took
     results: Sequence[dict[str, NDArray[Any]] | Exception]
 
 
@@ -103,8 +105,10 @@ class Inference:
         self._line = Line[_Request](limits or scheduling(served.contract).limits)
         self._beside = ThreadPoolExecutor(self._line.limits.workers, thread_name_prefix="preprocess")
         self._names = [spec.name for spec in served.contract.signature.inputs]
+        self._decodes = bool(extras(served.contract.preprocess))
         self._batched = served.contract.signature.batch is not None
         self._pace, self._prepare_pace, self._drain = Pace(), Pace(), Drain()
+        self._preparing = 0
         self._is_woken = False
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -116,8 +120,8 @@ class Inference:
 
     @property
     def busy(self) -> int:
-        """Batches that workers are at."""
-        return self._line.busy
+        """Batches and requests that threads are at."""
+        return self._line.busy + self._preparing
 
     async def answer(self, inputs: Arrays, deadline: float | None = None) -> Answer:
         """The answer to raw inputs; `deadline` is on `time.monotonic()`'s clock.
@@ -134,15 +138,18 @@ class Inference:
         rows = self._served.rows(inputs)
         self._admit(rows)
         try:
-            prepared = await self._prepare(inputs)
-        except BaseException:
+            prepared = await self._prepare(inputs, deadline)
+            self._check_open()
+        except BaseException as error:
             self._line.leave(rows)
+            if self._closed and isinstance(error, asyncio.CancelledError):
+                self._check_open()  # it was `close` that cancelled the preprocessing
             raise
         ready = time.monotonic()
-        row_work = sum(prepared[name].size for name in self._names) // max(1, rows)
+        row_work = sum([prepared[name].size for name in self._names]) // max(1, rows)
         if self._is_at_once(rows, row_work):
-            outputs, inference_s = self._run_at_once(prepared, rows, row_work)
-            return Answer(outputs, Timings(0.0, ready - asked, inference_s, rows))
+            outputs, took = self._run_at_once(prepared, rows, row_work)
+            return Answer(outputs, Timings(0.0, ready - asked, took.wall_s, rows))
         request = self._enter(prepared, rows, row_work, ready, deadline)
         try:
             await request.future
@@ -156,15 +163,14 @@ class Inference:
         self._closed = True
         waiting = list(self._line.clear())
         for ticket in waiting:
-            _fail(ticket, Overloaded("the server is shutting down"))
+            _fail(ticket, Overloaded(_CLOSED))
         self._beside.shutdown(wait=False, cancel_futures=True)
         return len(waiting)
 
     # --- the way in -----------------------------------------------------------------------------------------------
 
     def _admit(self, rows: int) -> None:
-        if self._closed:
-            raise Overloaded("the server is shutting down")
+        self._check_open()
         try:
             self._line.admit(rows)
         except Full as error:
@@ -175,37 +181,52 @@ class Inference:
                 1.0 if seconds is None else seconds,
             ) from error
 
-    async def _prepare(self, inputs: Arrays) -> Arrays:
-        """Preprocess a request by itself: on the loop where that was quick so far, else in a thread."""
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Overloaded(_CLOSED)
+
+    async def _prepare(self, inputs: Arrays, deadline: float | None) -> Arrays:
+        """Preprocess a request by itself: on the loop where that was quick so far, else in a thread.
+
+        Images and texts always in a thread: how long they take does not follow from their length.
+        """
+        prepare = self._served.prepare
         if not self._served.contract.preprocess:
-            return self._served.prepare(inputs)
-        work = sum(array.nbytes for array in inputs.values())
-        if _is_quick(self._prepare_pace.seconds(work)):
-            prepared, seconds = _timed(self._served.prepare, inputs)
+            return prepare(inputs)
+        work = sum([array.nbytes for array in inputs.values()])
+        if not self._decodes and self._prepare_pace.is_below(_ON_LOOP_S, work):
+            prepared, took = _timed(prepare, inputs, None)
         else:
-            prepared, seconds = await asyncio.get_running_loop().run_in_executor(
-                self._beside, _timed, self._served.prepare, inputs
-            )
-        self._prepare_pace.saw(work, seconds)
+            self._preparing += 1
+            try:
+                async with asyncio.timeout_at(deadline):
+                    prepared, took = await asyncio.get_running_loop().run_in_executor(
+                        self._beside, _timed, prepare, inputs, deadline
+                    )
+            except TimeoutError:
+                raise DeadlineExceeded("the deadline came while the request was preprocessed") from None
+            finally:
+                self._preparing -= 1
+        self._prepare_pace.saw(work, took)
         return prepared
 
     def _is_at_once(self, rows: int, row_work: int) -> bool:
         """Whether nobody else is there, and the model is so quick that nobody will have come before it is done."""
-        seconds = self._pace.seconds(rows * row_work)
         return (
-            seconds is not None
-            and seconds < _AT_ONCE_S
-            and self._line.rows == rows <= self._line.limits.max_rows
+            self._line.rows == rows <= self._line.limits.max_rows
             and not self._line.busy
+            and self._pace.is_below(_AT_ONCE_S, rows * row_work)
         )
 
-    def _run_at_once(self, prepared: Arrays, rows: int, row_work: int) -> tuple[dict[str, NDArray[Any]], float]:
-        began, cpu = time.monotonic(), time.thread_time()
+    def _run_at_once(self, prepared: Arrays, rows: int, row_work: int) -> tuple[dict[str, NDArray[Any]], Took]:
+        watch = Stopwatch()
         try:
-            return self._served.run(prepared), time.monotonic() - began
+            outputs = self._served.run(prepared)
         finally:
-            self._pace.saw(rows * row_work, time.thread_time() - cpu)
+            took = watch.took()
+            self._pace.saw(rows * row_work, took)
             self._line.leave(rows)
+        return outputs, took
 
     def _enter(self, prepared: Arrays, rows: int, row_work: int, ready: float, deadline: float | None) -> _Request:
         """Put a request into the line."""
@@ -246,6 +267,7 @@ class Inference:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        began = time.monotonic()
         while True:
             now = time.monotonic()
             batch = self._line.next(now)
@@ -256,8 +278,10 @@ class Inference:
                 return
             if self._line.busy == 1:
                 self._drain.began(now)
-            if _is_quick(self._pace.seconds(_work(batch))):
+            if self._pace.is_below(_ON_LOOP_S, _work(batch)):
                 self._end(batch, _run(self._served, batch))
+                if time.monotonic() - began < _ON_LOOP_S:
+                    continue
                 self._wake()  # and let others have the loop in between
                 return
             self._pool.submit(self._work, batch, asyncio.get_running_loop())
@@ -270,8 +294,9 @@ class Inference:
 
     def _end(self, batch: Batch[_Request], ran: _Ran) -> None:
         self._line.done(batch)
-        self._pace.saw(_work(batch), ran.cpu_s)
-        self._drain.left(ran.ended, batch.rows)
+        self._pace.saw(_work(batch), ran.took)
+        ended = ran.began + ran.took.wall_s
+        self._drain.left(ended, batch.rows)
         for part, result in zip(batch.parts, ran.results, strict=True):
             request = part.ticket
             if isinstance(result, Exception):
@@ -279,7 +304,7 @@ class Inference:
                 _fail(request, result)
                 continue
             request.began = request.began or ran.began
-            request.ended = ran.ended
+            request.ended = ended
             request.batch_rows = max(request.batch_rows, batch.rows)
             request.answers[part.index] = result
             if len(request.answers) == len(request.sizes) and not request.future.done():
@@ -297,19 +322,17 @@ async def _whole(request: _Request) -> dict[str, NDArray[Any]]:
     return await asyncio.get_running_loop().run_in_executor(None, _joined, parts)
 
 
-def _is_quick(seconds: float | None) -> bool:
-    return seconds is not None and seconds < _ON_LOOP_S
-
-
 def _fail(request: _Request, error: Exception) -> None:
     if not request.future.done():
         request.future.set_exception(error)
 
 
-def _timed(work: Callable[[Arrays], T], inputs: Arrays) -> tuple[T, float]:
-    """What the work gives, and the seconds of this thread's CPU that it took: what others did meanwhile is not its."""
-    began = time.thread_time()
-    return work(inputs), time.thread_time() - began
+def _timed(work: Callable[[Arrays], T], inputs: Arrays, deadline: float | None) -> tuple[T, Took]:
+    """What the work gives, and what it took; nothing is begun after the deadline."""
+    if deadline is not None and time.monotonic() >= deadline:
+        raise DeadlineExceeded("the deadline came before the request was preprocessed")
+    watch = Stopwatch()
+    return work(inputs), watch.took()
 
 
 def _work(batch: Batch[_Request]) -> int:
@@ -329,9 +352,9 @@ def _joined(parts: Sequence[Arrays]) -> dict[str, NDArray[Any]]:
 
 
 def _run(served: Served, batch: Batch[_Request]) -> _Ran:
-    began, cpu = time.monotonic(), time.thread_time()
+    began, watch = time.monotonic(), Stopwatch()
     results = _results(served, batch.parts)
-    return _Ran(began, time.monotonic(), time.thread_time() - cpu, results)
+    return _Ran(began, watch.took(), results)
 
 
 def _results(served: Served, parts: Sequence[Part[_Request]]) -> list[dict[str, NDArray[Any]] | Exception]:

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from serving.contract import DimRange, DType, NanPolicy, ServingContract, Signature, TensorSpec
+from serving.contract import DimRange, DType, EncodedImages, NanPolicy, ServingContract, Signature, TensorSpec
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -182,6 +182,8 @@ def _wanted(spec: TensorSpec) -> Schema:
 
 def _value(spec: TensorSpec) -> Schema:
     """One value of an input: its type, and the least and the greatest of its dtype and of its own range."""
+    if isinstance(spec, EncodedImages):
+        return {"type": "string", "contentEncoding": "base64", "description": "a PNG or JPEG file"}
     if spec.dtype is DType.STRING:
         return {"type": "string"}
     if spec.dtype is DType.BOOL:

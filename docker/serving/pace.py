@@ -5,30 +5,67 @@ In: durations as they happen. Out: estimates; None for what was never measured.
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
+
 #: By which share of the difference an estimate follows longer and shorter measurements. It rises faster, because what
 #: it promises has to be kept; but one measurement in many that an interrupt made longer must not decide.
 _RISES = 1 / 16
 _FALLS = 1 / 128
+#: What takes so many times as long as it computes waits for something, and is not quick however little it computes. On
+#: a busy machine it waits for the CPU, which must not make it slow: hence no smaller number.
+_MAY_WAIT = 4
 #: Batches that the drain rate looks back on.
 _DRAIN_BATCHES = 32
 
 
+@dataclass(frozen=True, slots=True)
+class Took:
+    """What a piece of work took: the seconds that passed, and those that its thread computed."""
+
+    wall_s: float
+    cpu_s: float
+
+
+class Stopwatch:
+    """Measures from its construction on, in the thread that constructed it."""
+
+    __slots__ = ("_cpu", "_wall")
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.monotonic(), time.thread_time()
+
+    def took(self) -> Took:
+        return Took(time.monotonic() - self._wall, time.thread_time() - self._cpu)
+
+
 class Pace:
-    """Seconds by size of work, in powers of two: averages on the safe side.
+    """What work takes by its size, in powers of two: averages on the safe side.
 
     Nothing is concluded from one size to another: what costs little for one row may cost much for thirty.
     """
 
     def __init__(self) -> None:
-        self._seconds: dict[int, float] = {}
+        self._seen: dict[int, Took] = {}
 
     def seconds(self, work: int) -> float | None:
-        return self._seconds.get(work.bit_length())
+        """How long work of this size takes; None where that was never measured."""
+        seen = self._seen.get(work.bit_length())
+        return None if seen is None else seen.wall_s
 
-    def saw(self, work: int, seconds: float) -> None:
+    def is_below(self, seconds: float, work: int) -> bool:
+        """Whether work of this size was measured, and computes for less time than that."""
+        seen = self._seen.get(work.bit_length())
+        return seen is not None and seen.cpu_s < seconds and seen.wall_s < seconds * _MAY_WAIT
+
+    def saw(self, work: int, took: Took) -> None:
         size = work.bit_length()
-        before = self._seconds.get(size, seconds)
-        self._seconds[size] = before + (seconds - before) * (_RISES if seconds > before else _FALLS)
+        before = self._seen.get(size, took)
+        self._seen[size] = Took(_follow(before.wall_s, took.wall_s), _follow(before.cpu_s, took.cpu_s))
+
+
+def _follow(before: float, now: float) -> float:
+    return before + (now - before) * (_RISES if now > before else _FALLS)
 
 
 class Drain:

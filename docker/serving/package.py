@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -19,9 +19,18 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.contract import CONTRACT_FILE, NanPolicy, ServingContract, Signature
+from serving.contract import (
+    CONTRACT_FILE,
+    CONTRACT_VERSION,
+    PREPROCESS_FOLDER,
+    NanPolicy,
+    Needs,
+    ServingContract,
+    Signature,
+)
 from serving.golden import Golden, differences, read_golden
-from serving.preprocess import apply, raw_signature
+from serving.machine import Machine
+from serving.preprocess import Preprocessing, raw_signature, step_files
 from serving.runners import Runner, RunnerError, load
 from serving.scheduling import scheduling
 from serving.tensors import BadRequest
@@ -30,12 +39,15 @@ from serving.tensors import BadRequest
 class Refusal(IntEnum):
     """Why a server did not start: the process's exit code."""
 
-    CONTRACT = 64  # contract.json is missing, unreadable, or does not make sense
+    CONTRACT = 64  # contract.json is missing, unreadable, of another version, or does not make sense
     FILES = 65  # a file is missing or not the one that the contract names
     VERSIONS = 66  # a runtime library is not the version that the package was proven with
     MODEL = 67  # the runtime cannot load or run the model
     ANSWERS = 68  # the model's answers are not the golden ones
     ADDRESS = 69  # the port cannot be listened on
+    PLATFORM = 70  # another architecture or another Python than the package is for
+    INSTRUCTIONS = 71  # the processor lacks instructions that the model's files hold
+    MEMORY = 72  # the container may not use as much memory as the model's weights alone take
     SETTINGS = 73  # an environment variable does not say what it should
 
 
@@ -53,12 +65,21 @@ class WrongAnswer(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A model that is ready: raw inputs in, outputs out, as the contract has them."""
+    """A model that is ready: raw inputs in, outputs out, as the contract has them.
+
+    `preprocessing` runs the contract's steps; made here unless given, for steps that need no file.
+    """
 
     contract: ServingContract
     raw: Signature
     golden: Golden
     runner: Runner
+    preprocessing: Preprocessing = None  # type: ignore[assignment]  # never None after __post_init__
+
+    def __post_init__(self) -> None:
+        if self.preprocessing is None:
+            made = Preprocessing(self.contract.preprocess, self.contract.signature)
+            object.__setattr__(self, "preprocessing", made)
 
     def predict(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Answer raw inputs that fit `raw`.
@@ -74,13 +95,13 @@ class Served:
         """Preprocess raw inputs that fit `raw`: what the model itself takes.
 
         Raises:
-            BadRequest: preprocessing takes a value out of the range of the model's dtype.
+            BadRequest: preprocessing can make nothing of a value (no image, an unknown category), or takes one out of
+                the range of the model's dtype.
         """
-        prepared = apply(self.contract.preprocess, inputs, self.contract.signature)
-        nan = {spec.name for spec in self.raw.inputs if spec.nan is NanPolicy.ACCEPT}
+        prepared = self.preprocessing(inputs)
         for name in {step.input for step in self.contract.preprocess}:
             values = prepared[name]
-            if values.dtype.kind == "f" and (np.isinf(values).any() or (name not in nan and np.isnan(values).any())):
+            if values.dtype.kind == "f" and not (np.isfinite(values).all() or self._is_known_nan(name, values)):
                 raise BadRequest(
                     f"input {name!r}: after preprocessing a value is beyond {prepared[name].dtype}'s range"
                 )
@@ -100,6 +121,11 @@ class Served:
     def rows(self, inputs: Mapping[str, NDArray[Any]]) -> int:
         """How many rows a request has: its size along the batch dimension, 1 where the model has none."""
         return len(next(iter(inputs.values()))) if self.raw.batch else 1
+
+    def _is_known_nan(self, name: str, values: NDArray[Any]) -> bool:
+        """Whether all that is not finite is NaN, which this input may hold."""
+        takes_nan = any(spec.name == name and spec.nan is NanPolicy.ACCEPT for spec in self.contract.signature.inputs)
+        return takes_nan and not np.isinf(values).any()
 
     def _check(self, prepared: Mapping[str, NDArray[Any]], answers: Mapping[str, NDArray[Any]]) -> None:
         signature = self.contract.signature
@@ -126,18 +152,53 @@ def _fits(found: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
 
 
 def read_contract(folder: Path) -> ServingContract:
-    """Decode `contract.json`.
+    """Decode `contract.json`: of a version that this server knows, without a key that it does not know.
 
     Raises:
         Refused: CONTRACT.
     """
     path = folder / CONTRACT_FILE
     try:
-        return msgspec.json.decode(path.read_bytes(), type=ServingContract)
+        content = path.read_bytes()
+        version = msgspec.json.decode(content, type=_Header).contract_version
+        if version != CONTRACT_VERSION:
+            older = version < CONTRACT_VERSION
+            raise Refused(
+                Refusal.CONTRACT,
+                f"{path} is a contract of version {version}, this server knows version {CONTRACT_VERSION}: "
+                + ("build the image again" if older else "serve it with the Slipway that built it, or a newer one"),
+            )
+        contract = msgspec.json.decode(content, type=ServingContract)
+        unknown = sorted(_unknown_keys(msgspec.json.decode(content), msgspec.to_builtins(contract)))
     except OSError as error:
         raise Refused(Refusal.CONTRACT, f"{path} cannot be read: {error.strerror}") from error
     except (msgspec.DecodeError, ValueError) as error:
         raise Refused(Refusal.CONTRACT, f"{path} is not a contract: {error}") from error
+    if unknown:
+        raise Refused(
+            Refusal.CONTRACT,
+            f"{path} promises what this server does not know: {', '.join(unknown)}; build the image again",
+        )
+    return contract
+
+
+class _Header(msgspec.Struct):
+    """The one key that contracts of every version have."""
+
+    contract_version: int
+
+
+def _unknown_keys(given: Any, known: Any, place: str = "") -> Iterator[str]:
+    """Dotted paths of the keys in `given` that decoding it left out of `known`."""
+    if isinstance(given, dict):
+        for key, value in given.items():
+            if key not in known:
+                yield f"{place}{key}"
+            else:
+                yield from _unknown_keys(value, known[key], f"{place}{key}.")
+    elif isinstance(given, list):
+        for index, (value, decoded) in enumerate(zip(given, known, strict=True)):
+            yield from _unknown_keys(value, decoded, f"{place}{index}.")
 
 
 def contract_digest(folder: Path) -> str:
@@ -155,12 +216,28 @@ def open_package(folder: Path, threads: int | None = None) -> Served:
         Refused
     """
     contract = read_contract(folder)
+    verify_machine(contract.needs, Machine.this())
+    verify_versions(contract.runtime_versions)
+    verify_files(folder, contract)
+    return open_verified(folder, contract, threads)
+
+
+def open_verified(folder: Path, contract: ServingContract, threads: int | None = None) -> Served:
+    """Load the model of a package whose files, versions and machine were verified; it has answered one golden sample.
+
+    `threads` as for `open_package`.
+
+    Raises:
+        Refused: CONTRACT, FILES, MODEL or ANSWERS.
+    """
     try:
         raw = raw_signature(contract.signature, contract.preprocess)
     except ValueError as error:
         raise Refused(Refusal.CONTRACT, f"the contract's preprocessing does not fit its signature: {error}") from error
-    verify_files(folder, contract)
-    verify_versions(contract.runtime_versions)
+    try:
+        preprocessing = Preprocessing(contract.preprocess, contract.signature, folder / PREPROCESS_FOLDER)
+    except (ValueError, ImportError) as error:
+        raise Refused(Refusal.CONTRACT, f"the contract's preprocessing cannot be run here: {error}") from error
     try:
         golden = read_golden(folder / contract.golden)
     except (OSError, ValueError) as error:
@@ -170,7 +247,7 @@ def open_package(folder: Path, threads: int | None = None) -> Served:
         runner = load(contract.runtime, folder / contract.model, contract.signature, threads)
     except RunnerError as error:
         raise Refused(Refusal.MODEL, str(error)) from error
-    served = Served(contract, raw, golden, runner)
+    served = Served(contract, raw, golden, runner, preprocessing)
     replay(served, next(golden.batches(raw, 1)))
     return served
 
@@ -189,17 +266,51 @@ def replay(served: Served, golden: Golden) -> None:
         raise Refused(Refusal.ANSWERS, "the model's answers are not the golden ones: " + "; ".join(found))
 
 
+def verify_machine(needs: Needs, machine: Machine) -> None:
+    """The machine against what the package needs of it.
+
+    Raises:
+        Refused: PLATFORM, INSTRUCTIONS or MEMORY.
+    """
+    verify_platform(needs, machine)
+    verify_instructions(needs, machine)
+    verify_memory(needs, machine)
+
+
+def verify_platform(needs: Needs, machine: Machine) -> None:
+    """Raises Refused: PLATFORM."""
+    _refuse(Refusal.PLATFORM, machine.is_another_platform(needs))
+
+
+def verify_instructions(needs: Needs, machine: Machine) -> None:
+    """Raises Refused: INSTRUCTIONS."""
+    _refuse(Refusal.INSTRUCTIONS, machine.lacks_instructions(needs))
+
+
+def verify_memory(needs: Needs, machine: Machine) -> None:
+    """Raises Refused: MEMORY."""
+    _refuse(Refusal.MEMORY, machine.lacks_memory(needs))
+
+
+def _refuse(refusal: Refusal, problem: str | None) -> None:
+    if problem is not None:
+        raise Refused(refusal, problem)
+
+
 def verify_files(folder: Path, contract: ServingContract) -> None:
-    """Size and sha256 of every file that the contract names; the model and the golden samples must be among them.
+    """Size and sha256 of every file that the contract names: model, golden samples and files of steps among them.
 
     Raises:
         Refused: FILES, or CONTRACT when it does not name what it needs.
     """
     names = [file.path for file in contract.files]
-    for needed in (contract.model, contract.golden):
+    steps = (f"{PREPROCESS_FOLDER}/{name}" for name in step_files(contract.preprocess))
+    for needed in (contract.model, contract.golden, *steps):
         if not any(name == needed or name.startswith(f"{needed}/") for name in names):
             raise Refused(Refusal.CONTRACT, f"the contract does not name the digest of {needed}")
     for file in contract.files:
+        if file.path.startswith("/") or ".." in file.path.split("/"):
+            raise Refused(Refusal.CONTRACT, f"the contract names {file.path}, which is not inside the package")
         try:
             with (folder / file.path).open("rb") as stream:
                 size = os.fstat(stream.fileno()).st_size

@@ -45,9 +45,8 @@ def read_parameters(holder: Mapping[str, Any], what: str) -> Parameters:
         raise BadRequest(f"{what}: parameters must be an object, found {reprlib.repr(parameters)}")
     for name, value in parameters.items():
         if not isinstance(value, str | int | float):  # a boolean is an int
-            raise BadRequest(
-                f"{what}: the parameter {name!r} must be a string, a number or a boolean, found {reprlib.repr(value)}"
-            )
+            expected = "must be a string, a number or a boolean"
+            raise BadRequest(f"{what}: the parameter {reprlib.repr(name)} {expected}, found {reprlib.repr(value)}")
         if name.startswith("shared_memory_"):
             raise BadRequest(f"{what}: tensors in shared memory are not read; send the data in the request")
     return parameters
@@ -55,6 +54,8 @@ def read_parameters(holder: Mapping[str, Any], what: str) -> Parameters:
 
 def own(parameters: Parameters) -> Parameters:
     """Those that are the client's own, to be given back."""
+    if not parameters or parameters.keys() <= _RESERVED:
+        return {}
     return {
         name: value
         for name, value in parameters.items()
@@ -78,6 +79,8 @@ def check_request_parameters(parameters: Parameters) -> None:
     Raises:
         BadRequest
     """
+    if not parameters:
+        return
     if any(parameters.get(name) for name in ("sequence_id", "sequence_start", "sequence_end")):
         raise BadRequest("the model keeps nothing from one request to the next: leave the sequence parameters out")
     _whole(parameters, "priority", "a whole number from 0")

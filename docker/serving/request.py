@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
-from serving.contract import DType, Signature, TensorSpec
+from serving.contract import DType, EncodedImages, Signature, TensorSpec
 from serving.parameters import (
     Parameters,
     check_output_parameters,
@@ -87,8 +87,14 @@ def largest_request_bytes(raw: Signature) -> int | None:
             if isinstance(size, str) and size not in raw.dynamic:
                 return None
             count *= raw.dynamic[size].max if isinstance(size, str) else size
-        total += count * (_STRING_BYTES if spec.dtype is DType.STRING else _JSON_NUMBER_BYTES)
+        total += count * _element_bytes(spec)
     return total
+
+
+def _element_bytes(spec: TensorSpec) -> int:
+    if isinstance(spec, EncodedImages):
+        return spec.max_bytes * 4 // 3 + _JSON_NUMBER_BYTES  # base64 writes three bytes as four letters
+    return _STRING_BYTES if spec.dtype is DType.STRING else _JSON_NUMBER_BYTES
 
 
 def _entries(content: dict[str, Any], raw: Signature) -> dict[str, dict[str, Any]]:

@@ -9,6 +9,7 @@ Importing grpc takes as long as starting HTTP, so this module is imported when t
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NoReturn
 
@@ -17,7 +18,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from serving.contract import DType, TensorSpec
+from serving.contract import DType, EncodedImages, TensorSpec
 from serving.front import EXTENSIONS, SERVER_NAME, SERVER_VERSION, Failure, Front, beside
 from serving.inference import Answer
 from serving.messages import MESSAGES
@@ -252,8 +253,10 @@ def _values(spec: TensorSpec, contents: Any) -> list[Any]:
     if wrong := [found.name for found, _ in contents.ListFields() if found.name != field]:
         raise BadRequest(f"input {spec.name!r}: {spec.dtype.protocol_name} values are {field}, found {wrong[0]}")
     values = list(getattr(contents, field))
-    if spec.dtype is not DType.STRING:
+    if spec.dtype is not DType.STRING or isinstance(spec, EncodedImages):
         return values
+    if isinstance(spec, EncodedImages):
+        return [base64.b64encode(value).decode() for value in values]
     try:
         return [value.decode() for value in values]
     except UnicodeDecodeError as error:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 #: Seconds to write the refusals of what still waits then.
 _REFUSALS_S = 1.0
+#: Seconds that answers have to leave over gRPC, once they are written.
+_LAST_BYTES_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +72,13 @@ def serve(folder: Path, address: Address, overrides: Batching, grace_s: float, s
     try:
         with watching(served, folder) as watch:
             application = Application(served, inference, watch.observer, watch.pages)
-            watch.metrics.readings.append(
+            watch.metrics.readings += [
                 Reading(
                     "slipway_requests_in_flight", "Requests that are being answered.", lambda: application.in_flight
-                )
-            )
+                ),
+                Reading("slipway_queue_rows", "Rows that wait for a worker.", lambda: inference.waiting_rows),
+                Reading("slipway_workers_busy", "Workers that are at a batch, or preprocess.", lambda: inference.busy),
+            ]
             asyncio.run(_serve(application, inference, watch, address, grace_s, stopping))
     finally:
         if inference.busy:
@@ -139,7 +143,7 @@ async def _serve(
     finally:
         stop.cancel()
         if rpc is not None:
-            await rpc.stop(0)
+            await rpc.stop(_LAST_BYTES_S)
         server.stop()  # type: ignore[no-untyped-call]
         await asyncio.wait((serving,))
 

@@ -8,6 +8,8 @@ integer. (1.0 is one, and 1 is a float, because JSON does not tell them apart.)
 
 from __future__ import annotations
 
+import base64
+import binascii
 import reprlib
 import struct
 from collections.abc import Sequence
@@ -18,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.contract import PROTOCOL_DTYPES, DimRange, DType, NanPolicy, Signature, TensorSpec
+from serving.contract import PROTOCOL_DTYPES, DimRange, DType, EncodedImages, NanPolicy, Signature, TensorSpec
 
 #: The protocol's name for the types of JSON values.
 _JSON_NAMES = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null", dict: "object"}
@@ -53,9 +55,8 @@ def check_header(spec: TensorSpec, datatype: object, shape: object) -> tuple[int
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise BadRequest(f"input {spec.name!r}: shape must be a list of sizes, found {_show(shape)}")
     if len(shape) != len(spec.shape):
-        raise BadRequest(
-            f"input {spec.name!r}: expected {len(spec.shape)} dimensions {_shape(spec)}, found {len(shape)}: {shape}"
-        )
+        expected = f"{len(spec.shape)} dimensions {_shape(spec)}"
+        raise BadRequest(f"input {spec.name!r}: expected {expected}, found {len(shape)}: {_show(shape)}")
     for axis, (declared, size) in enumerate(zip(spec.shape, shape, strict=True)):
         if isinstance(declared, int) and size != declared:
             raise BadRequest(
@@ -106,6 +107,8 @@ def from_values(spec: TensorSpec, shape: tuple[int, ...], flat: Sequence[Any]) -
     """
     if len(flat) != prod(shape):
         raise BadRequest(f"input {spec.name!r}: shape {list(shape)} holds {prod(shape)} values, data has {len(flat)}")
+    if isinstance(spec, EncodedImages):
+        return _images(spec, flat).reshape(shape)
     kind = _kind(spec.dtype)
     types = set(map(type, flat))
     surplus = types - _ACCEPTED[kind]
@@ -201,8 +204,24 @@ def _integers(spec: TensorSpec, flat: Sequence[int]) -> NDArray[Any]:
     return np.array(flat, dtype=spec.dtype.numpy)
 
 
+def _images(spec: EncodedImages, flat: Sequence[Any]) -> NDArray[Any]:
+    """Files as they are, or the bytes behind base64, which is the one form that JSON has for them."""
+    array = np.empty(len(flat), dtype=object)
+    for index, text in enumerate(flat):
+        if not isinstance(text, str | bytes):
+            raise _wrong_value(spec, flat, index)
+        try:
+            array[index] = text if isinstance(text, bytes) else base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise BadRequest(
+                f"input {spec.name!r}: expected the image's bytes in base64, found {_show(text)} at position {index}"
+            ) from error
+    return array
+
+
 def _strings(spec: TensorSpec, count: int, data: memoryview) -> NDArray[Any]:
-    items: list[str] = []
+    """As many strings, each after its length in 4 bytes; images stay the bytes that they are."""
+    items: list[str | bytes] = []
     position = 0
     while position < len(data):
         if len(items) == count or position + 4 > len(data):
@@ -211,6 +230,10 @@ def _strings(spec: TensorSpec, count: int, data: memoryview) -> NDArray[Any]:
         position += 4
         if position + length > len(data):
             break
+        if isinstance(spec, EncodedImages):
+            items.append(bytes(data[position : position + length]))
+            position += length
+            continue
         try:
             items.append(str(data[position : position + length], "utf-8"))
         except UnicodeDecodeError as error:
@@ -221,7 +244,9 @@ def _strings(spec: TensorSpec, count: int, data: memoryview) -> NDArray[Any]:
             f"input {spec.name!r}: expected exactly {count} strings, each after its length in 4 bytes, "
             f"in the {len(data)} bytes"
         )
-    return np.array(items, dtype=object)
+    array = np.empty(count, dtype=object)
+    array[:] = items
+    return array
 
 
 def _check_finite(spec: TensorSpec, array: NDArray[Any], given: NDArray[Any] | None = None) -> None:
@@ -261,7 +286,9 @@ def _check_range(spec: TensorSpec, array: NDArray[Any]) -> None:
         index = int(np.argmax(outside.ravel()))
         raise BadRequest(
             f"input {spec.name!r}: values must {_span(least, greatest)}, found {array.ravel()[index].item()!r} "
-            f"at position {index}"
+            f"at position {index}",
+            spec.name,
+            "out_of_range",
         )
 
 

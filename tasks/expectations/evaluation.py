@@ -127,8 +127,8 @@ def _row_rules(
                 f"no value of {tensor.name!r} is missing (NaN)",
                 "DATA_MISSING_VALUES",
                 Verdict.FAILED,
-                "remove these rows, or fill the values in as training did, or say `nan: accept` where the model knows "
-                "missing values: the server refuses requests with NaN",
+                "remove these rows, declare under preprocess how training filled them in (impute), or say `nan: accept`"
+                " where the model knows missing values: else the server refuses requests with NaN",
             )
         yield Rule(
             "expect_column_values_to_be_in_set",

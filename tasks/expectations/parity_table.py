@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tasks.parity.outcomes import Outcome
 
 #: Findings that are about what the table does not hold: names and order, declared sizes, single classes, the source.
-_ELSEWHERE = ("PARITY_INPUT_", "PARITY_OUTPUT_", "PARITY_CLASS_", "PARITY_SOURCE_")
+_ELSEWHERE = ("PARITY_INPUT_", "PARITY_OUTPUT_", "PARITY_CLASS_", "PARITY_SOURCE_", "PARITY_GOLDEN_")
 _FROZEN = ("PARITY_BATCH_FROZEN", "PARITY_LENGTH_FROZEN")
 
 _READ = "read the findings of the parity report: they say what is behind this figure"

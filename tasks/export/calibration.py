@@ -1,20 +1,20 @@
 """The rows of the evaluation data that a format is calibrated on.
 
-In: the raw columns, the declared preprocessing, the signature. Out: model inputs, in batches that the signature allows:
+In: the raw columns, the preprocessing of a model. Out: model inputs, in batches that the signature allows:
 the same rows every time, spread evenly over all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from serving.contract import PreprocessStep, Signature
-from serving.preprocess import apply
+from serving.contract import Signature
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from serving.preprocess import Preprocessing
     from tasks.export.conversion import Rows
 
 #: The range of n rows leaves out a new row's value once in n/2 (exchangeable draws: it is the new least or greatest
@@ -24,14 +24,12 @@ MOST_ROWS = 256
 _AT_ONCE = 32
 
 
-def calibration_rows(
-    evaluation: Mapping[str, NDArray[Any]], preprocess: Sequence[PreprocessStep], signature: Signature
-) -> Rows:
+def calibration_rows(evaluation: Mapping[str, NDArray[Any]], preprocessing: Preprocessing) -> Rows:
     """Batches of at most `MOST_ROWS` rows in all; a last batch that is too small is filled up from the first rows."""
-    raw = {tensor.name: _as_sent(evaluation[tensor.name]) for tensor in signature.inputs}
+    raw = {tensor.name: _as_sent(evaluation[tensor.name]) for tensor in preprocessing.raw.inputs}
     chosen = spread(len(next(iter(raw.values()))), MOST_ROWS)
-    inputs = apply(preprocess, {name: column[chosen] for name, column in raw.items()}, signature)
-    return batches(inputs, signature)
+    inputs = preprocessing({name: column[chosen] for name, column in raw.items()})
+    return batches(inputs, preprocessing.signature)
 
 
 def spread(rows: int, most: int) -> NDArray[Any]:

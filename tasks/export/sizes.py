@@ -56,7 +56,8 @@ def _sample(tensor: TensorSpec, shape: tuple[int, ...], random: Any) -> NDArray[
 
     if tensor.dtype is DType.STRING:
         return np.full(shape, "", dtype=object)
+    values: NDArray[Any] = np.arange(np.prod(shape, dtype=int)).reshape(shape) % 2
     if tensor.dtype.is_float:
-        normal: NDArray[Any] = random.standard_normal(shape).astype(tensor.dtype.numpy)
-        return normal
-    return (np.arange(np.prod(shape, dtype=int)) % 2).reshape(shape).astype(tensor.dtype.numpy)
+        values = random.standard_normal(shape)
+    values = values.astype(tensor.dtype.numpy)
+    return values if tensor.range is None else np.clip(values, *tensor.range)

@@ -62,9 +62,11 @@ def _export(request: Request) -> Written:
 
     def calibration() -> Rows:
         from tasks.export.calibration import calibration_rows
-        from tasks.ingest import load_evaluation
+        from tasks.ingest import load_evaluation, load_preprocessing
 
-        return calibration_rows(load_evaluation(artifact, store, request.work), request.preprocess, artifact.signature)
+        steps = request.preprocess
+        evaluation = load_evaluation(artifact, store, request.work, steps)
+        return calibration_rows(evaluation, load_preprocessing(artifact, steps, store, request.work))
 
     model = load_source(artifact, store, request.work)
     source = Source(

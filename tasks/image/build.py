@@ -1,30 +1,29 @@
 """A proven export → a serving image: its runtime's image and one thin layer with the package.
 
-The package is `contract.json`, the model's files and the golden samples that parity stored; beside it lie the SBOM and
-the list of licences. The tag is the digest of
+The package is `contract.json`, the model's files, those that preprocessing needs, and the golden samples that parity
+stored; beside it lie the SBOM and the list of licences. The tag is the digest of
 everything that goes in, so building the same package again finds the image that is there. No image is built of an
 export that parity did not pass.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
 
 from pydantic import TypeAdapter
 
-from serving.contract import CONTRACT_FILE, PackagedFile, PredictionLog, PreprocessStep, ServingContract
+from serving.contract import CONTRACT_FILE, PREPROCESS_FOLDER, Needs, PackagedFile, PredictionLog, ServingContract
+from serving.preprocess import extras
 from tasks.contracts import Artifact, Digest, Export, Image, ParityReport, Verdict, digest_of
 from tasks.errors import BuildFailed, GateBlocked
 from tasks.image.context import Context
 from tasks.image.engine import NEEDS_LABEL, Engine, ImageInfo
 from tasks.image.inventory import inventory_of
 from tasks.image.libraries import locked_hashes
-from tasks.image.runtimes import Runtime, ensure_runtime, find_extras, find_runtime
+from tasks.image.runtimes import ARCHITECTURE, PYTHON, Runtime, ensure_runtime, find_extras, find_runtime
 from tasks.image.sbom import LICENCES_FILE, SBOM_FILE, bom, licences
 from tasks.settings import Settings
 from tasks.spec import ModelSpec
@@ -37,7 +36,6 @@ _MODEL = "model"
 _GOLDEN = "golden.npz"
 _BUILD_LABEL = "io.slipway.build"
 _SBOM_LABEL = "io.slipway.sbom"
-_EXTRA_OF = dict.fromkeys(("decode_image", "resize", "crop", "layout"), "image") | {"tokenize": "text"}
 
 
 def build(
@@ -62,7 +60,7 @@ def build(
     _check_versions(runtime, export)
     contract = _contract(spec, artifact, export, parity, golden, runtime)
     content = contract_bytes(contract)
-    contract_digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    contract_digest, contract_size = store.put_stream(io.BytesIO(content))
     below = _existing(engine, ensure_runtime(export.runtime, engine, settings, needed))
     sbom, licence_list = _evidence_files(contract, runtime, below, engine, store)
     labels = _labels(spec, artifact, export, parity, contract_digest, contract.version, below)
@@ -80,6 +78,8 @@ def build(
             layer.add_stored(f"{_PACKAGE}/{_GOLDEN}", golden, store)
             for file in export.files.files:
                 layer.add_stored(f"{_PACKAGE}/{_MODEL}/{file.path}", file, store)
+            for file in artifact.preprocess.files if artifact.preprocess else ():
+                layer.add_stored(f"{_PACKAGE}/{PREPROCESS_FOLDER}/{file.path}", file, store)
             there = engine.add_layer(below, layer.finish(), reference, labels)
     return Image(
         format=export.format,
@@ -87,6 +87,7 @@ def build(
         reference=reference,
         digest=there.id,
         contract_digest=contract_digest,
+        contract=PackagedFile(CONTRACT_FILE, contract_digest, contract_size),
         size_bytes=there.size_bytes,
         model_bytes=there.size_bytes - below.size_bytes,
         layers=there.layers,
@@ -96,14 +97,9 @@ def build(
     )
 
 
-def extras(steps: Sequence[PreprocessStep]) -> tuple[str, ...]:
-    """Which optional libraries (`tasks.image.runtimes.EXTRAS`) the declared steps need."""
-    return tuple(sorted({_EXTRA_OF[step.op] for step in steps if step.op in _EXTRA_OF}))
-
-
 def contract_bytes(contract: ServingContract) -> bytes:
     """`contract.json`: canonical, so that the same contract has the same digest everywhere."""
-    plain = TypeAdapter(ServingContract).dump_python(contract, mode="json")
+    plain = TypeAdapter(ServingContract).dump_python(contract, mode="json", exclude_none=True)
     return json.dumps(plain, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
@@ -153,6 +149,8 @@ def _contract(
     spec: ModelSpec, artifact: Artifact, export: Export, parity: ParityReport, golden: PackagedFile, runtime: Runtime
 ) -> ServingContract:
     packaged = [replace(file, path=f"{_MODEL}/{file.path}") for file in export.files.files]
+    if artifact.preprocess is not None:
+        packaged += [replace(file, path=f"{PREPROCESS_FOLDER}/{file.path}") for file in artifact.preprocess.files]
     files = sorted([*packaged, replace(golden, path=_GOLDEN)], key=lambda file: file.path)
     recorded = spec.serving.prediction_log
     identity = digest_of(
@@ -161,6 +159,7 @@ def _contract(
             export.files.digest,
             artifact.model_dump(mode="json", include={"signature"}),
             spec.model_dump(mode="json", include={"preprocess"}),
+            artifact.preprocess and artifact.preprocess.digest,
         ]
     )
     return ServingContract(
@@ -180,6 +179,7 @@ def _contract(
         batching=spec.serving.batching,
         p99_ms=spec.serving.p99_ms,
         prediction_log=None if recorded is None else PredictionLog(**recorded.model_dump()),
+        needs=Needs(ARCHITECTURE, PYTHON, export.needs, memory_bytes=export.files.size_bytes),
     )
 
 

@@ -170,7 +170,11 @@ class DockerEngine:
                     stream, _ = self._api.get_archive(container, path)
                 except docker.errors.NotFound as error:
                     raise PlatformError(f"the image {image} has no {path}") from error
-                unpack(stream, folder)
+                try:
+                    unpack(stream, folder)
+                finally:
+                    for _ in stream:  # the engine does not let go of the container before it has sent everything
+                        pass
         finally:
             self.remove(container)
 

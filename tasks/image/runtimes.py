@@ -29,6 +29,8 @@ from tasks.settings import Settings
 from tasks.workspace import locked, scratch
 
 _DOCKER = Path(__file__).parents[2] / "docker"
+#: What the locks' wheels and the base image are for: `uname -m`, and Python's minor version.
+ARCHITECTURE, PYTHON = "x86_64", "3.11"
 _EXTRA_DOCKERFILE = _DOCKER / "runtimes" / "extras" / "Dockerfile"
 _INSTALLED_AT = "/opt/runtime"
 _SERVING_AT = "/opt/serving/serving"

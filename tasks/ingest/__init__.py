@@ -22,7 +22,17 @@ docs/sources.md says which files are accepted, what is looked at in each, and wh
 from __future__ import annotations
 
 from tasks.ingest.evaluation import load_evaluation
+from tasks.ingest.preprocess import load_preprocessed, load_preprocessing
 from tasks.ingest.sources import SOURCES, SourceModel
 from tasks.ingest.stage import fingerprint, ingest, load_source
 
-__all__ = ["SOURCES", "SourceModel", "fingerprint", "ingest", "load_evaluation", "load_source"]
+__all__ = [
+    "SOURCES",
+    "SourceModel",
+    "fingerprint",
+    "ingest",
+    "load_evaluation",
+    "load_preprocessed",
+    "load_preprocessing",
+    "load_source",
+]

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.contract import DType, TensorSpec
-from serving.preprocess import apply
+from serving.contract import DType, NanPolicy, Signature, TensorSpec
+from serving.preprocess import Preprocessing
 from tasks.errors import SourceError
 from tasks.ingest.metric_code import MetricFunction, probe_metrics
 from tasks.ingest.sources import SourceModel
@@ -29,23 +29,26 @@ def probe(
     spec: ModelSpec,
     columns: Mapping[str, NDArray[Any]],
     metrics: Mapping[str, MetricFunction] | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> None:
     """Ask twice for a few rows whose inputs are all finite; `metrics` about the first answers.
 
-    Other rows are the data's own problem (`DATA_MISSING_VALUES`), and a model need not answer them.
+    Other rows are the data's own problem (`DATA_MISSING_VALUES`), and a model need not answer them. `preprocessing`
+    runs the spec's steps; made here unless given, for steps that need no file.
 
     Raises:
         SourceError: the model cannot answer, answers differently every time, or not as declared; or a metric of the
             user's cannot be computed from its answers.
     """
-    inputs = {tensor.name: columns[tensor.name] for tensor in spec.inputs}
-    whole = np.flatnonzero(~_rows_not_finite(inputs))
+    prepare = preprocessing or Preprocessing(spec.preprocess, spec.signature)
+    inputs = {tensor.name: columns[tensor.name] for tensor in prepare.raw.inputs}
+    whole = np.flatnonzero(~_rows_not_finite(inputs, prepare.raw))
     if not len(whole):
         return
     rows = np.resize(whole, max(_ROWS, _least_batch(spec)))[: max(_ROWS, _least_batch(spec))]
-    first = _ask(model, spec, {name: column[rows] for name, column in inputs.items()})
+    first = _ask(model, prepare, {name: column[rows] for name, column in inputs.items()})
     _check_declared(first, spec, len(rows))
-    second = _ask(model, spec, {name: column[rows] for name, column in inputs.items()})
+    second = _ask(model, prepare, {name: column[rows] for name, column in inputs.items()})
     for name, answer in first.items():
         if not _same(answer, second[name]):
             raise SourceError(
@@ -55,9 +58,9 @@ def probe(
     probe_metrics(spec.evaluation, metrics or {}, first, {name: column[rows] for name, column in columns.items()})
 
 
-def _ask(model: SourceModel, spec: ModelSpec, raw: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def _ask(model: SourceModel, prepare: Preprocessing, raw: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     try:
-        return model.predict(apply(spec.preprocess, raw, spec.signature))
+        return model.predict(prepare(raw))
     except SourceError:
         raise
     except (
@@ -107,12 +110,14 @@ def _same(first: NDArray[Any], second: NDArray[Any]) -> bool:
     return bool(np.array_equal(first, second))
 
 
-def _rows_not_finite(inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+def _rows_not_finite(inputs: Mapping[str, NDArray[Any]], raw: Signature) -> NDArray[np.bool_]:
     rows = len(next(iter(inputs.values())))
     broken = np.zeros(rows, dtype=bool)
-    for column in inputs.values():
+    for tensor in raw.inputs:
+        column = inputs[tensor.name]
         if column.dtype.kind == "f":
-            broken |= ~np.isfinite(column.reshape(rows, -1)).all(axis=1)
+            fine = np.isfinite(column) | (np.isnan(column) & (tensor.nan is NanPolicy.ACCEPT))
+            broken |= ~fine.reshape(rows, -1).all(axis=1)
     return broken
 
 

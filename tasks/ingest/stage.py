@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from serving.preprocess import step_files
 from tasks.contracts import Artifact, Digest, FileTree, digest_of
 from tasks.errors import SourceError
 from tasks.ingest.code import module_files, store_code
 from tasks.ingest.evaluation import ingest_evaluation
 from tasks.ingest.fetch import Location, identity, locate, store_tree
 from tasks.ingest.metric_code import load_metrics, metric_files, store_metric_code
+from tasks.ingest.preprocess import check_rows, load_preprocessing, store_step_files
 from tasks.ingest.probe import probe
 from tasks.ingest.registry import download, is_in_mlflow, pin, training_run
 from tasks.ingest.sources import SourceModel, kind_of, loader_module, narrow
@@ -45,8 +47,13 @@ def ingest(spec: ModelSpec, store: Store, settings: Settings) -> Artifact:
             files = _with_external_data(location, files, store, work)
         path = fetch_tree(store, files, work / "inspect") / root
         loader_module(loader).inspect(path, spec)
+        fed = spec.evaluation.preprocessed
         evaluation, columns = ingest_evaluation(
-            spec, _locate(spec.evaluation.data, spec, settings, work / "download-evaluation"), store, work
+            spec,
+            _locate(spec.evaluation.data, spec, settings, work / "download-evaluation"),
+            store,
+            work,
+            None if fed is None else _locate(fed.data, spec, settings, work / "download-preprocessed"),
         )
         entrypoint = spec.source.entrypoint
         artifact = Artifact(
@@ -58,16 +65,19 @@ def ingest(spec: ModelSpec, store: Store, settings: Settings) -> Artifact:
             code=None if entrypoint is None else store_code(spec.folder, entrypoint, store),
             entrypoint=entrypoint,
             signature=spec.signature,
+            preprocess=store_step_files(spec, store),
             evaluation=evaluation.model_copy(update={"code": store_metric_code(spec, store)}),
             source_uri=location.uri,
             source_run=location.run,
         )
+        preprocessing = load_preprocessing(artifact, spec.preprocess, store, work)
+        check_rows(columns, preprocessing, evaluation.file.path)
         quality = examine(columns, spec, store, work)
         artifact = artifact.model_copy(
             update={"evaluation": artifact.evaluation.model_copy(update={"quality": quality})}
         )
         functions = load_metrics(spec.evaluation, artifact.evaluation, store, work / "probe")
-        probe(load_source(artifact, store, work / "probe"), spec, columns, functions)
+        probe(load_source(artifact, store, work / "probe"), spec, columns, functions, preprocessing)
     if artifact.source_run is None:
         artifact = artifact.model_copy(update={"source_run": training_run(artifact, settings)})
     return artifact
@@ -96,7 +106,7 @@ def fingerprint(spec: ModelSpec, settings: Settings) -> Digest:
         SourceError: something is not there.
         TrackingUnavailable: the source is in MLflow, and MLflow does not answer.
     """
-    entrypoint = spec.source.entrypoint
+    entrypoint, fed = spec.source.entrypoint, spec.evaluation.preprocessed
     code = [] if entrypoint is None else module_files(spec.folder, entrypoint)
     with scratch(settings.work) as work:
         return digest_of(
@@ -105,7 +115,9 @@ def fingerprint(spec: ModelSpec, settings: Settings) -> Digest:
                 "source": [_identity(spec.source.uri, spec, settings, work / "source"), spec.source],
                 "code": [[path.as_posix(), _sha256(spec.folder / path)] for path in code],
                 "signature": spec.model_dump(mode="json", include={"inputs", "outputs", "dynamic", "preprocess"}),
+                "files": [[name, _sha256(spec.folder / name)] for name in step_files(spec.preprocess)],
                 "evaluation": _identity(spec.evaluation.data, spec, settings, work / "evaluation"),
+                "preprocessed": fed and _identity(fed.data, spec, settings, work / "preprocessed"),
                 "labels": spec.evaluation.columns,
                 "metrics": [[path.as_posix(), _sha256(spec.folder / path)] for path in metric_files(spec)],
             }

@@ -28,18 +28,21 @@ def is_text(array: NDArray[Any]) -> bool:
 
 
 def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """An `.npz` of plain arrays, entries in the order of their names; objects of `str` become unicode arrays.
+    """An `.npz` of plain arrays, entries in the order of their names; objects of `str` become unicode arrays, and of
+    `bytes` (encoded images) arrays of bytes, which keep all but zeros at the very end: no image ends with them.
 
     Raises:
-        ValueError: an array holds objects that are not `str`.
+        ValueError: an array holds other objects.
     """
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(arrays):
             array = arrays[name]
-            if array.dtype == object:
+            if array.dtype == object and array.size and all(isinstance(item, bytes) for item in array.ravel()):
+                array = array.astype(np.bytes_)
+            elif array.dtype == object:
                 if not is_text(array):
-                    raise ValueError(f"{name} holds objects that are not strings")
+                    raise ValueError(f"{name} holds objects that are neither strings nor bytes")
                 array = array.astype(np.str_)
             entry = io.BytesIO()
             np.lib.format.write_array(entry, np.ascontiguousarray(array), allow_pickle=False)

@@ -1,6 +1,7 @@
 """Source and export, asked the same: from two models and evaluation data to findings and figures.
 
     inputs        which rows, in which batches                        pure
+    skew          what training fed the model, against the steps      pure
     reference     what the source answers, and how noisy it is         asks the source
     exported      what the export answers, in a process of its own     asks the export
     outcomes      both, batch by batch
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.contract import DType, Signature
-from serving.preprocess import apply, raw_signature
+from serving.preprocess import Preprocessing
 from tasks.contracts import Calibration, ClassChange, Finding, MetricComparison, OutputComparison, Verdict
 from tasks.errors import EvaluationError
 from tasks.ingest.metric_code import MetricFunction
@@ -33,13 +34,14 @@ from tasks.parity.coarse import BaseFailed, Coarseness, Reduced, failed, neighbo
 from tasks.parity.edges import NEIGHBOURS
 from tasks.parity.exported import AskedExport
 from tasks.parity.failing import Case, failing_case
-from tasks.parity.inputs import Batch, Batching, Pool, batching, plan, pools
+from tasks.parity.inputs import Batch, Batching, Pool, batching, drawing, plan, pools
 from tasks.parity.judge import edge_finding, output_findings
 from tasks.parity.judge_running import run_findings, structure_findings, unasked_findings
 from tasks.parity.outcomes import Arrays, Asked, Outcome, excuse_edges, outcomes_of
 from tasks.parity.quality import compare_metrics
 from tasks.parity.reference import Reference, left_out, reference, source_failed, source_findings, usable_rows
 from tasks.parity.room import shortage
+from tasks.parity.skew import skew_findings
 from tasks.parity.source import AskedSource, SourceFailed, threads
 from tasks.parity.terms import longest_sum
 from tasks.parity.tolerance import unit_roundoff
@@ -79,6 +81,8 @@ def confront(
     launch: exported.Launch | None = None,
     reduced: Reduced | None = None,
     free_bytes: int | None = None,
+    preprocessing: Preprocessing | None = None,
+    fed: Arrays | None = None,
 ) -> Judgement:
     """Ask both models, and judge.
 
@@ -93,22 +97,30 @@ def confront(
         launch: starts the export's process; see `tasks.parity.exported.ask`.
         reduced: for exports of reduced precision, which, and the full-precision file that it was made from.
         free_bytes: the memory that may be taken; what the kernel says is free unless it is given.
+        preprocessing: the spec's steps; made here unless given, for steps that need no file.
+        fed: what training fed the model for the first rows, where that is known.
 
     Raises:
         BadInput: rows cannot be told apart, or the evaluation data has other dtypes than clients send.
     """
     signature = spec.signature
-    raw = raw_signature(signature, spec.preprocess)
+    prepare = preprocessing or Preprocessing(spec.preprocess, signature)
+    raw = prepare.raw
     sizes = batching(signature, spec.serving.max_batch)
-    found = pools(raw, _as_clients_send(evaluation, raw), seed)
+    columns = _as_clients_send(evaluation, raw)
+    skewed = skew_findings(prepare, columns, fed, spec.evaluation.preprocessed)
+    if any(finding.verdict is not Verdict.PASSED for finding in skewed):
+        return Judgement(sizes, (), (), skewed)
+    prepared = prepare(columns)
+    found = pools(raw, columns, seed, drawing(raw, columns, signature, prepared))
     # One thread, as the export is asked: sums have one order, and other work on this machine does not slow it down.
     with threads(loader, 1):
         short = shortage(source, loader, free_bytes)
         asking = AskedSource.of(source, loader, signature, sizes, short is None)
         generator = np.random.default_rng(list(hashlib.sha256(seed.encode()).digest()))
-        inputs = tuple(apply(spec.preprocess, pool.raw, signature) for pool in found)
+        inputs = (prepared, *(pool.raw if pool.is_prepared else prepare(pool.raw) for pool in found[1:]))
         heard, findings = _references(asking, found, inputs, generator)
-        findings += [] if short is None else [short.remark]
+        findings += [*skewed, *([] if short is None else [short.remark])]
         asked_pools = tuple(each.pool for each in heard)
         references = tuple(each.reference for each in heard)
         if any(finding.verdict is not Verdict.PASSED for finding in findings):

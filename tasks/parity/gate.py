@@ -10,22 +10,24 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
-from serving.contract import PackagedFile
+from serving.contract import NanPolicy, PackagedFile
+from serving.preprocess import Preprocessing
 from tasks.contracts import Artifact, Export, ParityReport, Verdict
 from tasks.expectations.data_docs import build
 from tasks.expectations.parity_table import disagreement, tables
 from tasks.expectations.validation import Checked
 from tasks.expectations.validation import check as hold
-from tasks.ingest import load_evaluation, load_source
+from tasks.ingest import load_evaluation, load_preprocessed, load_preprocessing, load_source
 from tasks.ingest.metric_code import load_metrics
 from tasks.parity import page
 from tasks.parity.coarse import Reduced
 from tasks.parity.confrontation import Judgement, confront
 from tasks.parity.divergence.report import divergence_of, told
-from tasks.parity.golden import golden_bytes, golden_rows
+from tasks.parity.golden import golden_bytes, golden_rows, replay
 from tasks.parity.reproduction import reproduction
+from tasks.parity.source import AskedSource
 from tasks.spec import ModelSpec
-from tasks.store import Store, fetch_tree
+from tasks.store import Store, fetch, fetch_tree
 
 
 def check(spec: ModelSpec, artifact: Artifact, export: Export, store: Store, work: Path) -> ParityReport:
@@ -35,23 +37,34 @@ def check(spec: ModelSpec, artifact: Artifact, export: Export, store: Store, wor
         BadInput: the source or the evaluation data cannot be used at all.
         PlatformError: the store does not answer, or its bytes were altered.
     """
+    preprocessing = load_preprocessing(artifact, spec.preprocess, store, work)
     source, path = load_source(artifact, store, work), fetch_tree(store, export.files, work / "export") / export.root
     judgement = confront(
         spec,
         source,
         artifact.loader,
-        load_evaluation(artifact, store, work),
+        load_evaluation(artifact, store, work, spec.preprocess),
         export.runtime,
         path,
         work,
         artifact.evaluation.file.digest,
         load_metrics(spec.evaluation, artifact.evaluation, store, work),
         reduced=_reduced(spec, export, store, work),
+        preprocessing=preprocessing,
+        fed=load_preprocessed(artifact, store, work),
     )
-    divergence = divergence_of(spec, artifact, source, export, judgement, path, work)
+    divergence = divergence_of(spec, artifact, source, export, judgement, path, work, preprocessing)
     judgement = replace(judgement, findings=told(judgement.findings, divergence))
     checked = _checked(spec, judgement)
-    report = _report(export, judgement, checked, None if not judgement.outputs else _golden(spec, judgement, store))
+    golden = None
+    if judgement.outputs:
+        golden = _golden(judgement, preprocessing, store)
+        asking = AskedSource(source, artifact.loader, spec.signature, judgement.sizes)
+        tolerances = {output.name: output.tolerance for output in judgement.outputs}
+        if spec.preprocess:
+            found = replay(fetch(store, golden, work / "golden.npz"), preprocessing, asking, tolerances)
+            judgement = replace(judgement, findings=(*judgement.findings, *found))
+    report = _report(export, judgement, checked, golden)
     docs = None
     if checked is not None:
         docs = build(checked, f"{spec.name} as {export.format}, parity", store, work / "data_docs")
@@ -104,10 +117,11 @@ def _report(export: Export, judgement: Judgement, checked: Checked | None, golde
     )
 
 
-def _golden(spec: ModelSpec, judgement: Judgement, store: Store) -> PackagedFile:
+def _golden(judgement: Judgement, preprocessing: Preprocessing, store: Store) -> PackagedFile:
     raw, source = judgement.pools[0].raw, judgement.references[0]
-    rows = golden_rows(raw, source.answers, source.edges())
-    return _stored("golden.npz", golden_bytes(raw, source.answers, rows, spec.signature), store)
+    may_miss = [tensor.name for tensor in preprocessing.raw.inputs if tensor.nan is NanPolicy.ACCEPT]
+    rows = golden_rows(raw, source.answers, source.edges(), may_miss)
+    return _stored("golden.npz", golden_bytes(raw, source.answers, rows, preprocessing.signature), store)
 
 
 def _stored(name: str, content: bytes, store: Store) -> PackagedFile:

@@ -36,12 +36,16 @@ _SINGLES = 8
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Rows that both models are asked about. `lengths` are the sizes of the dynamic dimensions other than the batch."""
+    """Rows that both models are asked about. `lengths` are the sizes of the dynamic dimensions other than the batch.
+
+    `raw` are rows as clients send them; where `is_prepared`, rows as the model takes them, which no request gives.
+    """
 
     name: str
     lengths: Mapping[str, int]
     raw: Mapping[str, NDArray[Any]]
     rows: int
+    is_prepared: bool = False
 
     def only(self, rows: NDArray[np.int64]) -> Pool:
         """The pool with these rows alone."""
@@ -105,17 +109,47 @@ def batching(signature: Signature, max_batch: int) -> Batching:
     return Batching((fixed,), fixed)
 
 
-def pools(raw: Signature, evaluation: Mapping[str, NDArray[Any]], seed: str) -> tuple[Pool, ...]:
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """What random rows are drawn for, and the columns within whose range they are.
+
+    Rows as clients send them; where `is_prepared`, rows as the model takes them.
+    """
+
+    signature: Signature
+    columns: Mapping[str, NDArray[Any]]
+    is_prepared: bool
+
+
+def drawing(
+    raw: Signature, columns: Mapping[str, NDArray[Any]], model: Signature, prepared: Mapping[str, NDArray[Any]]
+) -> Drawing:
+    """As clients send them, save where these are images or texts: random ones say nothing, and their lengths are not
+    the model's. There the model itself is asked, within what it takes for the evaluation rows (`prepared`).
+    """
+    shapes = {tensor.name: tensor.shape for tensor in model.inputs}
+    if all(shapes.get(tensor.name) == tensor.shape for tensor in raw.inputs):
+        return Drawing(raw, columns, is_prepared=False)
+    return Drawing(model, prepared, is_prepared=True)
+
+
+def pools(
+    raw: Signature, evaluation: Mapping[str, NDArray[Any]], seed: str, drawn: Drawing | None = None
+) -> tuple[Pool, ...]:
     """The evaluation rows first, then random rows; the same for the same `seed` and data."""
     columns = {tensor.name: evaluation[tensor.name] for tensor in raw.inputs}
-    observed = _lengths(raw, columns)
+    drawn = drawn or Drawing(raw, columns, is_prepared=False)
+    observed = _lengths(drawn.signature, drawn.columns)
     found = [Pool("evaluation", observed, columns, len(next(iter(columns.values()))))]
     generator = np.random.default_rng(list(hashlib.sha256(seed.encode()).digest()))
-    for lengths in _length_cases(raw, observed):
-        rows = _affordable_rows(raw, lengths)
-        arrays = {tensor.name: _random(tensor, columns[tensor.name], lengths, rows, generator) for tensor in raw.inputs}
+    for lengths in _length_cases(drawn.signature, observed):
+        rows = _affordable_rows(drawn.signature, lengths)
+        arrays = {
+            tensor.name: _random(tensor, drawn.columns[tensor.name], lengths, rows, generator)
+            for tensor in drawn.signature.inputs
+        }
         said = " ".join(f"{name}={size}" for name, size in lengths.items())
-        found.append(Pool(f"random {said}".strip(), lengths, arrays, rows))
+        found.append(Pool(f"random {said}".strip(), lengths, arrays, rows, drawn.is_prepared))
     return tuple(found)
 
 
@@ -134,6 +168,12 @@ def _plan_pool(pool: int, rows: int, sizes: Batching) -> list[Batch]:
     # Each size starts at another row, so that no row always stands at the same place of its batch.
     others = [Batch(pool, offset + 1, size, size, Part.SIZE) for offset, size in enumerate(sizes.sizes[1:])]
     return [*whole, *singles, *others, Batch(pool, 0, whole[0].size, whole[0].kept, Part.AGAIN)]
+
+
+def _makes_numbers(raw: Signature, model: Signature) -> bool:
+    """Whether preprocessing makes tensors of another shape: of images, and of texts."""
+    shapes = {tensor.name: tensor.shape for tensor in model.inputs}
+    return any(shapes.get(tensor.name) != tensor.shape for tensor in raw.inputs)
 
 
 def _lengths(raw: Signature, columns: Mapping[str, NDArray[Any]]) -> dict[str, int]:

@@ -33,9 +33,13 @@ def death(seen: Observation) -> Finding | None:
     if seen.exit is None:
         return None
     if seen.exit.out_of_memory:
-        return _out_of_memory(seen)
+        said = f"the kernel killed the server for memory {seen.last_phase.value}"
+        return _too_little_memory(seen, said, {})
     ended, when = seen.exit, seen.last_phase.value
     evidence = exit_evidence(ended)
+    if seen.last_phase is Phase.START and ended.code == Refusal.MEMORY:
+        said = f"the server refused to start for memory: {ended.last_line or 'it did not say why'}"
+        return _too_little_memory(seen, said, evidence | {"refusal": Refusal.MEMORY.name.lower()})
     if seen.last_phase is Phase.START and ended.code in set(Refusal):
         return _refusal(Refusal(ended.code), ended, evidence)
     if ended.signal_name == "SIGILL":
@@ -58,25 +62,56 @@ def death(seen: Observation) -> Finding | None:
     )
 
 
+#: Refusal → the finding's code and what to do, where it is not about the package's own files.
+_REFUSALS = {
+    Refusal.ANSWERS: (
+        "SMOKE_WRONG_ANSWER",
+        "the export passed parity, so it is the image or this processor that answers differently: compare its "
+        "runtime's versions with the contract's, or serve another format here",
+    ),
+    Refusal.INSTRUCTIONS: (
+        "SMOKE_ILLEGAL_INSTRUCTION",
+        "compile it for a lower instruction-set level, serve another format, or take this instance type out of "
+        "smoke.instance_types",
+    ),
+    Refusal.PLATFORM: (
+        "SMOKE_REFUSED_PLATFORM",
+        "run smoke on a host of the architecture that the image was built for",
+    ),
+    Refusal.ADDRESS: (
+        "SMOKE_REFUSED_ADDRESS",
+        "something else in the container listens on the server's port: look at its log, and at what the image starts",
+    ),
+    Refusal.SETTINGS: (
+        "SMOKE_REFUSED_SETTINGS",
+        "smoke sets none, so the image itself does: build it again without the environment variable that is named",
+    ),
+}
+
+
 def _refusal(refusal: Refusal, ended: Exit, evidence: Evidence) -> Finding:
     """The server's own word, by its exit code (`serving.package.Refusal`) and its last line."""
-    wrong = refusal is Refusal.ANSWERS
+    code, advice = _REFUSALS.get(
+        refusal,
+        (
+            "SMOKE_REFUSED_CONTRACT",
+            "build the image again from the stored export; if it refuses again, its files were changed after the "
+            "contract was written, or its runtime is not the version that the contract names",
+        ),
+    )
     return Finding(
-        code="SMOKE_WRONG_ANSWER" if wrong else "SMOKE_REFUSED_CONTRACT",
+        code=code,
         owner=Owner.PLATFORM,
         message=f"the server refused its own package: {ended.last_line or 'it did not say why'}",
-        advice="the export passed parity, so it is the image or this processor that answers differently: compare its "
-        "runtime's versions with the contract's, or serve another format here"
-        if wrong
-        else "build the image again from the stored export; if it refuses again, its files were changed after the "
-        "contract was written, or its runtime is not the version that the contract names",
+        advice=advice,
         evidence=evidence | {"refusal": refusal.name.lower()},
     )
 
 
-def _out_of_memory(seen: Observation) -> Finding:
+def _too_little_memory(seen: Observation, said: str, evidence: Evidence) -> Finding:
+    """The kernel's word, or the server's own before it came to that."""
     given = f"{mib(seen.limits.memory_bytes)} MiB"
-    evidence: Evidence = {"limit_bytes": seen.limits.memory_bytes}
+    evidence = evidence | {"limit_bytes": seen.limits.memory_bytes}
     if seen.peak_memory_bytes is not None:
         evidence["peak_memory_bytes"] = seen.peak_memory_bytes
     if seen.limits.less_memory:
@@ -84,16 +119,15 @@ def _out_of_memory(seen: Observation) -> Finding:
             code="SMOKE_OUT_OF_MEMORY",
             owner=Owner.PLATFORM,
             verdict=Verdict.INCONCLUSIVE,
-            message=f"the kernel killed the server for memory {seen.last_phase.value}, but this host could give it "
-            f"only {given} of the type's {mib(seen.limits.type_memory_bytes)} MiB",
+            message=f"{said}; but this host could give it only {given} of the type's "
+            f"{mib(seen.limits.type_memory_bytes)} MiB",
             advice="run smoke for this type on a host with at least as much memory as the type has",
             evidence=evidence,
         )
     return Finding(
         code="SMOKE_OUT_OF_MEMORY",
         owner=Owner.MODEL,
-        message=f"the kernel killed the server for memory {seen.last_phase.value}: "
-        f"it needs more than the type's {given}",
+        message=f"{said}; it needs more than the type's {given}",
         advice="choose an instance type with more memory, a smaller format (onnx-int8) or a smaller serving.max_batch",
         evidence=evidence,
     )

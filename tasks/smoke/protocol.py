@@ -8,6 +8,7 @@ Specification: https://github.com/kserve/open-inference-protocol, "Inference" an
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -102,7 +103,7 @@ def _is_unspeakable(array: NDArray[Any]) -> bool:
 
 def _flat(array: NDArray[Any], tensor: TensorSpec) -> Any:
     if tensor.dtype is DType.STRING:
-        return [str(value) for value in array.ravel()]
+        return [base64.b64encode(value).decode() if isinstance(value, bytes) else str(value) for value in array.ravel()]
     return np.ascontiguousarray(array, dtype=tensor.dtype.numpy).ravel()
 
 

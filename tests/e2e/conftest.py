@@ -109,7 +109,7 @@ def containers() -> list[str]:
 
 def _train(models: Path, settings: Settings) -> None:
     trained = models / ".trained"
-    ignore = shutil.ignore_patterns("artifacts", "__pycache__")
+    ignore = shutil.ignore_patterns("artifacts", "__pycache__", "node_modules")
     shutil.copytree(ROOT / "examples", trained, ignore=ignore)
     environment = {**os.environ, "SLIPWAY_HOME": str(settings.home)}
     for example in ("digits-cnn", "breast-cancer-classifier"):

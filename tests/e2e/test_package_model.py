@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -11,6 +15,7 @@ import pytest
 from scripts.airflow_api import Run
 from tasks.contracts import LineageRecord, Package, Verdict
 from tests.e2e.conftest import PREFIX, Slipway
+from tests.node import score
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 
@@ -74,6 +79,33 @@ def test_the_same_again_reuses_every_stage_and_gives_the_same_package(slipway: S
     for task in slipway.api.tasks(again):
         if task.task_id in {"ingest", "export", "parity", "image", "smoke"}:
             assert slipway.api.left(again, task.task_id, "result", task.map_index)["reused"], task.name
+
+
+@pytest.fixture(scope="module")
+def bundle(slipway: Slipway, digits: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `slipway bundle` writes of the digits model."""
+    assert digits.state == "success", slipway.states(digits)
+    out = tmp_path_factory.mktemp("bundle") / "digits"
+    command = [Path(sys.executable).with_name("slipway"), "bundle", f"{PREFIX}digits", out, "--format", "onnx"]
+    subprocess.run(command, env={**os.environ, "SLIPWAY_HOME": str(slipway.settings.home)}, check=True)
+    return out
+
+
+def test_its_bundle_gives_the_golden_answers_in_javascript(bundle: Path) -> None:
+    done = score(bundle)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "as the source model's" in done.stdout
+
+
+def test_javascript_does_not_take_another_answer_for_the_golden_one(bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(bundle, tmp_path / "changed")
+    path = tmp_path / "changed" / "golden" / "outputs" / "logits.npy"
+    logits = np.load(path)
+    logits[3, 7] += np.float32(0.01)
+    np.save(path, logits)
+    done = score(tmp_path / "changed")
+    assert done.returncode == 1
+    assert "NOT the source model's" in done.stdout
 
 
 def test_the_form_narrows_formats_and_instance_types(slipway: Slipway, digits: Run) -> None:

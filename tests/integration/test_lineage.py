@@ -16,7 +16,7 @@ from typing import cast
 import httpx
 import pytest
 
-from serving.contract import PackagedFile
+from serving.contract import Batching, PackagedFile
 from tasks.contracts import FileTree, Package, SmokeReport, Verdict, digest_of
 from tasks.errors import BadInput, TrackingUnavailable
 from tasks.lineage import record, trace
@@ -26,6 +26,8 @@ from tasks.lineage.tracking import tracking
 from tasks.reuse import artifact_digest
 from tasks.settings import Settings
 from tasks.store import Store, open_store
+from tasks.tune import Choice, Tuning
+from tasks.tune.record import record as record_tuning
 from tests import samples
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -493,3 +495,25 @@ def test_the_evidence_of_a_package_covers_every_report(store: Store) -> None:
     package, _ = published(store, "covered")
     labels = [(item.stage, item.label) for item in of_stages(package)]
     assert len(labels) == len(set(labels)) == 1 + len(package.exports) * 3 + len(package.smoke)
+
+
+def test_a_tuning_is_kept_in_the_run_of_its_package(embedded: Settings, store: Store) -> None:
+    package, spec = published(store, "tuned")
+    recorded = record(package, spec, store, embedded)
+    choice = Choice(Batching(batch_rows=8), rate=1200.0, gain=1.5, complete=True)
+    tuning = Tuning(50, 1, 2.0, choice, confirmed=True, out_of_time=False, measurements=(), seconds=60)
+    measured, tuned = samples.image("onnx").digest, digest_of("tuned")
+    assert record_tuning(measured, tuned, "onnx", tuning, b"{}", embedded) == recorded.run_id
+
+    client = client_of(embedded)
+    run = client.get_run(recorded.run_id)
+    assert run.data.tags["slipway.tuned.onnx"] == tuned
+    assert run.data.metrics["tuned_onnx_requests_per_s"] == 1200.0
+    assert Path(client.download_artifacts(recorded.run_id, "tuning/onnx.json")).read_text() == "{}"
+
+
+def test_a_tuning_of_an_image_that_no_package_has_is_recorded_nowhere(embedded: Settings, store: Store) -> None:
+    published(store, "other")
+    choice = Choice(Batching(), rate=1.0, gain=1.0, complete=True)
+    tuning = Tuning(50, 1, 2.0, choice, confirmed=True, out_of_time=False, measurements=(), seconds=60)
+    assert record_tuning(digest_of("unknown"), digest_of("tuned"), "onnx", tuning, b"{}", embedded) is None

@@ -83,6 +83,8 @@ def test_everything_that_is_missing_is_said_at_once_in_a_sentence_each(checkout:
         "mmdebstrap, which makes the base image",
         "g++ is missing",
         "chromium is",
+        "node is missing",
+        "npm is missing",
     )
     for thing in things:
         assert sum(thing in line for line in lines) == 1

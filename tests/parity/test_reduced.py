@@ -14,6 +14,7 @@ import pytest
 from onnx import numpy_helper
 
 from serving.contract import DimRange, DType, Signature, TensorSpec
+from serving.preprocess import Preprocessing
 from tasks.contracts import Finding
 from tasks.export.calibration import calibration_rows
 from tasks.export.conversion import Source, base_folder
@@ -145,7 +146,7 @@ def case(tmp_path: Path, workers: ForkedWorkers) -> Callable[..., Case]:
                 tmp_path / "given.onnx",
                 "onnx",
                 ExportSpec(int8=mode),
-                lambda: calibration_rows(calibrated_on or columns, (), signature),
+                lambda: calibration_rows(calibrated_on or columns, Preprocessing((), signature)),
             ),
             signature,
             out,

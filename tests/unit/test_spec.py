@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.contract import Batching, DimRange, DType, PreprocessStep, TensorSpec
+from serving.contract import Batching, DimRange, DType, NanPolicy, PreprocessStep, TensorSpec
 from tasks.errors import SpecError
 from tasks.export.formats import formats_of
 from tasks.spec import Framework, ModelSpec, load_spec
@@ -141,6 +141,53 @@ def test_the_digest_ignores_comments_spacing_and_the_folder(
     digest = load_spec(write(elsewhere, block)).digest
     assert load_spec(write(folder, GOOD)).digest == digest
     assert load_spec(write(folder, GOOD.replace("0.005", "0.006"))).digest != digest
+
+
+PIXELS = "{name: pixels, dtype: float32, shape: [batch, 1, 8, 8]}"
+
+
+def test_inputs_may_bound_their_values_and_take_nan(folder: Path) -> None:
+    text = GOOD.replace(PIXELS, PIXELS.replace("}", ", range: [0, 16.5], nan: accept}"))
+    open_ended = GOOD.replace(PIXELS, PIXELS.replace("}", ", range: [null, 16]}"))
+    assert (load_spec(write(folder, text)).inputs[0].range, load_spec(write(folder, text)).inputs[0].nan) == (
+        (0, 16.5),
+        NanPolicy.ACCEPT,
+    )
+    assert load_spec(write(folder, open_ended)).inputs[0].range == (None, 16)
+    assert load_spec(write(folder, open_ended)).inputs[0].nan is NanPolicy.REFUSE
+
+
+@pytest.mark.parametrize(
+    ("dtype", "keys", "key", "part"),
+    [
+        ("float32", "range: [2, 1]", "inputs.0.range", "the least value 2 is above the greatest 1"),
+        ("float32", "range: [null, null]", "inputs.0.range", "has no end at all"),
+        ("float32", "range: [0]", "inputs.0.range.1", "is missing; expected a number, or null for no end"),
+        ("float32", "range: 5", "inputs.0.range", "expected the least and the greatest value"),
+        ("float32", 'range: ["0", 1]', "inputs.0.range.0", "expected a number, or null for no end; found the text '0'"),
+        ("float16", "range: [0, 1e5]", "inputs.0.range.1", "100000.0 is no float16, which has -65504.0 to 65504.0"),
+        ("float32", "range: [0, .inf]", "inputs.0.range.1", "inf is no float32"),
+        ("uint8", "range: [-1, 5]", "inputs.0.range.0", "-1 is no uint8, which has 0 to 255; write null for no end"),
+        ("int64", "range: [0, 9.5]", "inputs.0.range", "int64 has whole numbers; found [0, 9.5]"),
+        ("bool", "range: [0, 1]", "inputs.0.range", "bool has no range of numbers"),
+        ("int64", "nan: accept", "inputs.0.nan", "int64 has no NaN"),
+        ("float32", "nan: acept", "inputs.0.nan", "did you mean accept?"),
+    ],
+)
+def test_a_range_or_nan_policy_that_does_not_hold_is_named(
+    folder: Path, dtype: str, keys: str, key: str, part: str
+) -> None:
+    given = PIXELS.replace("float32", dtype).replace("}", f", {keys}}}")
+    steps = "preprocess:\n  - {op: scale, input: pixels, by: 0.0625}\n"
+    [(_, found, message)] = problems(folder, (PIXELS, given), (steps, ""))
+    assert found == key
+    assert part in message
+
+
+def test_outputs_have_no_range(folder: Path) -> None:
+    [(_, key, message)] = problems(folder, ("shape: [batch, 10]}", "shape: [batch, 10], range: [0, 1]}"))
+    assert key == "outputs.0.range"
+    assert "unknown key; outputs takes name, dtype, shape" in message
 
 
 # (what is changed, line, key, parts of the message)

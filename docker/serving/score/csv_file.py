@@ -1,6 +1,7 @@
 """`.csv`: a header, and a line per row (RFC 4180); see `serving.score.columns` for the columns.
 
-An empty cell of a floating-point input is NaN. Numbers are written so that reading them gives the same number again.
+An empty cell of a floating-point input is NaN; an image is base64. Numbers are written so that reading them gives the
+same number again.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from serving.contract import DType, Signature
+from serving.contract import DType, EncodedImages, Signature
 from serving.score.columns import Place, expanded, places
 from serving.score.rows import Rows, Unscorable
+from serving.tensors import BadRequest, from_values
 
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 _WANTED = {"bool": "true or false", "int": "a whole number", "float": "a number"}
@@ -30,6 +32,9 @@ class CsvReader:
         self._stream = stream
         # A spreadsheet's mark of UTF-8 is no part of the first column's name.
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+        for spec in raw.inputs:
+            if isinstance(spec, EncodedImages):
+                csv.field_size_limit(max(csv.field_size_limit(), (spec.max_bytes + 2) * 4 // 3))
         self._rows = csv.reader(text, strict=True)
         self.total: int | None = None
         try:
@@ -106,6 +111,11 @@ def _column(place: Place, table: Sequence[Sequence[str]], first: int) -> NDArray
     dtype = place.spec.dtype
     flat = [row[number] for row in table for number in place.columns]
     shape = (len(table), *place.shape)
+    if isinstance(place.spec, EncodedImages):
+        try:
+            return from_values(place.spec, shape, flat)
+        except BadRequest as error:
+            raise Unscorable(f"rows {first} to {first + len(table) - 1}: {error}") from error
     if dtype is DType.STRING:
         array: NDArray[Any] = np.empty(len(flat), dtype=object)
         array[:] = flat

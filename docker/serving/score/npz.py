@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.contract import Signature
+from serving.contract import EncodedImages, Signature, TensorSpec
 from serving.score.rows import Rows, Unscorable
 
 _SUFFIX = ".npy"
@@ -34,7 +34,7 @@ class NpzReader:
         there = {name.removesuffix(_SUFFIX) for name in self._archive.namelist()}
         if missing := [spec.name for spec in raw.inputs if spec.name not in there]:
             raise Unscorable(f"{path.name}: no array {', '.join(missing)}; there are {', '.join(sorted(there))}")
-        self._members = {spec.name: _Member(self._archive, spec.name) for spec in raw.inputs}
+        self._members = {spec.name: _Member(self._archive, spec) for spec in raw.inputs}
         totals = {name: member.total for name, member in self._members.items()}
         if len(set(totals.values())) > 1:
             counts = ", ".join(f"{name} {total}" for name, total in totals.items())
@@ -54,8 +54,9 @@ class NpzReader:
 class _Member:
     """One array of the archive, read from its beginning to its end."""
 
-    def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
-        self._name = name
+    def __init__(self, archive: zipfile.ZipFile, spec: TensorSpec) -> None:
+        self._name = name = spec.name
+        kinds = "S" if isinstance(spec, EncodedImages) else "biufU"
         self._stream = archive.open(f"{name}{_SUFFIX}")
         self._whole: NDArray[Any] | None = None
         self._position = 0
@@ -63,9 +64,10 @@ class _Member:
             shape, fortran, self._dtype = _header(self._stream)
         except ValueError as error:
             raise Unscorable(f"array {name!r} cannot be read: {error}") from error
-        if self._dtype.kind not in "biufU":
+        if self._dtype.kind not in kinds:
             what = "pickled objects, which are not opened" if self._dtype.hasobject else f"of dtype {self._dtype}"
-            raise Unscorable(f"array {name!r} is {what}: save numbers, or strings with astype('U')")
+            advice = "the bytes of images with astype('S')" if kinds == "S" else "numbers, or strings with astype('U')"
+            raise Unscorable(f"array {name!r} is {what}: save {advice}")
         if not shape:
             raise Unscorable(f"array {name!r} has no rows: it is a single value")
         self.total, self._rest = shape[0], shape[1:]
@@ -74,14 +76,14 @@ class _Member:
             self._whole = values.reshape(shape, order="F")
 
     def read(self, rows: int) -> NDArray[Any]:
-        """The next rows, in the machine's byte order; strings as `str`."""
+        """The next rows, in the machine's byte order; strings as `str`, images as `bytes`."""
         if self._whole is not None:
             array = np.ascontiguousarray(self._whole[self._position : self._position + rows])
             self._position += rows
         else:
             data = self._bytes(rows * prod(self._rest) * self._dtype.itemsize)
             array = np.frombuffer(data, self._dtype).reshape(rows, *self._rest)
-        if array.dtype.kind == "U":
+        if array.dtype.kind in "US":
             return array.astype(object)
         return array.astype(array.dtype.newbyteorder("="), copy=False)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from serving.contract import DimRange, ServingContract, Signature
 from serving.package import Served
+from serving.preprocess import BadRow
 from serving.score.check import check_rows
 from serving.score.rows import Reader, Rows, Unscorable, Writer
 from serving.tensors import BadRequest
@@ -70,6 +71,8 @@ def _predict(served: Served, batch: Rows, before: int) -> Mapping[str, NDArray[A
         }
     try:
         answers = served.predict(batch)
+    except BadRow as error:
+        raise Unscorable(f"row {before + 1 + error.row}, column {error.input}: {error.complaint}") from error
     except BadRequest as error:  # of preprocessing, which sees the batch as a whole
         raise Unscorable(f"rows {before + 1} to {before + count}: {error}") from error
     return {name: array[:count] for name, array in answers.items()} if count < least else answers

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.contract import Signature
-from serving.preprocess import apply
+from serving.preprocess import Preprocessing
 from tasks.contracts import Artifact, Divergence, Export, Finding
 from tasks.ingest.sources import SourceModel
 from tasks.parity.compare import Mismatch
@@ -38,24 +38,28 @@ def divergence_of(
     judgement: Judgement,
     path: Path,
     work: Path,
+    preprocessing: Preprocessing | None = None,
 ) -> Divergence | None:
     """Where the export leaves its source; None where it does not, or where nobody can look inside."""
     if export.runtime != "onnx" or not {finding.code for finding in judgement.findings} & _DIFFER:
         return None
     signature = spec.signature
-    inputs = apply(spec.preprocess, rows_to_look_at(judgement, signature), signature)
+    inputs = rows_to_look_at(judgement, signature, preprocessing or Preprocessing(spec.preprocess, signature))
     return locate(source, artifact.loader, signature, path, inputs, work, export.precision)
 
 
-def rows_to_look_at(judgement: Judgement, signature: Signature) -> dict[str, NDArray[Any]]:
-    """Raw rows on which the answers differ: the wrong ones first.
+def rows_to_look_at(
+    judgement: Judgement, signature: Signature, preprocessing: Preprocessing | None = None
+) -> Mapping[str, NDArray[Any]]:
+    """Model inputs of rows on which the answers differ, the wrong ones first; raw where no preprocessing is given.
 
     Where small batches are right and larger ones wrong, it is one of the latter, as it was asked.
     """
     wrong = [outcome for outcome in judgement.outcomes if _is_wrong(outcome)]
     if not wrong:
         pool, rows = judgement.pools[0], np.arange(min(_ROWS, judgement.pools[0].rows))
-        return {name: array[_fitting(rows, signature)] for name, array in pool.raw.items()}
+        taken = {name: array[_fitting(rows, signature)] for name, array in pool.raw.items()}
+        return taken if preprocessing is None else preprocessing(taken)
     outcome = min(wrong, key=lambda item: (item.batch.size, -_margin(item)))
     pool = outcome.pool
     asked = outcome.batch.rows(pool.rows)
@@ -72,7 +76,8 @@ def rows_to_look_at(judgement: Judgement, signature: Signature) -> dict[str, NDA
         ]
         ordered = list(dict.fromkeys(int(row) for row in np.concatenate([*bad, *every, np.arange(pool.rows)])))
         asked = _fitting(np.array(ordered[:_ROWS]), signature)
-    return {name: array[asked] for name, array in pool.raw.items()}
+    taken = {name: array[asked] for name, array in pool.raw.items()}
+    return taken if pool.is_prepared or preprocessing is None else preprocessing(taken)
 
 
 def told(findings: Sequence[Finding], divergence: Divergence | None) -> tuple[Finding, ...]:

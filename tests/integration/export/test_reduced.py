@@ -16,6 +16,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from serving.contract import DimRange, DType, Signature, TensorSpec
+from serving.preprocess import Preprocessing
 from tasks.export import export
 from tasks.export.calibration import MOST_ROWS, batches, calibration_rows
 from tasks.export.conversion import ExportFailure, Source, base_folder
@@ -177,7 +178,9 @@ def test_calibration_rows_are_few_spread_and_the_same_every_time() -> None:
     column = np.arange(10_000, dtype=np.float32)[:, np.newaxis] * np.ones(WIDTH, dtype=np.float32)
 
     def rows() -> np.ndarray:
-        return np.concatenate([batch["x"] for batch in calibration_rows({"x": column}, (), SIGNATURE)])[:, 0]
+        return np.concatenate([batch["x"] for batch in calibration_rows({"x": column}, Preprocessing((), SIGNATURE))])[
+            :, 0
+        ]
 
     assert len(rows()) == MOST_ROWS
     assert (rows()[0], rows()[-1]) == (0, 9_999)

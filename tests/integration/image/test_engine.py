@@ -264,3 +264,18 @@ def test_two_processes_that_need_a_runtime_at_once_build_it_once(
         for image in engine.images(f"mark={spec.name}"):
             for tag in image.tags:
                 engine.remove_image(tag)
+
+
+def test_files_come_out_of_an_image_that_nothing_of_is_run(engine: Engine, spec: ContainerSpec, tmp_path: Path) -> None:
+    engine.copy_out(spec.image, "/etc/passwd", tmp_path)
+    assert "nonroot" in (tmp_path / "passwd").read_text()
+    with pytest.raises(PlatformError, match="has no /nowhere"):
+        engine.copy_out(spec.image, "/nowhere", tmp_path)
+    with pytest.raises(PlatformError, match="no plain file inside its folder"):
+        engine.copy_out(spec.image, "/usr/bin", tmp_path)  # python3 is a link
+    assert containers(replace(spec, component="copy")) == []
+
+
+def test_an_image_that_is_not_there_is_said(engine: Engine, tmp_path: Path) -> None:
+    with pytest.raises(PlatformError, match="slipway/image-test:nowhere is not in the engine"):
+        engine.copy_out("slipway/image-test:nowhere", "/etc/passwd", tmp_path)

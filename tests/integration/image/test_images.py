@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tritonclient.grpc
 
 from serving.package import Refusal
 from tasks.contracts import Image, Verdict, digest_of
@@ -88,7 +89,7 @@ def served(case: Cases) -> Iterator[Callable[[str], Served]]:
         def start(runtime: str) -> Served:
             if runtime not in started:
                 ready, image = case(runtime), case(runtime).build()
-                spec = container(image, "serve", network="bridge", ports=(8000,), cpus=1, memory_bytes=1 << 30)
+                spec = container(image, "serve", network="bridge", ports=(8000, 8001), cpus=1, memory_bytes=1 << 30)
                 started[runtime] = wait_ready(ready.engine, stack.enter_context(running(ready.engine, spec)))
             return started[runtime]
 
@@ -256,10 +257,12 @@ def test_what_the_engine_cannot_build_is_said_in_its_own_words(engine: Engine) -
 def test_it_tests_itself_locked_down(case: Cases, runtime: str) -> None:
     """Read-only root, no network, no capabilities, no new privileges: `ContainerSpec` has nothing else."""
     ready = case(runtime)
-    spec = container(ready.build(), "selftest", command=("selftest",), user="65532:65532", memory_bytes=1 << 30)
+    spec = container(
+        ready.build(), "selftest", command=("selftest", "--json"), user="65532:65532", memory_bytes=1 << 30
+    )
     done = run(ready.engine, spec, 120)
     assert (done.state.exit_code, done.timed_out) == (0, False), done.logs
-    assert events(done.logs)[-1]["answers"] == 24
+    assert json.loads(done.logs.splitlines()[-1])["answers"] == 24
 
 
 @runtimes
@@ -277,6 +280,17 @@ def test_it_answers_over_http(case: Cases, served: Callable[[str], Served], runt
     status, content = served(runtime).infer(case(runtime).spec.name, raw_samples(rows))
     assert status == 200
     assert agrees(content, raw_samples(rows))
+
+
+@runtimes
+def test_it_answers_over_grpc(case: Cases, served: Callable[[str], Served], runtime: str) -> None:
+    target, raw = served(runtime), raw_samples(7)
+    given = tritonclient.grpc.InferInput("x", list(raw.shape), "UINT8")
+    given.set_data_from_numpy(raw)
+    address = f"127.0.0.1:{target.engine.host_port(target.id, 8001)}"
+    with tritonclient.grpc.InferenceServerClient(address) as client:
+        result = client.infer(case(runtime).spec.name, [given])
+    assert all(np.array_equal(result.as_numpy(name), array) for name, array in answer_raw(raw).items())
 
 
 @runtimes

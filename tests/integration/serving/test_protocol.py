@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.http
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
@@ -320,6 +322,26 @@ def test_bytes_that_are_no_message_are_invalid(call: Any) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         call("ModelInfer", b"\xff\xff\xff")
     assert code_of(caught) == (grpc.StatusCode.INVALID_ARGUMENT, "the message is no inference.ModelInferRequest")
+
+
+@settings(max_examples=60)
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), min_size=1, max_size=4),
+    cut=st.integers(0, 99),
+)
+def test_a_message_of_which_any_bytes_are_wrong_is_answered_or_refused(
+    server: Server, call: Any, changes: list[tuple[int, int]], cut: int
+) -> None:
+    sent = bytearray(message(raw=True).SerializeToString())
+    for place, value in changes:
+        sent[place % len(sent)] = value
+    refused = None
+    try:
+        call("ModelInfer", bytes(sent[: len(sent) - cut]))
+    except grpc.RpcError as error:
+        refused = error.code()
+    assert refused in (None, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
+    assert server.process.poll() is None
 
 
 def test_a_message_longer_than_any_that_fits_is_resource_exhausted(call: Any) -> None:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import tritonclient.grpc
+from tritonclient.utils import InferenceServerException
 
-from serving.contract import DType, PreprocessStep
+from serving.contract import DType, NanPolicy, Needs, PreprocessStep
 from serving.package import Refusal
 from serving.tensors import to_bytes
-from tests.integration.serving.process import URL, Server, running, tensor
-from tests.integration.tiny import IN, TinyModel, answer_raw, raw_samples
+from tests.integration.serving.process import URL, Server, free_port, running, tensor
+from tests.integration.tiny import IN, SIGNATURE, TinyModel, answer_raw, raw_samples
 
 Tiny = Callable[[str], TinyModel]
 
@@ -198,6 +201,18 @@ def test_requests_that_break_off_leave_the_server_as_it_was(server: Server) -> N
     assert server.process.poll() is None
 
 
+def test_schemathesis_finds_nothing_against_the_served_description(server: Server, tmp_path: Path) -> None:
+    program = Path(sys.executable).parent / "schemathesis"
+    address = f"http://127.0.0.1:{server.port}/openapi.json"
+    options = ["--phases", "coverage,fuzzing", "--max-examples", "10", "--generation-deterministic", "--no-color"]
+    done = subprocess.run(
+        [program, "run", address, *options], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stdout
+    assert "9 passed" in done.stdout
+    assert server.process.poll() is None
+
+
 # --- how it starts ------------------------------------------------------------------------------------------------
 
 
@@ -227,8 +242,15 @@ def test_other_versions_are_refused(tiny: Tiny, tmp_path: Path) -> None:
         ({"runtime": "caffe"}, Refusal.MODEL),
         ({"model": "golden.npz"}, Refusal.MODEL),
         ({"golden": "model/model.onnx"}, Refusal.FILES),
+        ({"contract_version": 2}, Refusal.CONTRACT),
+        ({"needs": Needs(architecture="s390x")}, Refusal.PLATFORM),
+        ({"needs": Needs(instructions=("sse2", "avx8192"))}, Refusal.INSTRUCTIONS),
+        ({"needs": Needs(memory_bytes=1 << 50)}, Refusal.MEMORY),
     ],
-    ids=["other preprocessing", "unknown preprocessing", "runtime", "model", "golden"],
+    ids=[
+        *("other preprocessing", "unknown preprocessing", "runtime", "model", "golden", "contract version"),
+        *("architecture", "instruction set", "memory"),
+    ],
 )
 def test_a_contract_that_does_not_hold_is_refused(
     tiny: Tiny, tmp_path: Path, changes: dict[str, Any], expected: Refusal
@@ -255,12 +277,56 @@ def test_a_port_that_is_taken_is_refused(tiny: Tiny, server: Server, tmp_path: P
     assert "cannot be listened on" in done.stderr
 
 
-def test_selftest_replays_every_golden_sample(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_grpc_port_that_is_taken_is_refused(tiny: Tiny, server: Server, tmp_path: Path) -> None:
     package = tiny("onnx").package(tmp_path / "package")
-    command = [sys.executable, "-m", "serving", "selftest", "--package", str(package)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0
-    assert json.loads(done.stderr)["answers"] == 24  # twelve alone, and twelve in batches
+    with running(package, tmp_path / "log", grpc_port=server.port) as second:
+        assert second.process.wait(timeout=60) == Refusal.ADDRESS
+        assert f"127.0.0.1:{server.port} cannot be listened on" in second.log[-1]["error"]
+
+
+def selftest(package: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "serving", "selftest", "--package", str(package), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_selftest_replays_every_golden_sample_and_says_each_check_in_a_line(tiny: Tiny, tmp_path: Path) -> None:
+    done = selftest(tiny("onnx").package(tmp_path / "package"))
+    assert (done.returncode, done.stderr) == (0, "")
+    *checks, verdict = done.stdout.splitlines()
+    assert [line.split("  ")[0].removeprefix("✓ ").rstrip() for line in checks] == [
+        *("contract", "platform", "instruction set", "memory", "versions", "files", "model"),
+        *("golden answers by 1", "golden answers by 8"),
+    ]
+    assert "12 in 12 requests" in checks[-2]
+    assert "12 in 2 requests" in checks[-1]
+    assert verdict.startswith("tiny 1 passed, ")
+
+
+def test_selftest_says_everything_that_does_not_hold_and_does_not_open_the_model(tiny: Tiny, tmp_path: Path) -> None:
+    needs = Needs(instructions=("avx8192",), memory_bytes=1 << 50)
+    package = tiny("onnx").package(tmp_path / "package", needs=needs)
+    with (package / "model" / "model.onnx").open("ab") as stream:
+        stream.write(b"more")
+    done = selftest(package, "--json")
+    said = json.loads(done.stdout)
+    outcomes = {check["check"]: check["outcome"] for check in said["checks"]}
+    assert done.returncode == said["exit_code"] == Refusal.INSTRUCTIONS
+    assert {name for name, outcome in outcomes.items() if outcome == "refused"} == {
+        "instruction set",
+        "memory",
+        "files",
+    }
+    assert {outcomes[name] for name in ("model", "golden answers by 1", "golden answers by 8")} == {"not made"}
+    assert (said["passed"], said["answers"]) == (False, 0)
+    assert "avx8192" in json.loads(done.stderr)["error"]
+
+
+def test_selftest_tells_a_wrong_answer(tiny: Tiny, tmp_path: Path) -> None:
+    other = (PreprocessStep("cast", "x", source_dtype=DType.UINT8),)
+    done = selftest(tiny("onnx").package(tmp_path / "package", preprocess=other), "--json")
+    outcomes = {check["check"]: check["outcome"] for check in json.loads(done.stdout)["checks"]}
+    assert done.returncode == Refusal.ANSWERS
+    assert (outcomes["files"], outcomes["model"], outcomes["golden answers by 8"]) == ("passed", "refused", "not made")
 
 
 def test_contract_is_printed_as_it_is(tiny: Tiny, tmp_path: Path) -> None:
@@ -268,6 +334,24 @@ def test_contract_is_printed_as_it_is(tiny: Tiny, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "serving", "contract", "--package", str(package)]
     done = subprocess.run(command, capture_output=True, check=True)
     assert done.stdout == (package / "contract.json").read_bytes()
+
+
+def test_contract_is_also_told_in_words(tiny: Tiny, tmp_path: Path) -> None:
+    ranged = replace(SIGNATURE, inputs=(replace(SIGNATURE.inputs[0], range=(0, None), nan=NanPolicy.ACCEPT),))
+    needs = Needs("x86_64", "3.11", ("avx2",), 5 << 20)
+    package = tiny("onnx").package(tmp_path / "package", needs=needs, signature=ranged)
+    command = [sys.executable, "-m", "serving", "contract", "--plain", "--package", str(package)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert lines[0] == "tiny 1, as onnx"
+    for line in (
+        "  takes  x: float32 [batch, 6], values from 0 to any, NaN accepted",
+        "  gives  y: float32 [batch, 3], within 1e-06 + 1e-06 x |expected|",
+        "  batch: 1 to 64",
+        '  {"op":"scale","input":"x","by":0.25,"offset":-8.0}',
+        "  a processor with avx2",
+        "  at least 5.0 MiB of memory for the weights",
+    ):
+        assert line in lines
 
 
 # --- how it ends --------------------------------------------------------------------------------------------------
@@ -280,12 +364,13 @@ def slow(tmp_path: Path) -> Path:
 
 
 def test_sigterm_lets_requests_in_flight_finish_and_takes_no_new_ones(slow: Path, tmp_path: Path) -> None:
-    with running(slow, tmp_path / "log") as server, ThreadPoolExecutor(64) as pool:
+    with running(slow, tmp_path / "log", grpc_port=free_port()) as server, ThreadPoolExecutor(64) as pool:
         started = time.monotonic()
         assert server.infer(raw_samples(1)).status_code == 200
         # As many as keep the server at work for some seconds, however fast this machine is just now.
         several = min(64, ceil(8 / (time.monotonic() - started)))
         flying = [pool.submit(server.infer, raw_samples(1)) for _ in range(several)]
+        flying_rpc = [pool.submit(infer_rpc, server.grpc_port) for _ in range(3)]
         time.sleep(1)
         assert server.client.get("/v2/health/live").status_code == 200
         assert not all(request.done() for request in flying), "health waits for the model"
@@ -295,7 +380,11 @@ def test_sigterm_lets_requests_in_flight_finish_and_takes_no_new_ones(slow: Path
         refused = server.infer(raw_samples(1))
         assert (ready.status_code, ready.json()) == (503, {"ready": False})
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        with pytest.raises(InferenceServerException) as refused_rpc:
+            infer_rpc(server.grpc_port)
+        assert "UNAVAILABLE" in refused_rpc.value.status()
         assert not all(request.done() for request in flying)
+        assert all(np.array_equal(one.result(), answer_raw(raw_samples(1))["n"]) for one in flying_rpc)
         answered = [request.result() for request in flying]
         assert {response.status_code for response in answered} == {200}
         assert all(np.array_equal(outputs(one)["n"], answer_raw(raw_samples(1))["n"]) for one in answered)
@@ -337,6 +426,14 @@ def test_an_idle_server_ends_in_order(tiny: Tiny, tmp_path: Path, number: signal
     with running(tiny("onnx").package(tmp_path / "package"), tmp_path / "log") as server:
         os.kill(server.process.pid, number)
         assert server.process.wait(timeout=30) == 0
+
+
+def infer_rpc(port: int) -> Any:
+    """Ask the tiny model over gRPC; its output `n`."""
+    with tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{port}") as client:
+        given = tritonclient.grpc.InferInput("x", [1, IN], "UINT8")
+        given.set_data_from_numpy(raw_samples(1))
+        return client.infer("tiny", [given]).as_numpy("n")
 
 
 def write_slow_package(folder: Path) -> Path:

@@ -47,6 +47,7 @@ def test_the_metrics_follow_the_requests(server: Server) -> None:
     assert metric(server, "slipway_request_rows_sum") == rows + 5
     assert metric(server, "slipway_package_info", model="tiny", version="1", runtime="onnx") == 1
     assert metric(server, "slipway_requests_in_flight") == 0
+    assert metric(server, "slipway_queue_rows") == metric(server, "slipway_workers_busy") == 0
     assert metric(server, "slipway_observer_failures_total") == 0
 
 

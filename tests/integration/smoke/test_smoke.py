@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from tasks.contracts import Owner, Verdict
 from tasks.errors import PlatformError
-from tasks.image.engine import ISOLATED
+from tasks.image.engine import ISOLATED, ContainerSpec, run
 from tasks.smoke.catalogue import instance_type
 from tasks.smoke.run import COMPONENT
 from tasks.spec import ServingSpec
@@ -151,6 +153,32 @@ def test_a_model_file_that_was_tampered_with_is_refused(bench: Bench, spoil: Spo
     assert only(report) == "SMOKE_REFUSED_CONTRACT"
     assert "model.onnx is not the file of the contract" in report.findings[0].message
     assert report.findings[0].evidence["refusal"] == "files"
+
+
+@pytest.mark.parametrize(
+    ("needs", "code", "owner"),
+    [
+        ({"memory_bytes": 300 * MIB}, "SMOKE_OUT_OF_MEMORY", Owner.MODEL),
+        ({"instructions": ["avx8192"]}, "SMOKE_ILLEGAL_INSTRUCTION", Owner.PLATFORM),
+    ],
+    ids=["memory", "instruction set"],
+)
+def test_a_container_that_cannot_hold_or_run_the_model_is_refused_before_it_dies(
+    bench: Bench, spoil: Spoil, needs: dict[str, Any], code: str, owner: Owner
+) -> None:
+    contract = json.loads(run(bench.engine, contract_of(bench), 60).logs)
+    contract["needs"] |= needs
+    image = spoil(files={"package/contract.json": json.dumps(contract).encode()})
+    report = bench.smoke(image, kind=bench.kind.model_copy(update={"memory_bytes": 256 * MIB}))
+    assert only(report) == code
+    assert report.findings[0].owner is owner
+    assert "the container may use 256 MiB" in report.findings[0].message or "avx8192" in report.findings[0].message
+
+
+def contract_of(bench: Bench) -> ContainerSpec:
+    return ContainerSpec(
+        bench.good.digest, f"slipway-smoke-contract-{bench.good.digest[7:19]}", COMPONENT, command=("contract",)
+    )
 
 
 def test_a_server_that_sees_its_own_wrong_answer_at_start_is_told(bench: Bench, spoil: Spoil) -> None:

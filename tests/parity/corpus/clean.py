@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from serving.contract import Signature
+from serving.preprocess import Preprocessing
 from tasks.export.calibration import calibration_rows
 from tasks.export.conversion import Source, base_folder
 from tasks.export.formats import FORMATS, exporter_of, formats_of
@@ -249,7 +250,7 @@ class Exports:
             model.path,
             model.framework,
             ExportSpec(int8=mode),
-            lambda: calibration_rows(rows, (), model.signature),
+            lambda: calibration_rows(rows, Preprocessing((), model.signature)),
         )
         conversion = exporter_of(format, model.framework)(given, model.signature, folder / "export")
         source, loader = loaded(model)

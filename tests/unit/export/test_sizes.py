@@ -49,6 +49,16 @@ def test_samples_have_the_declared_dtype_and_shape_and_repeat(dtype: DType) -> N
     assert np.array_equal(first, second)
 
 
+def test_samples_lie_in_the_range_that_is_declared() -> None:
+    inputs = (
+        TensorSpec("ids", DType.UINT64, ("batch", 9), (2**63, None)),
+        TensorSpec("x", DType.FLOAT16, ("batch",), (2, 3)),
+    )
+    samples = sample_inputs(Signature(inputs, (), {"batch": DimRange(1, 8)}), {"batch": 5})
+    assert set(samples["ids"].ravel().tolist()) == {2**63}
+    assert ((samples["x"] >= 2) & (samples["x"] <= 3)).all()
+
+
 def test_integers_are_ids_that_any_embedding_has() -> None:
     samples = sample_inputs(signature("batch", 3, dtype=DType.INT64, batch=DimRange(1, 8)), {"batch": 5})
     assert set(samples["x"].ravel()) == {0, 1}

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from serving.contract import DimRange, DType, Signature, TensorSpec
+from serving.contract import DimRange, DType, EncodedImages, NanPolicy, Signature, TensorSpec
 from tasks.errors import EvaluationError
-from tasks.ingest.evaluation import _from_arrow, _read, check_columns
+from tasks.ingest.evaluation import check_columns
+from tasks.ingest.tables import Reading, _from_arrow, read_table
 
 X = TensorSpec("x", DType.FLOAT32, ("batch", 2, 3))
 LENGTH = TensorSpec("ids", DType.INT64, ("batch", "length"))
@@ -104,7 +105,7 @@ def test_strings_in_an_npz_are_strings(tmp_path: Path) -> None:
     np.savez(
         tmp_path / "e.npz", u=np.array(["é", "b"]), s=np.array(["é".encode(), b"b"]), big=np.arange(2, dtype=">i4")
     )
-    found = _read(tmp_path / "e.npz")
+    found = read_table(tmp_path / "e.npz", Reading())
     assert found["u"].tolist() == found["s"].tolist() == ["é", "b"]
     assert found["u"].dtype == object
     assert found["big"].dtype == np.int32
@@ -113,18 +114,18 @@ def test_strings_in_an_npz_are_strings(tmp_path: Path) -> None:
 def test_an_npz_that_is_none_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "e.npz").write_bytes(b"text")
     with pytest.raises(EvaluationError, match=r"e\.npz is not an \.npz file"):
-        _read(tmp_path / "e.npz")
+        read_table(tmp_path / "e.npz", Reading())
     np.savez(tmp_path / "e.npz", x=np.zeros(1000))
     content = (tmp_path / "e.npz").read_bytes()
     (tmp_path / "e.npz").write_bytes(content[:500])
     with pytest.raises(EvaluationError, match="cut short"):
-        _read(tmp_path / "e.npz")
+        read_table(tmp_path / "e.npz", Reading())
 
 
 def test_another_kind_of_file_is_refused_with_the_way_out(tmp_path: Path) -> None:
     (tmp_path / "e.csv").write_text("x,label\n1,2\n")
     with pytest.raises(EvaluationError, match=r"to_parquet"):
-        _read(tmp_path / "e.csv")
+        read_table(tmp_path / "e.csv", Reading())
 
 
 # --- parquet ------------------------------------------------------------------------------------------------------
@@ -140,7 +141,9 @@ def test_lists_of_any_kind_become_axes(tmp_path: Path) -> None:
     fixed = pa.FixedSizeListArray.from_arrays(pa.array(values), 6)
     nested = pa.array(values.reshape(4, 2, 3).tolist(), pa.list_(pa.list_(pa.float32())))
     text = pa.array([["a", "b"]] * 4)
-    found = _read(parquet(tmp_path, fixed=fixed, nested=nested, text=text, flag=pa.array([True, False, True, True])))
+    found = read_table(
+        parquet(tmp_path, fixed=fixed, nested=nested, text=text, flag=pa.array([True, False, True, True])), Reading()
+    )
     np.testing.assert_array_equal(found["fixed"], values.reshape(4, 6))
     np.testing.assert_array_equal(found["nested"], values.reshape(4, 2, 3))
     assert found["text"].shape == (4, 2)
@@ -148,7 +151,9 @@ def test_lists_of_any_kind_become_axes(tmp_path: Path) -> None:
 
 
 def test_plain_columns_keep_their_type_and_categories_become_their_values(tmp_path: Path) -> None:
-    found = _read(parquet(tmp_path, n=pa.array([1, 2], pa.int32()), c=pa.array(["a", "b"]).dictionary_encode()))
+    found = read_table(
+        parquet(tmp_path, n=pa.array([1, 2], pa.int32()), c=pa.array(["a", "b"]).dictionary_encode()), Reading()
+    )
     assert found["n"].dtype == np.int32
     assert found["c"].tolist() == ["a", "b"]
 
@@ -165,18 +170,20 @@ def test_plain_columns_keep_their_type_and_categories_become_their_values(tmp_pa
 )
 def test_a_parquet_column_that_is_no_tensor_is_said_so(tmp_path: Path, column: Any, fragment: str) -> None:
     with pytest.raises(EvaluationError, match=fragment):
-        _read(parquet(tmp_path, x=column))
+        read_table(parquet(tmp_path, x=column), Reading())
 
 
 def test_a_damaged_parquet_file_is_said_so(tmp_path: Path) -> None:
     path = parquet(tmp_path, x=pa.array(range(100)))
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(EvaluationError, match=r"cannot be read as a Parquet file"):
-        _read(path)
+        read_table(path, Reading())
 
 
 def test_a_parquet_file_without_rows_has_no_rows(tmp_path: Path) -> None:
-    found = _read(parquet(tmp_path, x=pa.array([], pa.list_(pa.float32())), label=pa.array([], pa.int64())))
+    found = read_table(
+        parquet(tmp_path, x=pa.array([], pa.list_(pa.float32())), label=pa.array([], pa.int64())), Reading()
+    )
     assert {len(column) for column in found.values()} == {0}
 
 
@@ -191,6 +198,46 @@ def test_what_is_written_as_nested_lists_is_read_back(array: np.ndarray[Any, Any
     kind = pa.from_numpy_dtype(array.dtype)
     for _ in range(array.ndim - 1):
         kind = pa.list_(kind)
-    found = _from_arrow(pa.array(array.tolist(), kind))
+    found = _from_arrow(pa.array(array.tolist(), kind), may_miss=False)
     assert found.dtype == array.dtype
     np.testing.assert_array_equal(found, array)
+
+
+# --- images, and values that may miss -----------------------------------------------------------------------------
+
+RAW = Signature(
+    inputs=(
+        EncodedImages("image", DType.STRING, ("batch",), max_bytes=100),
+        TensorSpec("x", DType.FLOAT32, ("batch", 2), nan=NanPolicy.ACCEPT),
+    ),
+    outputs=(),
+    dynamic={"batch": DimRange(1, 9)},
+)
+FILES = [b"\x89PNG\x00\xff", b"\xff\xd8\xff"]
+
+
+def test_images_are_bytes_and_gaps_are_nan_in_both_kinds_of_file(tmp_path: Path) -> None:
+    path = parquet(
+        tmp_path, image=pa.array(FILES), x=pa.array([[1, None], [2, 3]], pa.list_(pa.float32())), label=pa.array([0, 1])
+    )
+    x = np.array([[1, np.nan], [2, 3]], np.float32)
+    np.savez(tmp_path / "e.npz", image=np.array(FILES), x=x, label=np.array([0, 1]))
+    for table in (read_table(path, Reading.of(RAW)), read_table(tmp_path / "e.npz", Reading.of(RAW))):
+        found = check_columns(table, RAW, ["label"], "e")
+        assert found["image"].tolist() == FILES
+        assert np.array_equal(found["x"], x, equal_nan=True)
+        assert found["x"].dtype == np.float32
+
+
+def test_a_gap_is_refused_where_no_value_may_miss(tmp_path: Path) -> None:
+    path = parquet(tmp_path, x=pa.array([[1.0, None]]))
+    with pytest.raises(EvaluationError, match="has 1 missing values"):
+        read_table(path, Reading())
+    with pytest.raises(EvaluationError, match="has 1 missing values"):
+        read_table(parquet(tmp_path, x=pa.array([[1.0], None])), Reading.of(RAW))
+
+
+def test_text_where_images_are_expected_is_said_so() -> None:
+    columns = {"image": np.array(["a.png", "b.png"], dtype=object), "x": np.zeros((2, 2), np.float32)}
+    with pytest.raises(EvaluationError, match="column 'image' holds str, clients send the bytes of images"):
+        check_columns(columns, RAW, [], "e")

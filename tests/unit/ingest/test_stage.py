@@ -17,7 +17,7 @@ from tasks.errors import SourceError
 from tasks.ingest import fingerprint
 from tasks.ingest.probe import probe
 from tasks.ingest.signatures import Found, differences
-from tasks.spec import EvaluationSpec, MetricSpec
+from tasks.spec import EvaluationSpec, MetricSpec, PreprocessedSpec
 from tests.unit.ingest.conftest import INPUT, OUTPUT, Workplace
 
 Made = Callable[[str], Path]
@@ -42,6 +42,23 @@ def test_the_fingerprint_is_the_same_until_something_changes(given: Workplace) -
     assert of(given) == first
     (given.folder / "m.pt").write_bytes(b"weightz")
     assert of(given) != first
+
+
+def test_the_fingerprint_changes_with_the_files_of_steps_and_with_what_training_fed(given: Workplace) -> None:
+    words = given.folder / "words.txt"
+    words.write_text("a\nb\n")
+    np.savez(given.folder / "fed.npz", x=np.ones((1, 3), np.float32))
+    evaluation = given.spec("m.pt", "pytorch").evaluation
+    changes: dict[str, Any] = {
+        "preprocess": (PreprocessStep("vocabulary", "x", file="words.txt"),),
+        "evaluation": evaluation.model_copy(update={"preprocessed": PreprocessedSpec(data="fed.npz")}),
+    }
+    first = of(given, **changes)
+    assert first != of(given)
+    words.write_text("b\na\n")
+    second = of(given, **changes)
+    np.savez(given.folder / "fed.npz", x=np.zeros((1, 3), np.float32))
+    assert len({first, second, of(given, **changes)}) == 3
 
 
 @pytest.mark.parametrize(

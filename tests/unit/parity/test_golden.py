@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 
-from serving.contract import DimRange, DType, Signature, TensorSpec
-from tasks.parity.golden import GOLDEN_ROWS, golden_bytes, golden_rows
+from serving.contract import DimRange, DType, PreprocessStep, Signature, TensorSpec, Tolerance
+from serving.golden import read_golden
+from serving.preprocess import Preprocessing
+from tasks.parity.golden import GOLDEN_ROWS, golden_bytes, golden_rows, replay
+from tasks.parity.inputs import Batching
+from tasks.parity.source import AskedSource
 
 SIGNATURE = Signature(
     (TensorSpec("x", DType.FLOAT32, ("batch", 2)),),
@@ -61,3 +71,59 @@ def test_a_fixed_batch_is_filled_to_a_whole_request() -> None:
     fixed = Signature((TensorSpec("x", DType.FLOAT32, (5, 2)),), (TensorSpec("y", DType.FLOAT32, (5,)),))
     golden = opened(golden_bytes({"x": X}, {"y": Y}, np.array([1, 2]), fixed))
     assert golden["input/x"].shape == (5, 2)
+
+
+def test_where_values_may_miss_a_row_with_a_gap_is_taken_though_others_would_do() -> None:
+    x = X.copy()
+    x[41, 1] = np.nan
+    assert 41 not in golden_rows({"x": x}, {"y": Y}, NONE)
+    rows = golden_rows({"x": x}, {"y": Y}, NONE, may_miss=["x"])
+    assert 41 in rows
+    assert len(set(rows.tolist())) == GOLDEN_ROWS
+
+
+def test_images_come_back_byte_for_byte(tmp_path: Path) -> None:
+    images = np.empty(3, dtype=object)
+    images[:] = [b"\x89PNG\x00\x00IEND\xaeB\x60\x82", b"\xff\xd8\x00\x00\xff\xd9", b"\x00\x01"]
+    content = golden_bytes({"x": images}, {"y": Y}, np.array([2, 0, 1]), SIGNATURE)
+    (tmp_path / "golden.npz").write_bytes(content)
+    assert read_golden(tmp_path / "golden.npz").inputs["x"].tolist() == [images[2], images[0], images[1]]
+
+
+# --- asked for alone, from their raw form on ----------------------------------------------------------------------
+
+WORDS = Signature(
+    (TensorSpec("ids", DType.INT64, ("batch", "length")), TensorSpec("mask", DType.INT64, ("batch", "length"))),
+    (TensorSpec("y", DType.FLOAT32, ("batch",)),),
+    {"batch": DimRange(1, 8), "length": DimRange(1, 16)},
+)
+TEXTS = ("a", "b a", "b b b a")
+
+
+@dataclass
+class Mean:
+    """A source that takes the mean of each row's ids: over its tokens, or over its padding as well."""
+
+    masked: bool
+    native: Any = None
+
+    def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        ids, mask = inputs["ids"], inputs["mask"] if self.masked else np.ones_like(inputs["mask"])
+        return {"y": ((ids * mask).sum(axis=1) / mask.sum(axis=1)).astype(np.float32)}
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_source_whose_answer_depends_on_the_padding_is_found_out(tmp_path: Path, masked: bool) -> None:
+    tokenizer = Tokenizer(models.WordLevel({"[PAD]": 0, "a": 1, "b": 2}, unk_token="a"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    step = PreprocessStep("tokenize", "ids", source="text", file="tokenizer.json", mask="mask")
+    preprocessing = Preprocessing((step,), WORDS, tmp_path)
+    source = AskedSource(Mean(masked), "savedmodel", WORDS, Batching((1, 4), 4))
+    raw = {"text": np.array(TEXTS, dtype=object)}
+    answers = source.answer(preprocessing(raw))
+    (tmp_path / "golden.npz").write_bytes(golden_bytes(raw, answers, np.arange(3), WORDS))
+    found = replay(tmp_path / "golden.npz", preprocessing, source, {"y": Tolerance(1e-6, 1e-6)})
+    assert [finding.code for finding in found] == ([] if masked else ["PARITY_GOLDEN_NOT_REPRODUCED"])
+    if not masked:
+        assert "golden sample 0 otherwise when it is asked alone" in found[0].message

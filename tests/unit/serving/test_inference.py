@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -13,12 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from serving.batching import Limits
 from serving.contract import DimRange, DType, PreprocessStep, ServingContract, Signature, TensorSpec
 from serving.golden import Golden
 from serving.inference import Answer, DeadlineExceeded, Inference, Overloaded
 from serving.package import Served, WrongAnswer
+from serving.preprocess import raw_signature
 from serving.runners import RunnerError
 
 SIGNATURE = Signature(
@@ -320,6 +323,38 @@ def test_preprocessing_of_one_request_holds_up_no_other(gated: Gated, monkeypatc
     run(test)
 
 
+def test_images_are_never_decoded_on_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small one is quick, and says nothing about how long the next takes."""
+    signature = replace(SIGNATURE, inputs=(TensorSpec("x", DType.UINT8, ("batch", 2, 2, 3)),))
+    steps = (PreprocessStep("decode_image", "x"),)
+
+    class Brightness:
+        def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+            return {"y": inputs["x"].reshape(len(inputs["x"]), -1).sum(axis=1).astype(np.float32)}
+
+        def close(self) -> None: ...
+
+    content = io.BytesIO()
+    Image.fromarray(np.full((2, 2, 3), 7, np.uint8)).save(content, "PNG")
+    images = np.array([content.getvalue()], dtype=object)
+    model = served(Brightness(), signature=signature, preprocess=steps)
+    threads: set[threading.Thread] = set()
+    prepare = Served.prepare
+
+    def noted(self: Served, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        threads.add(threading.current_thread())
+        return prepare(self, inputs)
+
+    async def test() -> None:
+        monkeypatch.setattr(Served, "prepare", noted)
+        clients = Clients(replace(model, raw=raw_signature(signature, steps)))
+        for _ in range(20):
+            assert (await clients.ask("one", images)).outputs["y"].tolist() == [12 * 7]
+        assert threading.current_thread() not in threads
+
+    run(test)
+
+
 def test_at_the_end_waiting_requests_are_refused_and_running_ones_answered(gated: Gated) -> None:
     async def test() -> None:
         clients = Clients(served(gated), replace(LIMITS, workers=1))
@@ -337,14 +372,78 @@ def test_at_the_end_waiting_requests_are_refused_and_running_ones_answered(gated
     run(test)
 
 
-def test_the_event_loop_is_free_while_a_model_works(gated: Gated) -> None:
+@dataclass
+class Seen(Gated):
+    """Notes in which threads it is run, and sleeps for a while each time."""
+
+    sleeps_s: float = 0.0
+    threads: set[int] = field(default_factory=set)
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        self.threads.add(threading.get_ident())
+        time.sleep(self.sleeps_s)
+        return super().run(inputs)
+
+
+def test_a_model_that_takes_its_time_is_never_run_on_the_event_loop() -> None:
+    model = Seen(sleeps_s=0.005)  # computing nothing
+
     async def test() -> None:
-        clients = Clients(served(gated))
-        for value in range(50):  # so quick that it is run on the loop from then on
-            await clients.ask("usual", rows(value))
-        slow = clients.ask("slow", np.repeat(gated.gate(-1), 40, axis=1))
-        await until(gated.reached[-1])  # which waits on the loop: it would never come back if that were where it runs
-        gated.gates[-1].set()
-        await slow
+        clients = Clients(served(model))
+        for value in range(20):
+            await clients.ask("one", rows(value))
+        assert threading.get_ident() not in model.threads
+
+    run(test)
+
+
+def test_a_model_that_is_quicker_than_a_thread_s_waking_is_run_on_the_event_loop() -> None:
+    model = Seen()
+
+    async def test() -> None:
+        clients = Clients(served(model))
+        await clients.ask("measured", rows(0))
+        assert threading.get_ident() not in model.threads
+        while threading.get_ident() not in model.threads:  # at once, unless this machine is very busy
+            assert (await clients.ask("next", rows(1))).outputs["y"].tolist() == [1]
+
+    run(test)
+
+
+def test_preprocessing_ends_with_the_deadline(gated: Gated, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(Served, "prepare", lambda self, inputs: go_on.wait(30))
+
+    async def test() -> None:
+        clients = Clients(served(gated, preprocess=(PreprocessStep("scale", "x", by=2.0),)))
+        with pytest.raises(DeadlineExceeded):
+            await clients.ask("hasty", rows(1), time.monotonic() + 0.01)
+        go_on.set()
+        assert clients.inference.waiting_rows == 0
+        assert gated.batches == []
+
+    run(test)
+
+
+def test_at_the_end_requests_that_are_preprocessed_are_refused(gated: Gated, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_work, go_on = threading.Event(), threading.Event()
+
+    def slow(self: Served, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        at_work.set()
+        go_on.wait(30)
+        return dict(inputs)
+
+    async def test() -> None:
+        monkeypatch.setattr(Served, "prepare", slow)
+        clients = Clients(served(gated, preprocess=(PreprocessStep("scale", "x", by=2.0),)))
+        tasks = [clients.ask(str(value), rows(value)) for value in range(5)]  # more than there are threads
+        await until(at_work)
+        clients.inference.close()
+        go_on.set()
+        for task in tasks:
+            with pytest.raises(Overloaded, match="shutting down"):
+                await task
+        assert clients.inference.busy == 0
+        assert gated.batches == []
 
     run(test)

@@ -145,6 +145,24 @@ def test_what_is_no_contract_is_refused(tmp_path: Path, content: bytes | None) -
     assert refused(lambda: read_contract(tmp_path)).refusal is Refusal.CONTRACT
 
 
+def test_a_contract_of_a_newer_version_is_refused_and_both_are_named(tmp_path: Path) -> None:
+    content = contract_bytes(contract(tmp_path)).replace(b'"contract_version": 1', b'"contract_version": 2, "more": 1')
+    (tmp_path / "contract.json").write_bytes(content)
+    error = refused(lambda: read_contract(tmp_path))
+    assert error.refusal is Refusal.CONTRACT
+    assert "a contract of version 2, this server knows version 1: serve it with the Slipway that built it" in str(error)
+
+
+def test_keys_that_the_server_does_not_know_are_refused_wherever_they_stand(tmp_path: Path) -> None:
+    content = contract_bytes(contract(tmp_path))
+    content = content.replace(b'"max_batch":', b'"watermark": true,\n "max_batch":')
+    content = content.replace(b'"op": "scale"', b'"op": "scale",\n   "gamma": 2')
+    (tmp_path / "contract.json").write_bytes(content)
+    error = refused(lambda: read_contract(tmp_path))
+    assert error.refusal is Refusal.CONTRACT
+    assert "preprocess.0.gamma, watermark" in str(error)
+
+
 NAMES = st.text("abc", min_size=1, max_size=4)
 SHAPES = st.lists(st.integers(1, 9) | NAMES, max_size=3).map(tuple)
 TENSORS = st.builds(TensorSpec, NAMES, st.sampled_from(DType), SHAPES)

@@ -139,6 +139,27 @@ def test_an_envelope_that_does_not_fit_is_named(others: dict[str, Any], sentence
     assert refusal(X, IDS, **others) == sentence
 
 
+def test_a_value_out_of_range_names_its_input_for_the_metrics() -> None:
+    ids = Signature((TensorSpec("ids", DType.INT64, ("n",), (0, 999)),), SIGNATURE.outputs, {"n": DimRange(1, 64)})
+    with pytest.raises(BadRequest, match="between 0 and 999, found -1 at position 1") as caught:
+        parse({"name": "ids", "datatype": "INT64", "shape": [2], "data": [999, -1]}, signature=ids)
+    assert (caught.value.input, caught.value.reason) == ("ids", "out_of_range")
+
+
+@given(st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False))
+@example(-(2**63) - 1)
+@example(2.0**53)
+def test_a_number_becomes_an_integer_only_where_it_is_exactly_that_one(value: float) -> None:
+    number = one(DType.INT64)
+    try:
+        body = json.dumps({"inputs": [{"name": "x", "datatype": "INT64", "shape": [1], "data": [value]}]})
+        taken = parse_request(body.encode(), None, number)
+    except BadRequest:
+        assert value % 1 or not -(2**53) < value < 2**53
+        return
+    assert taken.inputs["x"][0] == value
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"3", b"null", b'"x"', b'{"inputs": 3}', b"{}", b"\xff\xfe"])
 def test_what_is_no_request_is_refused(body: bytes) -> None:
     with pytest.raises(BadRequest):

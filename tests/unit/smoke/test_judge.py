@@ -150,13 +150,35 @@ def test_an_illegal_instruction_is_told_from_other_signals() -> None:
     assert only(replace(GOOD, exit=replace(DEAD, code=132))) == ("SMOKE_ILLEGAL_INSTRUCTION", Verdict.FAILED)
 
 
+REFUSED = {
+    Refusal.CONTRACT: ("SMOKE_REFUSED_CONTRACT", Owner.PLATFORM),
+    Refusal.FILES: ("SMOKE_REFUSED_CONTRACT", Owner.PLATFORM),
+    Refusal.VERSIONS: ("SMOKE_REFUSED_CONTRACT", Owner.PLATFORM),
+    Refusal.MODEL: ("SMOKE_REFUSED_CONTRACT", Owner.PLATFORM),
+    Refusal.ANSWERS: ("SMOKE_WRONG_ANSWER", Owner.PLATFORM),
+    Refusal.ADDRESS: ("SMOKE_REFUSED_ADDRESS", Owner.PLATFORM),
+    Refusal.SETTINGS: ("SMOKE_REFUSED_SETTINGS", Owner.PLATFORM),
+    Refusal.PLATFORM: ("SMOKE_REFUSED_PLATFORM", Owner.PLATFORM),
+    Refusal.INSTRUCTIONS: ("SMOKE_ILLEGAL_INSTRUCTION", Owner.PLATFORM),
+    Refusal.MEMORY: ("SMOKE_OUT_OF_MEMORY", Owner.MODEL),
+}
+
+
 @pytest.mark.parametrize("refusal", list(Refusal))
-def test_a_refusal_carries_the_servers_sentence(refusal: Refusal) -> None:
+def test_a_refusal_has_its_code_and_owner_and_carries_the_servers_sentence(refusal: Refusal) -> None:
     ended = Exit(int(refusal), out_of_memory=False, last_line="model.onnx: expected sha256:aa, found sha256:bb")
     seen = Observation(FULL, waited_s=0.3, exit=ended)
-    code = "SMOKE_WRONG_ANSWER" if refusal is Refusal.ANSWERS else "SMOKE_REFUSED_CONTRACT"
+    code, owner = REFUSED[refusal]
     assert only(seen) == (code, Verdict.FAILED)
+    found = judge(seen, BUDGETS)[1][0]
+    assert (found.owner, found.evidence["refusal"]) == (owner, refusal.name.lower())
     assert "found sha256:bb" in message(seen)
+
+
+def test_a_refusal_for_memory_decides_nothing_where_the_host_had_less_than_the_type() -> None:
+    ended = Exit(int(Refusal.MEMORY), out_of_memory=False, last_line="the model's weights take at least 3,000 MiB")
+    seen = Observation(replace(FULL, memory_bytes=FULL.memory_bytes // 2), waited_s=0.3, exit=ended)
+    assert codes(seen)[0] == ("SMOKE_OUT_OF_MEMORY", Verdict.INCONCLUSIVE)
 
 
 def test_the_refusals_code_after_the_start_is_a_crash() -> None:

@@ -1,4 +1,4 @@
-"""Preprocessing: what each operation computes, what it refuses, and that it never touches what it was given."""
+"""Arithmetic: what each operation computes, what it refuses, and that it never touches what it was given."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from serving.contract import DimRange, DType, PreprocessStep, Signature, TensorSpec
-from serving.preprocess import apply, problems, raw_signature
+from serving.preprocess import OPERATIONS, apply, problems, raw_signature
 
 FLOATS = st.floats(-1e3, 1e3, width=32)
 
@@ -47,7 +47,7 @@ def test_scale_multiplies_and_adds(x: np.ndarray, by: float, offset: float) -> N
     np.testing.assert_allclose(answer, x.astype(float) * by + offset, rtol=1e-5, atol=0.2)
 
 
-@given(hnp.arrays(np.float32, (4, 3, 2), elements=FLOATS), st.integers(-3, 2))
+@given(hnp.arrays(np.float32, (4, 3, 2), elements=FLOATS), st.sampled_from([-2, -1, 1, 2]))
 def test_standardize_along_any_axis_is_each_slice_with_its_own_constants(x: np.ndarray, axis: int) -> None:
     size = x.shape[axis]
     mean, std = tuple(float(index) for index in range(size)), tuple(float(index + 1) for index in range(size))
@@ -111,7 +111,7 @@ def test_without_steps_clients_send_what_the_model_takes() -> None:
 def test_an_unknown_operation_names_those_that_there_are() -> None:
     (problem,) = problems(signature(), (PreprocessStep("blur", "x"),))
     assert problem.key == "op"
-    assert problem.message == "no operation 'blur'; there are scale, standardize, cast"
+    assert problem.message == "no operation 'blur'; there are " + ", ".join(OPERATIONS)
 
 
 @pytest.mark.parametrize(
@@ -156,5 +156,5 @@ def test_every_problem_is_reported_at_once() -> None:
 
 
 def test_running_a_step_that_was_never_checked_fails_instead_of_passing_through() -> None:
-    with pytest.raises(ValueError, match="no such operation or input"):
+    with pytest.raises(ValueError, match="no operation 'blur'"):
         apply((PreprocessStep("blur", "x"),), {"x": np.zeros(1)}, signature())

@@ -1,0 +1,135 @@
+"""What the machine offers that the server starts on: processor, memory, Python.
+
+In: /proc and the control group. Out: a `Machine`, which `serving.package` holds a contract's `Needs` against. What the
+kernel does not say is `None`: nothing is refused for what is not known.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from serving.contract import Needs
+
+#: A mebibyte, which limits are given in.
+_MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One container's machine.
+
+    `instructions` are the kernel's names of what the processor executes. `memory_bytes` is what the container
+    may use, `held_bytes` what this process holds of it already and cannot give back (anonymous memory).
+    """
+
+    architecture: str
+    python: str
+    instructions: frozenset[str] | None
+    memory_bytes: int | None
+    held_bytes: int = 0
+
+    @classmethod
+    def this(cls, root: Path = Path("/")) -> Machine:
+        """Read this container's; `root` is where /proc and /sys are."""
+        return cls(
+            architecture=os.uname().machine,
+            python=f"{sys.version_info.major}.{sys.version_info.minor}",
+            instructions=_instructions(root / "proc/cpuinfo"),
+            memory_bytes=memory_limit(root),
+            held_bytes=_kib(root / "proc/self/status", "RssAnon") or 0,
+        )
+
+    def is_another_platform(self, needs: Needs) -> str | None:
+        """A sentence where the architecture or Python is not the one that is needed."""
+        for what, needed, found in (
+            ("a processor of architecture", needs.architecture, self.architecture),
+            ("Python", needs.python, self.python),
+        ):
+            if needed and needed != found:
+                return f"the package is for {what} {needed}, this is {found}: run the image that was built for {found}"
+        return None
+
+    def lacks_instructions(self, needs: Needs) -> str | None:
+        """A sentence where a processor here does not execute what the model's code holds."""
+        if self.instructions is None:
+            return None
+        lacking = [name for name in needs.instructions if name not in self.instructions]
+        if not lacking:
+            return None
+        return (
+            f"the compiled model holds {', '.join(lacking)} instructions, which this processor does not execute: run "
+            "it on an instance type that smoke proved it on, or serve a format that is not compiled"
+        )
+
+    def lacks_memory(self, needs: Needs) -> str | None:
+        """A sentence where the weights alone, beside what is held already, are more than the container may use."""
+        if self.memory_bytes is None or needs.memory_bytes + self.held_bytes <= self.memory_bytes:
+            return None
+        return (
+            f"the model's weights take at least {mib(needs.memory_bytes)} beside the {mib(self.held_bytes)} that the "
+            f"server holds already, and the container may use {mib(self.memory_bytes)}: raise its memory limit, or "
+            "serve a smaller format"
+        )
+
+
+def memory_limit(root: Path = Path("/")) -> int | None:
+    """Bytes that this container may hold: its control group's limit, and never more than the machine has.
+
+    Cgroup v2 says `memory.max` ("max" for none), v1 `memory.limit_in_bytes` and, with what the groups above allow,
+    `hierarchical_memory_limit`; see the kernel's Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
+    Swap is left out: weights that are read from disk at every request are not served.
+    """
+    cgroup = root / "sys/fs/cgroup"
+    limits = [
+        int(text)
+        for path in (cgroup / "memory.max", cgroup / "memory" / "memory.limit_in_bytes")
+        if (text := _read(path).strip()).isdigit()
+    ]
+    for line in _read(cgroup / "memory" / "memory.stat").splitlines():
+        name, _, value = line.partition(" ")
+        if name == "hierarchical_memory_limit":
+            limits.append(int(value))
+    if (there := _kib(root / "proc/meminfo", "MemTotal")) is not None:
+        limits.append(there)
+    return min(limits, default=None)
+
+
+def _instructions(path: Path) -> frozenset[str] | None:
+    """The first processor's flags; `None` where the kernel lists none.
+
+    Not everybody's: the kernel makes up the text while it is read, which takes milliseconds on a large machine.
+    """
+    try:
+        with path.open() as lines:
+            for line in lines:
+                if line.startswith(("flags", "Features")):
+                    return frozenset(line.partition(":")[2].split())
+    except OSError:
+        pass
+    return None
+
+
+def _kib(path: Path, name: str) -> int | None:
+    """A figure in bytes, of a file that the kernel writes as `Name:   123 kB`."""
+    for line in _read(path).splitlines():
+        key, _, value = line.partition(":")
+        if key == name:
+            return int(value.split()[0]) * 1024
+    return None
+
+
+def _read(path: Path) -> str:
+    """The file's text; none where it is not there or may not be read."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def mib(size_bytes: int) -> str:
+    """For people."""
+    mebibytes = size_bytes / _MIB
+    return f"{mebibytes:,.0f} MiB" if mebibytes >= 10 else f"{mebibytes:.1f} MiB"
