@@ -21,8 +21,6 @@ from tasks.workspace import scratch
 #: The measurements, beside the contract.
 TUNING_FILE = "tuning.json"
 
-_IN_IMAGE = "package"
-
 
 def write_tuned(
     reference: str,
@@ -52,8 +50,8 @@ def write_tuned(
     tuned = tuned_reference(reference, identity)
     with scratch(settings.work) as work, tempfile.TemporaryFile(dir=work) as stream:
         layer = Context(stream)
-        layer.add_bytes(f"{_IN_IMAGE}/{CONTRACT_FILE}", content)
-        layer.add_bytes(f"{_IN_IMAGE}/{TUNING_FILE}", tuning)
+        layer.add_bytes(f"package/{CONTRACT_FILE}", content)
+        layer.add_bytes(f"package/{TUNING_FILE}", tuning)
         return tuned, engine.add_layer(image, layer.finish(), tuned, labels)
 
 
