@@ -25,7 +25,7 @@ from tasks.store import Store, fetch
 _SHORTEST = 6
 _DIGEST = re.compile(rf"(sha256:)?[0-9a-f]{{{_SHORTEST},64}}")
 
-#: Where an image has its package (docker/runtimes/package.Dockerfile).
+#: Where an image has its package (tasks.image.build).
 _IN_IMAGE = "/package"
 
 #: On a serving image: the digest of the contract inside, and the format.

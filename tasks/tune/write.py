@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 from serving.contract import CONTRACT_FILE, Batching, PackagedFile, ServingContract
 from tasks.contracts import Digest, digest_of
@@ -21,8 +20,6 @@ from tasks.workspace import scratch
 
 #: The measurements, beside the contract.
 TUNING_FILE = "tuning.json"
-
-_DOCKERFILE = Path(__file__).parents[2] / "docker" / "runtimes" / "package.Dockerfile"
 
 
 def write_tuned(
@@ -48,15 +45,14 @@ def write_tuned(
         "io.slipway.tuned-from": image.id,
         "org.opencontainers.image.base.digest": image.id,
     }
-    identity = digest_of([labels, _DOCKERFILE.read_text()])
+    identity = digest_of(labels)
     labels["io.slipway.build"] = identity
     tuned = tuned_reference(reference, identity)
     with scratch(settings.work) as work, tempfile.TemporaryFile(dir=work) as stream:
-        context = Context(stream)
-        context.add_file("Dockerfile", _DOCKERFILE)
-        context.add_bytes(f"root/package/{CONTRACT_FILE}", content)
-        context.add_bytes(f"root/package/{TUNING_FILE}", tuning)
-        return tuned, engine.build(context.finish(), tuned, {"RUNTIME": image.id}, labels)
+        layer = Context(stream)
+        layer.add_bytes(f"package/{CONTRACT_FILE}", content)
+        layer.add_bytes(f"package/{TUNING_FILE}", tuning)
+        return tuned, engine.add_layer(image, layer.finish(), tuned, labels)
 
 
 def tuned_reference(reference: str, identity: Digest) -> str:
