@@ -164,6 +164,29 @@ def verify(
 
 
 @app.command()
+def score(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A serving image: tag or digest.")],
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="Rows: .npz, .csv or .parquet.")],
+    target: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Where answers go: .npz, .csv or .parquet.")],
+    batch_rows: Annotated[
+        int | None, typer.Option(min=1, help="Rows that the model gets at once; else the package's max_batch.")
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Answer every row of a file with a packaged model, in constant memory; the output is whole or not there."""
+    from dataclasses import asdict
+
+    from tasks.scoring import score as scored
+
+    with _session(as_json, debug) as (session, _):
+        found = scored(image, source, target, batch_rows, session.err.file)
+        session.document({**asdict(found), "output": str(target)})
+        session.result(f"{target}: {found.rows} rows by {found.model} {found.version}")
+    return 0
+
+
+@app.command()
 def status(
     model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Only this model.")] = None,
     as_json: AsJson = False,

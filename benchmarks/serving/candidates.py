@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -100,6 +101,8 @@ class Home:
             into = ["--no-deps", *hashes, "--compile-bytecode", "--python", python]
             _install([str(uv), "pip", "install", "--quiet", *into, "--requirement", str(lock)])
             (target / "installed").touch()
+            for former in set(target.parent.glob(f"{lock.parent.name}-*")) - {target}:
+                shutil.rmtree(former)
         return target
 
     def python(self, lock: Path) -> Path:

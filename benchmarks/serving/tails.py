@@ -22,7 +22,7 @@ from benchmarks.serving.wire import Client, Wire, short
 #: The share of what a server bears that it is asked for: busy, and far from overload, whose queue would be measured.
 _LOAD = 0.3
 #: Requests a second at most: beyond that the driver's own time would be in the figures.
-_MOST_RATE = 2000.0
+_MOST_RATE = 1000.0
 _CONNECTIONS = 32
 #: Every so many-th request is slow: 1 %.
 _EVERY = 100
@@ -31,7 +31,7 @@ _EVERY = 100
 _SLOW_ROWS = 2048
 _SLOW_AIM = 1.5
 #: The driver's own lateness, as a share of the p99 that it measures, from which on it measures itself.
-_LATE_SHARE = 0.2
+_LATE_SHARE = 0.25
 _CLIENTS, _LARGE_ROWS = 4, 5000
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -36,8 +35,6 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[:1] == ["score"]:
         from serving.score.command import main as score
 
-        # Process 1 of a container ignores signals that it does not handle: a stop while loading would wait for SIGKILL.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         return score(arguments[1:])
     options = _parser().parse_args(arguments)
     stopping = Stopping()

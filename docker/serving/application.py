@@ -8,7 +8,6 @@ inference is refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, Protocol
 
 from serving.body import Headers, read_body
@@ -58,7 +57,7 @@ class Application:
     ) -> None:
         contract = served.contract
         self.front = front = Front(served, inference, observer)
-        self._pages = {"/openapi.json": self._openapi, **(pages or {})}
+        self._pages: dict[str, Page] = {"/openapi.json": self._openapi, **(pages or {})}
         self._limit = largest_request_bytes(served.raw)
         self._server = json_response({"name": SERVER_NAME, "version": SERVER_VERSION, "extensions": list(EXTENSIONS)})
         self._model = json_response(
@@ -76,11 +75,6 @@ class Application:
     async def __call__(self, scope: _Scope, proto: Any) -> None:
         response = await self._respond(scope, proto)
         proto.response_bytes(response.status, list(response.headers), response.body)
-
-    @property
-    def in_flight(self) -> int:
-        """Inference requests that have come and are not answered yet."""
-        return self.front.in_flight
 
     async def _respond(self, scope: _Scope, proto: Any) -> Response:
         match scope.path.removesuffix("/").split("/")[1:]:
@@ -148,9 +142,8 @@ class Application:
                 headers = (*headers, ("connection", "close"))
             return Response(failure.status, response.body, headers)
 
-        named = scope.headers.get(REQUEST_ID)
-        response, identity = await self.front.infer("http", read, write, refuse, named=named)
-        return replace(response, headers=(*response.headers, (REQUEST_ID, identity)))
+        response, identity = await self.front.infer("http", read, write, refuse, called=scope.headers.get(REQUEST_ID))
+        return Response(response.status, response.body, (*response.headers, (REQUEST_ID, identity)))
 
 
 def _get(scope: _Scope, response: Response) -> Response:

@@ -70,11 +70,6 @@ class Front:
         return self.started and not self.draining
 
     @property
-    def in_flight(self) -> int:
-        """Inference requests of every protocol that have come and are not answered yet."""
-        return self._in_flight
-
-    @property
     def platform(self) -> str:
         runtime = self.served.contract.runtime
         return _PLATFORMS.get(runtime, runtime)
@@ -87,6 +82,11 @@ class Front:
         if version is not None and version != contract.version:
             return f"there is no version {version!r} of {name!r}; this server has {contract.version!r}"
         return None
+
+    @property
+    def in_flight(self) -> int:
+        """Inference requests that have come and are not answered yet."""
+        return self._in_flight
 
     async def drained(self, grace_s: float) -> bool:
         """Wait until nothing is in flight; whether that came within `grace_s`."""
@@ -104,38 +104,38 @@ class Front:
         write: Callable[[InferRequest, Answer], Awaitable[T]],
         refuse: Callable[[Failure], R],
         waits_s: float | None = None,
-        named: str | None = None,
+        called: str | None = None,
     ) -> tuple[T | R, str]:
-        """One inference. Whatever happens, there is a response; and the id by which it is spoken of.
+        """One inference. Whatever happens, there is a response; with it comes the request's id.
 
-        `waits_s` is how long the client waits as far as the connection says it; the request may say less. `named` is
-        the id that the connection gives it, where the request itself has none.
+        `waits_s` is how long the client waits as far as the connection says it; the request may say less. `called` is
+        what the connection calls the request (`x-request-id`), should it have no id itself.
         """
         began = time.monotonic()
         self._in_flight += 1
         request: InferRequest | None = None
         answer: Answer | None = None
         outcome = Outcome(None, protocol, 500, 0.0, "internal")
-        response: T | R
         try:
             if self.draining:
                 raise Refused(503, "draining", "the server is shutting down", retry_after_s=1)
             request = await read()
             waits = [seconds for seconds in (waits_s, request.timeout_s) if seconds is not None]
             answer = await self._inference.answer(request.inputs, began + min(waits) if waits else None)
-            response = await write(request, answer)
+            response: T | R = await write(request, answer)
             outcome = Outcome(request.id, protocol, 200, 0.0, inputs=request.inputs, answer=answer)
         except asyncio.CancelledError:
             outcome = _outcome(request, answer, protocol, Failure(_CLIENT_GONE, "cancelled", "the client went away"))
             raise
         except Exception as error:  # noqa: BLE001  a request must never take the server down
             failure = failure_of(error)
-            refused = (error.input, error.reason) if isinstance(error, BadRequest) and error.input else None
-            outcome = replace(_outcome(request, answer, protocol, failure), refused_input=refused)
+            outcome = _outcome(request, answer, protocol, failure)
+            if isinstance(error, BadRequest) and error.input:
+                outcome = replace(outcome, refused_input=(error.input, error.reason))
             response = refuse(failure)
         finally:
             self._in_flight -= 1
-            identity = request_id(outcome.id, named)
+            identity = request_id(outcome.id, called)
             outcome = replace(outcome, id=identity, total_s=time.monotonic() - began)
             # Watching is not the client's time: it comes once the response was written.
             asyncio.get_running_loop().call_soon(self._observer.observe, outcome)

@@ -309,7 +309,8 @@ class Inference:
             request.answers[part.index] = result
             if len(request.answers) == len(request.sizes) and not request.future.done():
                 request.future.set_result(None)
-        self._wake()
+        if self._line.rows:
+            self._wake()
 
 
 async def _whole(request: _Request) -> dict[str, NDArray[Any]]:

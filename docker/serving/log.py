@@ -42,14 +42,6 @@ def log(event: str, **details: object) -> None:
     sys.stderr.buffer.flush()
 
 
-def log_last(event: str, **details: object) -> None:
-    """The line before the process ends without ceremony: what waits to be written comes first."""
-    spool, _Way.spool = _Way.spool, None
-    if spool is not None:
-        spool.close(_LAST_S)
-    log(event, **details)
-
-
 @contextlib.contextmanager
 def in_background() -> Iterator[Spool[bytes]]:
     """While this lasts, nobody waits for standard error; what it cannot take in time is lost and counted."""
@@ -59,6 +51,12 @@ def in_background() -> Iterator[Spool[bytes]]:
     finally:
         _Way.spool = None
         spool.close(_LAST_S)
+
+
+def settle() -> None:
+    """Wait until what was logged is written, for who is about to end the process."""
+    if _Way.spool is not None:
+        _Way.spool.settle(_LAST_S)
 
 
 def _write(lines: list[bytes]) -> None:

@@ -21,10 +21,9 @@ from typing import Any
 import msgspec
 from numpy.typing import NDArray
 
-from serving.contract import PredictionLog, ServingContract
+from serving.contract import PredictionLog, ServingContract, Signature
 from serving.log import log
 from serving.observation import Outcome
-from serving.preprocess import raw_signature
 from serving.spool import Spool
 from serving.tensor_record import TensorRecord, pack, unpack
 
@@ -102,7 +101,7 @@ def is_sampled(identity: str, rate: float) -> bool:
 
 
 def settings(
-    contract: ServingContract, environment: Mapping[str, str] = os.environ
+    contract: ServingContract, raw: Signature, environment: Mapping[str, str] = os.environ
 ) -> tuple[Path, PredictionLog] | None:
     """Where and what to record: the package's own wish, changed by SERVING_PREDICTION_LOG and its companions.
 
@@ -123,7 +122,7 @@ def settings(
         raise ValueError(f"{name}_SAMPLE must be above 0 and at most 1, {name}_MAX_MB at least 1")
     omit = (*asked.omit, *_names(environment.get(f"{name}_OMIT")))
     hashed = (*asked.hash, *_names(environment.get(f"{name}_HASH")))
-    known = {spec.name for spec in raw_signature(contract.signature, contract.preprocess).inputs}
+    known = {spec.name for spec in raw.inputs}
     if unknown := sorted({*omit, *hashed} - known):
         raise ValueError(f"the prediction log cannot leave out {', '.join(unknown)}: the inputs are {sorted(known)}")
     changed = replace(asked, sample=sample, max_mb=max_mb, omit=omit, hash=hashed)

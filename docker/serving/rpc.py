@@ -22,6 +22,7 @@ from serving.contract import DType, EncodedImages, TensorSpec
 from serving.front import EXTENSIONS, SERVER_NAME, SERVER_VERSION, Failure, Front, beside
 from serving.inference import Answer
 from serving.messages import MESSAGES
+from serving.observation import REQUEST_ID
 from serving.parameters import Parameters
 from serving.protocol import tensor_metadata
 from serving.request import InferRequest, largest_request_bytes, read_request
@@ -174,10 +175,13 @@ class _Service:
             size = sum(array.nbytes for array in answer.outputs.values())
             return await beside(size, self._response, request, answer.outputs, bool(message.raw_input_contents))
 
-        waits_s = context.time_remaining()
-        answered, _ = await self._front.infer("grpc", read, write, lambda failure: failure, waits_s)
+        called = dict(context.invocation_metadata() or ()).get(REQUEST_ID)
+        answered, identity = await self._front.infer(
+            "grpc", read, write, lambda failure: failure, context.time_remaining(), called
+        )
+        context.set_trailing_metadata(((REQUEST_ID, identity),))
         if isinstance(answered, Failure):
-            await _abort(context, answered)
+            await _abort(context, answered, identity)
         return answered
 
     def _request(self, message: Any) -> InferRequest:
@@ -294,11 +298,13 @@ async def _read(name: str, body: bytes, context: Any) -> Any:
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the message is no inference.{name}")
 
 
-async def _abort(context: Any, failure: Failure) -> NoReturn:
+async def _abort(context: Any, failure: Failure, identity: str) -> NoReturn:
     code = _CODES.get(failure.status, grpc.StatusCode.INTERNAL)
     if failure.kind == "overloaded":
         code = grpc.StatusCode.RESOURCE_EXHAUSTED
-    metadata = () if failure.retry_after_s is None else ((_PUSHBACK, str(failure.retry_after_s * 1000)),)
+    metadata: tuple[tuple[str, str], ...] = ((REQUEST_ID, identity),)
+    if failure.retry_after_s is not None:
+        metadata = (*metadata, (_PUSHBACK, str(failure.retry_after_s * 1000)))
     await context.abort(code, failure.message, metadata)
     raise AssertionError("abort raises")
 

@@ -23,7 +23,6 @@ from serving.contract import Batching
 from serving.front import Front
 from serving.inference import Inference
 from serving.log import log
-from serving.metrics import Reading
 from serving.package import Refusal, Refused, open_package
 from serving.scheduling import scheduling
 from serving.stopping import Stopping
@@ -72,14 +71,8 @@ def serve(folder: Path, address: Address, overrides: Batching, grace_s: float, s
     try:
         with watching(served, folder) as watch:
             application = Application(served, inference, watch.observer, watch.pages)
-            watch.metrics.readings += [
-                Reading(
-                    "slipway_requests_in_flight", "Requests that are being answered.", lambda: application.in_flight
-                ),
-                Reading("slipway_queue_rows", "Rows that wait for a worker.", lambda: inference.waiting_rows),
-                Reading("slipway_workers_busy", "Workers that are at a batch, or preprocess.", lambda: inference.busy),
-            ]
-            asyncio.run(_serve(application, inference, watch, address, grace_s, stopping))
+            watch.follow(application.front, inference)
+            asyncio.run(_serve(application, inference, address, grace_s, stopping, watch))
     finally:
         if inference.busy:
             # Native code cannot be interrupted, and what it works on must not be taken from it.
@@ -103,7 +96,12 @@ def _check_free(host: str, port: int) -> None:
 
 
 async def _serve(
-    application: Application, inference: Inference, watch: Watch, address: Address, grace_s: float, stopping: Stopping
+    application: Application,
+    inference: Inference,
+    address: Address,
+    grace_s: float,
+    stopping: Stopping,
+    watch: Watch,
 ) -> None:
     from granian.constants import HTTPModes, Interfaces
     from granian.server.embed import Server

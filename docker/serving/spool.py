@@ -46,6 +46,15 @@ class Spool(Generic[T]):
             self._something.set()
         return True
 
+    def settle(self, timeout_s: float) -> bool:
+        """Wait until nothing waits; whether that came within `timeout_s`."""
+        end = time.monotonic() + timeout_s
+        while self._bytes:
+            if time.monotonic() > end:
+                return False
+            time.sleep(_REST_S / 4)
+        return True
+
     def close(self, timeout_s: float) -> bool:
         """Write what waits; whether that was done within `timeout_s`."""
         self._closing = True

@@ -13,7 +13,7 @@ import signal
 import threading
 from collections.abc import Callable
 
-from serving.log import log_last
+from serving.log import log, settle
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -45,6 +45,7 @@ class Stopping:
             with self._lock:
                 action, self._first = self._first, None
             if action is None:
-                log_last("ended at once", signal=signal.Signals(number).name)
+                log("ended at once", signal=signal.Signals(number).name)
+                settle()
                 os._exit(128 + number)
             action()

@@ -14,7 +14,7 @@ from serving.contract import DType
 BINARY = "bytes"
 
 
-class TensorRecord(msgspec.Struct, frozen=True):
+class TensorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """`dtype` is one of `serving.contract.DType`, or "bytes" for strings that are no text.
 
     Numbers lie in `data`, little-endian and row-major; text in `text` and binary strings in `binary`, in that order.

@@ -271,7 +271,8 @@ def _is_exact(value: float) -> bool:
 
 def _wrong_value(spec: TensorSpec, flat: Sequence[Any], index: int) -> BadRequest:
     found = f"{_JSON_NAMES.get(type(flat[index]), 'list')} {_show(flat[index])} at position {index}"
-    return BadRequest(f"input {spec.name!r}: expected {spec.dtype.protocol_name} values, found {found}")
+    message = f"input {spec.name!r}: expected {spec.dtype.protocol_name} values, found {found}"
+    return BadRequest(message, spec.name, "missing") if flat[index] is None else BadRequest(message)
 
 
 def _check_range(spec: TensorSpec, array: NDArray[Any]) -> None:

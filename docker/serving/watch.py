@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from serving import prediction_log
 from serving.application import Page
+from serving.front import Front
+from serving.inference import Inference
 from serving.log import RequestLog, Requests, in_background
 from serving.metrics import Metrics, Reading
 from serving.observation import Observer, Observers
 from serving.package import Refusal, Refused, Served, contract_digest
 from serving.prediction_log import Recorder
+
+#: While a library is loaded beside it, the event loop waits so long for the interpreter, instead of Python's 5 ms.
+_GIVES_WAY_S = 0.0005
 
 
 class Watch:
@@ -27,8 +33,22 @@ class Watch:
         self.observer = Observers(observers)
         self.pages: dict[str, Page] = {"/metrics": metrics.page}
 
+    def follow(self, front: Front, inference: Inference) -> None:
+        """Put what they have in hand on the page."""
+        self.metrics.readings += [
+            Reading("slipway_requests_in_flight", "Requests that are being answered.", lambda: front.in_flight),
+            Reading("slipway_queue_rows", "Rows that wait.", lambda: inference.waiting_rows),
+            Reading("slipway_batches_at_work", "Batches that workers are at.", lambda: inference.busy),
+        ]
+
     def warm(self) -> None:
-        self.metrics.prepared()
+        """Load what the first scrape needs, in a thread beside requests that come already."""
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(_GIVES_WAY_S)
+        try:
+            self.metrics.prepared()
+        finally:
+            sys.setswitchinterval(before)
 
 
 @contextlib.contextmanager
@@ -41,7 +61,7 @@ def watching(served: Served, folder: Path) -> Iterator[Watch]:
     contract, package = served.contract, contract_digest(folder)
     try:
         which = Requests(os.environ.get("SERVING_LOG") or Requests.ERRORS)
-        recorded = prediction_log.settings(contract)
+        recorded = prediction_log.settings(contract, served.raw)
     except ValueError as error:
         raise Refused(Refusal.SETTINGS, f"SERVING_LOG or SERVING_PREDICTION_LOG: {error}") from error
     metrics = Metrics(served, package)

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from serving.contract import DType, ServingContract, Signature, Tolerance
+from serving.contract import PREPROCESS_FOLDER, DType, ServingContract, Signature, Tolerance
 from serving.golden import Golden, read_golden
 from serving.preprocess import apply, raw_signature
 from tasks.contracts import Contract
@@ -61,7 +61,7 @@ def write_golden(folder: Path, contract: ServingContract) -> GoldenIndex:
     """Write the golden samples of the package in `folder` once more, for everybody."""
     golden = read_golden(folder / contract.golden)
     raw = raw_signature(contract.signature, contract.preprocess)
-    prepared = apply(contract.preprocess, golden.inputs, contract.signature)
+    prepared = apply(contract.preprocess, golden.inputs, contract.signature, folder / PREPROCESS_FOLDER)
     index = GoldenIndex(
         inputs=_tensors(folder, "inputs", golden.inputs),
         prepared=_tensors(folder, "prepared", prepared),

@@ -8,8 +8,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable
 
-from serving.contract import ServingContract
+from serving.contract import PREPROCESS_FOLDER, ServingContract
 from serving.description import section, sections
+from serving.preprocess import step_files
 from tasks.contracts import Digest
 
 #: Runtime → how its model is opened; each defines `run(inputs) -> outputs`, both by name. {…} are filled in.
@@ -128,6 +129,8 @@ def _layout(contract: ServingContract) -> Iterable[str]:
         "golden/": "the same as .npy and JSON, and the inputs after preprocessing; index.json says what is where",
         "SHA256SUMS": "of every other file",
     }
+    if step_files(contract.preprocess):
+        rows[f"{PREPROCESS_FOLDER}/"] = "files that steps before the model name: vocabularies, tokenizers"
     width = max(len(name) for name in rows)
     return (f"  {name:<{width}}  {what}" for name, what in rows.items())
 

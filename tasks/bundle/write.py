@@ -3,6 +3,7 @@
     README.txt        what it is and how to use it
     contract.json     as in the image, byte for byte
     model/            the model's files
+    preprocess/       files that preprocessing names, where there are any
     golden.npz        golden samples, as in the image
     golden/           the same for programs without NumPy
     SHA256SUMS        every other file; `sha256sum --check SHA256SUMS`

@@ -55,7 +55,7 @@ class Gathered:
     """Small arrays of many requests, counted together: NumPy's calls cost more than their work on a single row.
 
     `count` takes what was gathered, joined along the first axis. What waits is a copy of at most `_LARGE` bytes a
-    request, so nothing that a client sent is kept alive by it.
+    request, so nothing that a client sent is kept alive by it; strings, however long, do not wait.
     """
 
     __slots__ = ("_count", "_waiting")
@@ -65,7 +65,7 @@ class Gathered:
         self._waiting: list[NDArray[Any]] = []
 
     def add(self, array: NDArray[Any]) -> None:
-        if array.nbytes > _LARGE:
+        if array.nbytes > _LARGE or array.dtype == object:
             self._count(array)
             return
         self._waiting.append(array.copy())

@@ -95,18 +95,15 @@ class Page(Collector):
     def _inputs(self) -> Iterator[Metric]:
         looked_at = _counter("slipway_input_values", "Values of requests that were looked at.", "input")
         missing = _counter("slipway_input_missing", "Of those, NaN or the empty string.", "input")
-        outside = _counter("slipway_input_out_of_range", "Of those, beyond the contract's range.", "input")
         for quality in self._metrics.inputs:
             looked_at.add_metric((quality.name,), quality.looked_at)
             missing.add_metric((quality.name,), quality.missing)
-            if quality.is_ranged:
-                outside.add_metric((quality.name,), quality.outside)
         refused = CounterMetricFamily(
             "slipway_input_refused", "Requests refused for the values of an input.", labels=("input", "reason")
         )
         for (name, reason), count in self._metrics.refused_inputs.items():
             refused.add_metric((name, reason), count)
-        yield from (looked_at, missing, outside, refused)
+        yield from (looked_at, missing, refused)
 
     def _outputs(self) -> Iterator[Metric]:
         predictions = CounterMetricFamily(

@@ -1,4 +1,5 @@
-"""The quality of what clients send, per input: how much of it is missing, or beyond the declared range."""
+"""The quality of what clients send, per input: how much of it is missing. What a request was refused for counts apart
+(`serving.tensors.BadRequest`)."""
 
 from __future__ import annotations
 
@@ -18,18 +19,13 @@ LOOKED_AT = 1024
 class InputQuality:
     """Counts over one input. Missing are NaN and, of strings, the empty one."""
 
-    __slots__ = ("gathered", "high", "is_float", "is_string", "looked_at", "low", "missing", "name", "outside")
+    __slots__ = ("gathered", "is_float", "is_string", "looked_at", "missing", "name")
 
-    def __init__(self, spec: TensorSpec, low: float | None = None, high: float | None = None) -> None:
+    def __init__(self, spec: TensorSpec) -> None:
         self.name = spec.name
         self.is_float, self.is_string = spec.dtype.is_float, spec.dtype is DType.STRING
-        self.low, self.high = low, high
-        self.looked_at = self.missing = self.outside = 0
+        self.looked_at = self.missing = 0
         self.gathered = Gathered(self._count)
-
-    @property
-    def is_ranged(self) -> bool:
-        return self.low is not None or self.high is not None
 
     def observe(self, array: NDArray[Any]) -> None:
         self.gathered.add(array.reshape(-1)[:LOOKED_AT])
@@ -41,8 +37,3 @@ class InputQuality:
             return
         if self.is_float:
             self.missing += int(np.count_nonzero(np.isnan(values)))
-        # Comparisons with NaN are false: what is missing is not out of range as well.
-        if self.low is not None:
-            self.outside += int(np.count_nonzero(values < self.low))
-        if self.high is not None:
-            self.outside += int(np.count_nonzero(values > self.high))

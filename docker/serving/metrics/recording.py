@@ -6,10 +6,11 @@ becomes a label: protocols, statuses and kinds of error are the server's own, na
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from serving.contract import TensorSpec
 from serving.metrics.counters import Histogram
 from serving.metrics.inputs import InputQuality
 from serving.metrics.predictions import watches
@@ -25,6 +26,7 @@ DURATIONS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25
 
 #: Kinds of error (`Outcome.error`) that cost the server nothing but the refusal; all others are failures.
 REFUSALS = frozenset({"bad_request", "too_large", "overloaded", "draining"})
+ERRORS = (*sorted(REFUSALS), "cancelled", "deadline", "internal", "model")
 
 ANSWERED, REFUSED, FAILED = "answered", "refused", "failed"
 
@@ -47,8 +49,9 @@ class Metrics:
         self.package_digest = package_digest
         self.readings: list[Reading] = []
         self.requests: dict[tuple[str, int], int] = {}
-        self.errors: dict[str, int] = {}
-        self.refused_inputs: dict[tuple[str, str], int] = {}
+        # From the start on all that may come: a rate needs to have seen zero.
+        self.errors = dict.fromkeys(ERRORS, 0)
+        self.refused_inputs = {(spec.name, reason): 0 for spec in served.raw.inputs for reason in _reasons(spec)}
         self.duration = {outcome: Histogram(DURATIONS) for outcome in (ANSWERED, REFUSED, FAILED)}
         self.queue, self.preprocess, self.inference = (Histogram(DURATIONS) for _ in range(3))
         rows = _powers_of_two(served)
@@ -93,6 +96,15 @@ class Metrics:
 
             self._page = Page(self)
         return self._page
+
+
+def _reasons(spec: TensorSpec) -> Iterator[str]:
+    """Why the values of an input may be refused (`serving.tensors.BadRequest`)."""
+    yield "missing"
+    if spec.dtype.is_float:
+        yield "not_finite"
+    if spec.range is not None:
+        yield "out_of_range"
 
 
 def _powers_of_two(served: Served) -> list[float]:

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from serving.contract import DType, Signature, TensorSpec
 from serving.score.rows import Rows, Unscorable
-from serving.tensors import BadRequest, check_dynamic, check_header, from_bytes, to_bytes
+from serving.tensors import BadRequest, check_dynamic, check_header, from_bytes, from_values, to_bytes
 
 
-def check_rows(rows: Rows, raw: Signature, first: int) -> None:
-    """Whether a batch whose first row is number `first` (from 1) could be a request, but for its number of rows.
+def fitting(rows: Rows, raw: Signature, first: int) -> Rows:
+    """A batch whose first row is number `first` (from 1) as a request would bring it, whatever its number of rows.
 
     Raises:
         Unscorable: with the row and column of the first value that could not.
@@ -34,21 +34,31 @@ def check_rows(rows: Rows, raw: Signature, first: int) -> None:
         check_dynamic(raw, {name: (least, *shape[1:]) for name, shape in shapes.items()})
     except BadRequest as error:
         raise Unscorable(f"row {first}: {error}") from error
-    for spec in raw.inputs:
-        if not _is_good(spec, rows[spec.name]):
-            raise Unscorable(_where(spec, rows[spec.name], first))
+    return {spec.name: _read(spec, rows[spec.name], first) for spec in raw.inputs}
 
 
-def _is_good(spec: TensorSpec, array: NDArray[Any]) -> bool:
-    return _complaint(spec, array) is None
+def _read(spec: TensorSpec, array: NDArray[Any], first: int) -> NDArray[Any]:
+    try:
+        return _requested(spec, array)
+    except BadRequest as error:
+        raise Unscorable(_where(spec, array, first)) from error
+
+
+def _requested(spec: TensorSpec, array: NDArray[Any]) -> NDArray[Any]:
+    """What the same values are in a request.
+
+    Raises:
+        BadRequest
+    """
+    if spec.dtype is DType.STRING:
+        return from_values(spec, array.shape, array.reshape(-1).tolist()).reshape(array.shape)
+    return from_bytes(spec, array.shape, memoryview(to_bytes(array)))
 
 
 def _complaint(spec: TensorSpec, array: NDArray[Any]) -> str | None:
     """What a request of these values would be answered; `None` where they are fine."""
-    if spec.dtype is DType.STRING:
-        return None  # every text is one
     try:
-        from_bytes(spec, array.shape, memoryview(to_bytes(array)))
+        _requested(spec, array)
     except BadRequest as error:
         return str(error)
     return None
@@ -56,9 +66,10 @@ def _complaint(spec: TensorSpec, array: NDArray[Any]) -> str | None:
 
 def _where(spec: TensorSpec, array: NDArray[Any], first: int) -> str:
     """The sentence about the first value that is not good."""
-    row = next(index for index in range(len(array)) if not _is_good(spec, array[index : index + 1]))
-    for position in product(*map(range, array.shape[1:])):
-        complaint = _complaint(spec, array[(row, *position)].reshape(1))
+    row = next(index for index in range(len(array)) if _complaint(spec, array[index : index + 1]) is not None)
+    values = array[row].reshape(-1) if array.ndim > 1 else array[row : row + 1]
+    for index, position in enumerate(product(*map(range, array.shape[1:]))):
+        complaint = _complaint(spec, values[index : index + 1])
         if complaint is not None:
             said = complaint.removeprefix(f"input {spec.name!r}: ").removesuffix(" at position 0")
             return f"row {first + row}, column {column_name(spec.name, position)}: {said}"

@@ -13,7 +13,6 @@ import signal
 import sys
 from pathlib import Path
 
-from serving.cpus import available_cpus
 from serving.package import Refused, Served, WrongAnswer, open_package
 from serving.runners import RunnerError
 from serving.score.files import form_of, open_reader, writing
@@ -25,9 +24,11 @@ UNSCORABLE, FAILED = 2, 3
 
 def main(arguments: list[str]) -> int:
     """Run the command; the process's exit code."""
+    # As Ctrl-C does, SIGTERM goes through the clean-up; process 1 of a container would not even be ended by it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     options = _parser().parse_args(arguments)
     try:
-        served = open_package(options.package, options.threads or available_cpus())
+        served = open_package(options.package, options.threads)
         with contextlib.closing(served.runner):
             _score(served, options)
     except Unscorable as error:

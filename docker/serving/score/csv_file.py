@@ -21,6 +21,9 @@ from serving.score.columns import Place, expanded, places
 from serving.score.rows import Rows, Unscorable
 from serving.tensors import BadRequest, from_values
 
+#: Longest cell: an image of some megabytes in base64, with room. Python's own limit is 128 KiB, for the whole process.
+csv.field_size_limit(1 << 26)
+
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 _WANTED = {"bool": "true or false", "int": "a whole number", "float": "a number"}
 

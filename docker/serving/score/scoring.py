@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, TextIO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from serving.contract import DimRange, ServingContract, Signature
 from serving.package import Served
 from serving.preprocess import BadRow
-from serving.score.check import check_rows
+from serving.score.check import fitting
 from serving.score.rows import Reader, Rows, Unscorable, Writer
 from serving.tensors import BadRequest
 
@@ -48,9 +48,9 @@ def score(served: Served, reader: Reader, writer: Writer, rows: int, progress: P
 def checked(reader: Reader, raw: Signature, rows: int, progress: Progress) -> Iterator[Rows]:
     """A reader's batches that fit; `progress` counts each when the next one is asked for."""
     for batch in reader.batches(rows):
-        check_rows(batch, raw, progress.rows + 1)
-        yield batch
-        progress.advance(_count(batch))
+        fitted = fitting(batch, raw, progress.rows + 1)
+        yield fitted
+        progress.advance(_count(fitted))
 
 
 def no_answers(signature: Signature) -> dict[str, NDArray[Any]]:
@@ -63,19 +63,26 @@ def no_answers(signature: Signature) -> dict[str, NDArray[Any]]:
 
 def _predict(served: Served, batch: Rows, before: int) -> Mapping[str, NDArray[Any]]:
     """The answers; a batch below the model's least is filled up with its last row, whose answers are dropped."""
-    count = _count(batch)
-    least = batch_rows(served.contract, served.raw, 1)
-    if count < least:
-        batch = {
-            name: np.concatenate([array, np.repeat(array[-1:], least - count, 0)]) for name, array in batch.items()
-        }
     try:
-        answers = served.predict(batch)
+        return _answers(served, batch)
     except BadRow as error:
         raise Unscorable(f"row {before + 1 + error.row}, column {error.input}: {error.complaint}") from error
-    except BadRequest as error:  # of preprocessing, which sees the batch as a whole
-        raise Unscorable(f"rows {before + 1} to {before + count}: {error}") from error
-    return {name: array[:count] for name, array in answers.items()} if count < least else answers
+    except BadRequest as error:  # of preprocessing, which sees the batch as a whole: which row is it?
+        for index in range(_count(batch)):
+            try:
+                _answers(served, {name: array[index : index + 1] for name, array in batch.items()})
+            except BadRequest as alone:
+                raise Unscorable(f"row {before + index + 1}: {alone}") from error
+        raise Unscorable(f"row {before + 1} or later: {error}") from error
+
+
+def _answers(served: Served, batch: Rows) -> Mapping[str, NDArray[Any]]:
+    count, least = _count(batch), batch_rows(served.contract, served.raw, 1)
+    if count >= least:
+        return served.predict(batch)
+    filling = {name: np.repeat(array[-1:], least - count, 0) for name, array in batch.items()}
+    answers = served.predict({name: np.concatenate([array, filling[name]]) for name, array in batch.items()})
+    return {name: array[:count] for name, array in answers.items()}
 
 
 def _count(batch: Rows) -> int:
@@ -85,7 +92,7 @@ def _count(batch: Rows) -> int:
 class Progress:
     """Says on standard error how far it is: on a terminal every second, elsewhere a line from time to time."""
 
-    def __init__(self, total: int | None, stream: TextIO | None = None) -> None:
+    def __init__(self, total: int | None, stream: IO[str] | None = None) -> None:
         self.rows = 0
         self._total = total
         self._stream = stream or sys.stderr

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from serving.messages import MESSAGES
 from serving.package import Refusal, open_package
 from serving.prediction_log import read
-from tests.integration.serving.test_server import URL, Server, Tiny, running
-from tests.integration.tiny import raw_samples
+from tests.integration.serving.process import URL, Server, free_port, running
+from tests.integration.tiny import TinyModel, raw_samples
+
+Tiny = Callable[[str], TinyModel]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +29,7 @@ def folder(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[Server]:
-    with running(folder / "package", folder / "log") as server:
+    with running(folder / "package", folder / "log", grpc_port=free_port()) as server:
         yield server
 
 
@@ -67,6 +71,22 @@ def test_an_answer_carries_the_id_of_its_request(
 def test_a_request_without_an_id_gets_one_and_a_refused_one_too(server: Server) -> None:
     ids = {server.client.post(URL, content=b"no").headers["x-request-id"] for _ in range(3)}
     assert len(ids) == 3
+
+
+@pytest.mark.parametrize("rows", [2, 0])
+def test_over_grpc_the_id_is_metadata_of_answers_and_refusals(server: Server, rows: int) -> None:
+    message = MESSAGES["ModelInferRequest"](model_name="tiny", raw_input_contents=[bytes(6 * rows)])
+    message.inputs.add(name="x", datatype="UINT8", shape=[rows, 6])
+    before = metric(server, "slipway_requests_total", protocol="grpc")
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        try:
+            _, ended = infer.with_call(message.SerializeToString(), metadata=(("x-request-id", "g-1"),), timeout=30)
+        except grpc.RpcError as error:
+            assert rows == 0
+            ended = error
+    assert dict(ended.trailing_metadata())["x-request-id"] == "g-1"
+    assert metric(server, "slipway_requests_total", protocol="grpc") == before + 1
 
 
 def test_what_a_stopped_server_left_behind(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

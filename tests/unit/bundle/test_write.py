@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.contract import DimRange, DType, ServingContract, Signature, TensorSpec, Tolerance
+from serving.contract import DimRange, DType, PreprocessStep, ServingContract, Signature, TensorSpec, Tolerance
 from serving.package import read_contract, verify_files
 from tasks.bundle import Origin, find, write
 from tasks.bundle.golden import GoldenIndex, _tensor, write_golden
@@ -113,6 +113,19 @@ def test_strings_are_json_and_odd_names_get_plain_files(tmp_path: Path) -> None:
         *("text/in:0", "golden/inputs/0.json", "BYTES", None),
     )
     assert json.loads((tmp_path / "m" / tensor.file).read_text()) == ["a", "é", "c", ""]
+
+
+def test_preprocessing_reads_its_files_from_the_package(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    step = PreprocessStep("vocabulary", "text/in:0", file="letters.txt", unknown=9)
+    tensors = (TensorSpec("text/in:0", DType.INT64, ("batch", 2)),)
+    contract = strings(folder, preprocess=(step,))
+    contract = replace(contract, signature=replace(contract.signature, inputs=tensors))
+    (folder / "preprocess").mkdir()
+    (folder / "preprocess" / "letters.txt").write_text("a\né\nc\n")
+    index = write_golden(folder, contract)
+    assert index.inputs[0].dtype is DType.STRING
+    assert np.load(folder / index.prepared[0].file).tolist() == [[0, 1], [2, 9]]
 
 
 def test_bytes_are_base64(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,15 @@ from serving.metrics import Metrics, Reading
 from serving.metrics.counters import Histogram
 from serving.metrics.inputs import InputQuality
 from serving.observation import Observers, Outcome, request_id
+from serving.tensors import BadRequest, from_json
 from tests.unit.serving.observed import outcome, served
 
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "observe.md").read_text()
+#: Figures that other parts of the server put on the page (`serving.watch`).
+ELSEWHERE = (
+    *("slipway_log_", "slipway_prediction_log_", "slipway_observer_"),
+    *("slipway_requests_in", "slipway_queue_rows", "slipway_batches_"),
+)
 OPENMETRICS = "application/openmetrics-text; version=1.0.0,text/plain;version=0.0.4;q=0.5"
 
 
@@ -145,11 +154,22 @@ def test_an_empty_string_is_missing() -> None:
     assert (quality.looked_at, quality.missing) == (3, 1)
 
 
-def test_values_beyond_the_range_are_counted_and_missing_ones_are_not_among_them() -> None:
-    quality = InputQuality(TensorSpec("x", DType.FLOAT32, ("batch",)), low=0, high=1)
-    quality.observe(np.array([-0.1, 0, 0.5, 1, 1.1, math.nan], dtype=np.float32))
-    quality.gathered.settle()
-    assert (quality.outside, quality.missing) == (2, 1)
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [([0.5, None], "missing"), ([0.5, 1e39], "not_finite"), ([0.5, 1.5], "out_of_range")],
+)
+def test_what_an_input_is_refused_for_is_counted_by_reason(values: list[float | None], reason: str) -> None:
+    spec = TensorSpec("x", DType.FLOAT32, ("batch",), range=(0.0, 1.0))
+    signature = Signature((spec,), (TensorSpec("y", DType.FLOAT32, ("batch",)),), {"batch": DimRange(1, 8)})
+    metrics = watching(signature=signature, golden={"y": np.zeros(1, np.float32)})
+    assert value(metrics, "slipway_input_refused_total", input="x", reason=reason) == 0
+    with pytest.raises(BadRequest) as refused:
+        from_json(spec, (2,), values)
+    error = refused.value
+    metrics.observe(
+        Outcome("a", "http", 400, 0.1, "bad_request", str(error), refused_input=(error.input, error.reason))
+    )
+    assert value(metrics, "slipway_input_refused_total", input="x", reason=reason) == 1
 
 
 def test_the_winning_class_of_each_row_is_counted_with_how_sure_the_model_was() -> None:
@@ -229,6 +249,23 @@ def test_the_number_of_series_does_not_follow_the_traffic() -> None:
     for number in range(200):
         answered(metrics, np.array([f"word-{number}"], object))
     assert samples(metrics).keys() == before
+
+
+def test_every_metric_of_the_page_is_explained_and_nothing_else_is() -> None:
+    """docs/observe.md, its alert rules too. Metrics of the process are the client library's own."""
+    found = {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"`?slipway_[a-z_]+", DOCUMENT)}
+    explained = {name[1:] for name in found if name.startswith("`")}
+    used = found - {f"`{name}" for name in explained}
+    several = [watching(), watching(signature=one_output(DType.FLOAT32), golden={"y": np.zeros(2, np.float32)})]
+    families = [family for metrics in several for family in plain(metrics.page("").body.decode())]
+    ours = {_full(family) for family in families if family.name.startswith("slipway")}
+    elsewhere = {name for name in explained if name.startswith(ELSEWHERE)}
+    assert explained - elsewhere == ours - elsewhere
+    assert {name for name in used if not name.startswith(ELSEWHERE)} <= ours
+
+
+def _full(family: Any) -> str:
+    return f"{family.name}_total" if family.type == "counter" else str(family.name)
 
 
 def test_readings_of_others_are_on_the_page() -> None:

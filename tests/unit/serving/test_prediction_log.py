@@ -19,7 +19,7 @@ from serving.contract import DType, PredictionLog
 from serving.observation import Outcome
 from serving.prediction_log import DEFAULT_FOLDER, Prediction, Recorder, is_sampled, read, settings
 from serving.tensor_record import pack, unpack
-from tests.unit.serving.observed import outcome, served
+from tests.unit.serving.observed import SIGNATURE, outcome, served
 
 EVERYTHING = PredictionLog(sample=1.0)
 
@@ -183,20 +183,25 @@ def test_a_folder_that_cannot_be_made_costs_records_and_nothing_else(tmp_path: P
 
 
 def test_nothing_is_recorded_unless_it_is_asked_for() -> None:
-    assert settings(served().contract, {}) is None
-    assert settings(served(prediction_log=PredictionLog()).contract, {"SERVING_PREDICTION_LOG": "off"}) is None
+    assert settings(served().contract, SIGNATURE, {}) is None
+    assert (
+        settings(served(prediction_log=PredictionLog()).contract, SIGNATURE, {"SERVING_PREDICTION_LOG": "off"}) is None
+    )
 
 
 def test_the_environment_changes_what_the_package_asks_for_and_hides_more_never_less() -> None:
     contract = served(prediction_log=PredictionLog(0.5, omit=("x",))).contract
-    assert settings(contract, {}) == (DEFAULT_FOLDER, PredictionLog(0.5, omit=("x",)))
+    assert settings(contract, SIGNATURE, {}) == (DEFAULT_FOLDER, PredictionLog(0.5, omit=("x",)))
     environment = {"SERVING_PREDICTION_LOG": "/logs", "SERVING_PREDICTION_LOG_SAMPLE": "0.1"}
     environment |= {"SERVING_PREDICTION_LOG_MAX_MB": "9", "SERVING_PREDICTION_LOG_HASH": "x"}
-    assert settings(contract, environment) == (Path("/logs"), PredictionLog(0.1, 9, omit=("x",), hash=("x",)))
+    assert settings(contract, SIGNATURE, environment) == (
+        Path("/logs"),
+        PredictionLog(0.1, 9, omit=("x",), hash=("x",)),
+    )
 
 
 @pytest.mark.parametrize(("name", "value"), [("SAMPLE", "0"), ("SAMPLE", "2"), ("MAX_MB", "0"), ("OMIT", "nmae")])
 def test_a_setting_that_would_record_too_much_is_refused(name: str, value: str) -> None:
     environment = {"SERVING_PREDICTION_LOG": "/logs", f"SERVING_PREDICTION_LOG_{name}": value}
     with pytest.raises(ValueError, match=r"SAMPLE|nmae"):
-        settings(served().contract, environment)
+        settings(served().contract, SIGNATURE, environment)

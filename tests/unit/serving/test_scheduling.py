@@ -52,3 +52,17 @@ def test_the_contract_comes_before_the_machine_and_the_environment_before_the_co
 )
 def test_batches_stay_within_what_was_proven_and_what_the_model_takes(made: ServingContract, rows: int) -> None:
     assert scheduling(made, cpus=1).limits.max_rows == rows
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows"),
+    [
+        (("batch", 3, 224, 224), (256 << 20) // (4 * 3 * 224 * 224)),
+        (("batch", 3, 4096, 4096), 2 * 32),  # a batch for each worker, whatever it weighs
+        (("batch", 4), 32 * 1024),
+    ],
+)
+def test_the_queue_is_bounded_in_bytes_too(shape: tuple[int | str, ...], rows: int) -> None:
+    made = contract()
+    signature = replace(made.signature, inputs=(TensorSpec("x", DType.FLOAT32, shape),))
+    assert scheduling(replace(made, signature=signature), cpus=2).limits.queue_rows == rows
