@@ -9,7 +9,6 @@ Importing grpc takes as long as starting HTTP, so this module is imported when t
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NoReturn
 
@@ -259,8 +258,6 @@ def _values(spec: TensorSpec, contents: Any) -> list[Any]:
     values = list(getattr(contents, field))
     if spec.dtype is not DType.STRING or isinstance(spec, EncodedImages):
         return values
-    if isinstance(spec, EncodedImages):
-        return [base64.b64encode(value).decode() for value in values]
     try:
         return [value.decode() for value in values]
     except UnicodeDecodeError as error:

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from serving.contract import DType, Signature, TensorSpec
 
+#: What JSON has no numbers for, as protobuf's JSON mapping names it.
+_NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 #: Values of one tensor beyond which nobody sends JSON: half a megabyte of text, where raw bytes are a tenth.
 _LARGE = 1 << 15
 
@@ -133,6 +135,8 @@ def _from_json(data: list[Any], tensor: TensorSpec) -> NDArray[Any]:
     """The values of a list, flat or nested. Nothing is coerced but a number without a fraction to a float."""
     kinds = "b" if tensor.dtype is DType.BOOL else "iuf" if tensor.dtype.is_float else "iu"
     try:
+        if tensor.dtype.is_float and np.asarray(data).dtype.kind == "U":
+            data = [_NOT_FINITE.get(value, value) for value in np.asarray(data, dtype=object).ravel().tolist()]
         if tensor.dtype is DType.STRING:
             return np.asarray(data, dtype=object).reshape(-1)
         if data and np.asarray(data).dtype.kind not in kinds:

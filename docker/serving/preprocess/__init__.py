@@ -72,12 +72,14 @@ class Preprocessing:
         self.signature = signature
         self.folder = folder
         self.raw = raw_signature(signature, steps)
-        names = {tensor.name for tensor in signature.inputs}
+        self._names = tuple(tensor.name for tensor in signature.inputs)
         self._chains = tuple(_Chain.of(chain, signature, folder) for chain in _chains(steps, signature))
-        self._sent_only = tuple(tensor.name for tensor in self.raw.inputs if tensor.name not in names)
+        self._sent_only = tuple(tensor.name for tensor in self.raw.inputs if tensor.name not in self._names)
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """The model's inputs, by name, of raw inputs that fit `raw`. The arrays that are given are never written to.
+        """The model's inputs, by name in the signature's order, of raw inputs that fit `raw`.
+
+        The arrays that are given are never written to.
 
         Raises:
             BadRow: a value that a step can make nothing of.
@@ -94,7 +96,7 @@ class Preprocessing:
                 arrays[chain.input] = value
         for name in self._sent_only:
             del arrays[name]
-        return arrays
+        return {name: arrays.pop(name) for name in self._names if name in arrays} | arrays
 
 
 def apply(

@@ -27,6 +27,7 @@ from serving.score.files import Form, open_reader
 from serving.score.rows import Unscorable
 from serving.score.scoring import Progress, score
 from serving.tensors import BadRequest, from_values
+from tasks.bundle.golden import write_golden
 from tasks.contracts import Verdict
 from tasks.errors import EvaluationError, SpecError
 from tasks.reuse import artifact_digest, export_inputs, parity_inputs
@@ -177,6 +178,15 @@ def test_an_infinite_amount_is_refused_though_a_missing_one_is_not(table_model: 
     with pytest.raises(BadRequest, match="input 'amounts'"):
         answer(served, b'{"inputs": [{"name": "country", "datatype": "BYTES", "shape": [1], "data": ["DE"]},'
                        b'{"name": "amounts", "datatype": "FP32", "shape": [1, 2], "data": [1e39, 0.0]}]}')  # fmt: skip
+
+
+def test_a_bundle_has_what_the_tokenizer_makes_of_its_golden_texts(text_model: Proven, tmp_path: Path) -> None:
+    served = text_model.package(tmp_path)
+    index = write_golden(tmp_path, served.contract)
+    assert [tensor.name for tensor in index.inputs] == ["text"]
+    assert [tensor.name for tensor in index.prepared] == ["input_ids", "attention_mask"]
+    ids = np.load(tmp_path / index.prepared[0].file)
+    assert np.array_equal(ids, served.prepare(served.golden.inputs)["input_ids"])
 
 
 # --- files ----------------------------------------------------------------------------------------------------------

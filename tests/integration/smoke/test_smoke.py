@@ -244,7 +244,7 @@ def test_an_answer_that_is_nan_never_passes(bench: Bench, spoil: Spoil) -> None:
             """
         )
     )
-    assert only(bench.smoke(image)) == "SMOKE_REQUEST_REFUSED"  # the server itself will not send NaN as JSON
+    assert only(bench.smoke(image)) == "SMOKE_WRONG_ANSWER"
 
 
 def test_an_answer_that_is_wrong_only_among_others_is_told_apart(bench: Bench, spoil: Spoil) -> None:

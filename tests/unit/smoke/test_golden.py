@@ -33,6 +33,14 @@ def response(**changes: Any) -> bytes:
 # --- protocol -------------------------------------------------------------------------------------------------------
 
 
+def test_nan_and_infinity_in_json_are_read_where_a_float_is_declared() -> None:
+    found = decode_response(response(data=["NaN", "-Infinity"]), SIGNATURE)["y"]
+    assert np.isnan(found[0])
+    assert found[1] == -np.inf
+    with pytest.raises(NotTheProtocol, match="not float32"):
+        decode_response(response(data=["nan", "x"]), SIGNATURE)
+
+
 def test_a_request_names_shapes_and_datatypes() -> None:
     body = encode_request({"x": np.zeros((3, 2), np.float32)}, {"y": np.zeros(3, np.float32)}, SIGNATURE)
     assert body.json_bytes is None
