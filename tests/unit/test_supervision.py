@@ -12,6 +12,7 @@ import pytest
 
 PROGRAM = """
 import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start what runs in the background without it
 from tasks.supervision import supervised
 
 def command():
