@@ -220,18 +220,22 @@ class _Images:
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
         self._folder = bench.home.folder / "work" / f"images-{uuid.uuid4().hex[:8]}"
-        self._built: list[Image] = []
         self.engine = connect()
 
     def __enter__(self) -> _Images:
         self.engine.sweep(_COMPONENT)
+        self._remove_images()  # one that a killed run left would be found, not built
         self._folder.mkdir(parents=True)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for image in self._built:
-            self.engine.remove_image(image.reference)
+        self._remove_images()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _remove_images(self) -> None:
+        for image in self.engine.images(f"org.opencontainers.image.title={_COMPONENT}"):
+            for tag in image.tags:
+                self.engine.remove_image(tag)
 
     def build(self, model: Model) -> Image:
         """Through ingest's, export's and parity's contracts, written by hand."""
@@ -258,9 +262,7 @@ class _Images:
             golden=put_file(store, write_golden(model, self._folder / "golden.npz")),
         )
         artifact = samples.artifact(store).model_copy(update={"signature": model.signature})
-        image = build(spec, artifact, export, parity, store, self.engine, self._bench.settings)
-        self._built.append(image)
-        return image
+        return build(spec, artifact, export, parity, store, self.engine, self._bench.settings)
 
 
 def _spec(folder: Path, model: Model) -> ModelSpec:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.batching import Batch, Full, Limits, Line, Part, Ticket
+from serving.cpus import available_cpus
 from serving.pace import Drain, Pace, Stopwatch, Took
 from serving.package import Served
 from serving.preprocess import extras
@@ -103,7 +104,8 @@ class Inference:
         self._served = served
         self._pool = pool
         self._line = Line[_Request](limits or scheduling(served.contract).limits)
-        self._beside = ThreadPoolExecutor(self._line.limits.workers, thread_name_prefix="preprocess")
+        # Decoding images takes a CPU for each of them; two at least, so that a large one holds up nobody.
+        self._beside = ThreadPoolExecutor(max(2, available_cpus()), thread_name_prefix="preprocess")
         self._names = [spec.name for spec in served.contract.signature.inputs]
         self._decodes = bool(extras(served.contract.preprocess))
         self._batched = served.contract.signature.batch is not None

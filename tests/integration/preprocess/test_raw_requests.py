@@ -20,6 +20,7 @@ from serving.contract import PredictionLog
 from serving.golden import read_golden
 from serving.package import Refusal, Refused, Served
 from serving.prediction_log import settings
+from serving.preprocess import raw_signature
 from serving.protocol import parse_request
 from serving.request import largest_request_bytes
 from serving.score.csv_file import CsvWriter
@@ -223,9 +224,10 @@ def test_a_row_of_a_file_that_is_no_photo_is_named(photo_model: Proven, tmp_path
 def test_what_the_prediction_log_leaves_out_is_what_clients_send(reviews: Trained, text_model: Proven) -> None:
     """The text is what is private, and not the ids that the server makes of it."""
     contract = replace(text_model.contract(), prediction_log=PredictionLog(omit=("text",)))
-    assert settings(contract, {}) is not None
+    raw = raw_signature(contract.signature, contract.preprocess)
+    assert settings(contract, raw, {}) is not None
     with pytest.raises(ValueError, match=r"cannot leave out input_ids: the inputs are \['text'\]"):
-        settings(replace(contract, prediction_log=PredictionLog(omit=("input_ids",))), {})
+        settings(replace(contract, prediction_log=PredictionLog(omit=("input_ids",))), raw, {})
 
 
 @pytest.mark.parametrize(("name", "fine"), [("text", True), ("input_ids", False), ("attention_mask", False)])

@@ -435,8 +435,9 @@ def test_at_the_end_requests_that_are_preprocessed_are_refused(gated: Gated, mon
 
     async def test() -> None:
         monkeypatch.setattr(Served, "prepare", slow)
-        clients = Clients(served(gated, preprocess=(PreprocessStep("scale", "x", by=2.0),)))
-        tasks = [clients.ask(str(value), rows(value)) for value in range(5)]  # more than there are threads
+        model = served(gated, preprocess=(PreprocessStep("scale", "x", by=2.0),))
+        clients = Clients(model, replace(LIMITS, queue_rows=1000))
+        tasks = [clients.ask(str(value), rows(value)) for value in range(200)]  # more than there are threads
         await until(at_work)
         clients.inference.close()
         go_on.set()
