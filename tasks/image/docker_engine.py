@@ -185,12 +185,16 @@ class DockerEngine:
             self._api.remove_image(reference)
 
     def push(self, reference: str, repository: str, tag: str) -> Digest:
-        self.tag(reference, f"{repository}:{tag}")
         digest = None
-        with registry_answers(repository):
-            for event in self._api.push(repository, tag=tag, stream=True, decode=True):
-                raise_event(event)
-                digest = event.get("aux", {}).get("Digest", digest)
+        self.tag(reference, f"{repository}:{tag}")
+        try:
+            with registry_answers(repository):
+                for event in self._api.push(repository, tag=tag, stream=True, decode=True):
+                    raise_event(event)
+                    digest = event.get("aux", {}).get("Digest", digest)
+        except BaseException:  # also an interrupt: a tag says that it is there
+            self.remove_image(f"{repository}:{tag}")
+            raise
         if digest is None:
             raise RegistryFailed(f"{repository} took the image without naming its digest: push it again")
         return str(digest)
