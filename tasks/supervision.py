@@ -30,8 +30,11 @@ def supervised(command: Callable[[], int], ended: Callable[[str, int], int]) -> 
     told, tell = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
+    # What arrives meanwhile waits until there is somebody to forward it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
     child = os.fork()
     if not child:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         die_with(parent)
         os.close(told)
         _work(command, tell)
@@ -44,6 +47,7 @@ def supervised(command: Callable[[], int], ended: Callable[[str, int], int]) -> 
     for number in _FORWARDED:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, forward)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     with os.fdopen(told, "rb") as pipe:
