@@ -25,6 +25,10 @@ _ALONE = tuple(
 )
 
 
+#: Servers as processes of this machine: in one process, because what they serve is exported once.
+_SERVERS = ("tests/integration/serving/", "tests/integration/preprocess/", "tests/integration/test_bundle_types.py")
+
+
 class OneForServices(LoadScopeScheduling):
     """Whatever starts services or containers runs in one process, in order; every other file where there is room.
 
@@ -35,6 +39,8 @@ class OneForServices(LoadScopeScheduling):
         file = nodeid.partition("::")[0]
         if file.startswith("tests/integration/export/"):
             return "export"  # its models are exported once
+        if file.startswith(_SERVERS):
+            return "servers"
         if file in _ALONE:
             return file
         return "services" if file.startswith(("tests/e2e/", "tests/integration/")) else file
