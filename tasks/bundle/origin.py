@@ -18,6 +18,7 @@ from tasks.contracts import Digest, Image, Package, Verdict
 from tasks.errors import BadInput, CorruptObject, GateBlocked, PlatformError
 from tasks.figures import short
 from tasks.image.engine import Engine
+from tasks.image.sbom import LICENCES_FILE, SBOM_FILE
 from tasks.lineage.named import unknown_model
 from tasks.store import Store, fetch
 
@@ -168,6 +169,8 @@ class ImageFiles:
 
     def copy_to(self, folder: Path) -> None:
         self.engine.copy_out(self.image, _IN_IMAGE, folder)
+        for name in (SBOM_FILE, LICENCES_FILE):  # of the image's own libraries, which stay behind
+            (folder / name).unlink(missing_ok=True)
         found = contract_digest(folder)
         if found != self.contract:
             raise CorruptObject(

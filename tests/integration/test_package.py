@@ -22,7 +22,7 @@ import pytest
 from tasks.contracts import Package, Verdict
 from tasks.errors import PlatformError
 from tasks.image import connect
-from tasks.lineage import trace
+from tasks.lineage import packages, trace
 from tasks.pipeline import Pipeline, Runs
 from tasks.settings import Settings
 from tasks.spec import ModelSpec, load_spec
@@ -244,6 +244,9 @@ def test_the_command_prints_one_json_document_whatever_the_frameworks_print(
     done = bench.command("package", str(bench.spec_path()), "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
+    known = packages(open_store(bench.settings.store_uri))
+    told = next(item.package for item in known if item.package.digest == document["package"])
+    assert told.inputs == first[1].inputs  # which of them differs is the first thing to know
     assert document["package"] == first[1].digest
     assert all(stage["reused"] for stage in document["stages"])
     assert all(line[0] in "✓✗?…" for line in done.stderr.splitlines())

@@ -110,11 +110,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...,
             found = residual(folder) if name == "residual" else ZOO[name](folder)
             calibration = partial(batches, asked(found, 32), found.signature)
             source = Source(found, found.path, found.framework, calibration=calibration)
-            exporter_of(format, found.framework)(source, found.signature, folder)
+            conversion = exporter_of(format, found.framework)(source, found.signature, folder)
             source, loader = loaded(found)
             inner = open_values(source, loader, found.signature)
             assert inner is not None
-            made[name, format] = Exported(found, folder / "model.onnx", inner)
+            made[name, format] = Exported(found, folder / conversion.root, inner)
         return made[name, format]
 
     yield get
