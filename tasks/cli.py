@@ -560,26 +560,11 @@ def _split(values: list[str] | None) -> list[str]:
     return [part.strip() for value in values or () for part in value.split(",") if part.strip()]
 
 
-@app.command()
 def _seconds(text: str) -> float:
     unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:])
     if unit is None or not text[:-1].isdigit() or not int(text[:-1]):
         raise BadInput(f"--budget {text}: expected a whole number with a unit s, m or h, such as 2m")
     return float(text[:-1]) * unit
-
-
-def _unknown_model(name: str, known: list[str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = (
-        f"did you mean {near[0]}?"
-        if near
-        else f"known are {', '.join(sorted(known))}"
-        if known
-        else "nothing is packaged yet"
-    )
-    return f"no package of a model {name!r} is known: {hint}"
 
 
 def _show_package(

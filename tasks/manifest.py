@@ -199,14 +199,14 @@ class _Cells:
 
 def _left_out(exports: Sequence[ExportReport]) -> frozenset[str]:
     """Formats of `[all]` that cannot express the model; none where that would leave nothing."""
-    names = {
-        report.format
-        for report in exports
-        if report.export is None
-        and all(finding.code in CANNOT_EXPRESS for finding in report.findings if finding.verdict is not Verdict.PASSED)
-        and report.verdict is Verdict.FAILED
-    }
-    return frozenset(names) if len(names) < len(exports) else frozenset()
+    names = frozenset(report.format for report in exports if _cannot_express(report))
+    return names if len(names) < len(exports) else frozenset()
+
+
+def _cannot_express(report: ExportReport) -> bool:
+    """Whether that is all that is wrong; a failure without a reason is not known to be that."""
+    codes = {finding.code for finding in report.findings if finding.verdict is not Verdict.PASSED}
+    return report.verdict is Verdict.FAILED and bool(codes) and codes <= CANNOT_EXPRESS
 
 
 def _as_remark(finding: Finding) -> Finding:

@@ -23,6 +23,8 @@ from tasks.spec_source import entrypoint, evaluation_data, metric_callables, sou
 #: What a message of the Open Inference Protocol over gRPC carries, because protobuf stops there
 #: (protobuf.dev, "Proto Limits": 2 GiB). The parity gate asks for the largest batch, so more would also fill a machine.
 _LARGEST_BYTES = 1 << 31
+#: Larger numbers than this are not written out.
+_COUNTABLE = 10**30
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 
@@ -87,7 +89,7 @@ def volumes(draft: Draft, _folder: Path) -> Found:
             at = f" with {', '.join(f'{name} = {size}' for name, size in spans.items())}" if spans else ""
             yield (
                 (what, index, "shape"),
-                f"is {count * width:.3g} bytes{at}; one tensor has at most 2 GiB: correct sizes or ranges",
+                f"is {min(count * width, _COUNTABLE):.3g} bytes{at}; a tensor has at most 2 GiB: correct sizes or ranges",
             )
 
 

@@ -6,9 +6,7 @@ Whatever exporters print goes to the worker's own stdout and stderr, which the p
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import sys
 import traceback
 from importlib.metadata import PackageNotFoundError, version
@@ -19,8 +17,7 @@ from tasks.export.conversion import Conversion, ExportFailure, Rows, Source, bas
 from tasks.export.formats import FORMATS, exporter_of
 from tasks.export.onnx_file import put_weights_beside
 from tasks.export.outcome import Outcome, Raised, Refused, Request, Written
-
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+from tasks.processes import die_with
 
 
 def attempt(request: Request) -> Written | Refused | Raised:
@@ -100,19 +97,11 @@ def _versions(conversion: Conversion) -> dict[str, str]:
     return dict(sorted(versions.items()))
 
 
-def _die_with(parent: int) -> None:
-    """Ask the kernel to kill this process when its parent ends, however it ends (Linux; elsewhere the parent does)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before the kernel was asked
-            os._exit(1)
-
-
 def main() -> None:
     """Read the request, write the outcome."""
     request_file, outcome_file = (Path(argument) for argument in sys.argv[1:3])
     request = Request.model_validate_json(request_file.read_text())
-    _die_with(request.parent)
+    die_with(request.parent)
     outcome = Outcome(result=attempt(request))
     aside = outcome_file.with_suffix(".aside")
     aside.write_text(outcome.model_dump_json())

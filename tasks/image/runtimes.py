@@ -37,15 +37,13 @@ _SERVING_AT = "/opt/serving/serving"
 
 
 @dataclass(frozen=True, slots=True)
-class Runtime:
-    """What serves a format. `decisive` are the distributions whose versions decide its answers: they are written into
-    each contract, and a container that has others refuses to start. `keeps_sources`: its libraries read their own
-    source code, bytecode alone does not do."""
+class Libraries:
+    """Locked libraries of a layer. `decisive` are the distributions whose versions decide a model's answers: they are
+    written into each contract, and a container that has others refuses to start."""
 
     name: str
     folder: Path
     decisive: tuple[str, ...]
-    keeps_sources: bool = False
 
     @property
     def lock(self) -> Path:
@@ -56,6 +54,13 @@ class Runtime:
         """The decisive distributions' locked versions."""
         pins = locked_versions(self.lock)
         return {name: pins[name] for name in self.decisive}
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime(Libraries):
+    """What serves a format. `keeps_sources`: its libraries read their own source code, bytecode alone does not do."""
+
+    keeps_sources: bool = False
 
 
 #: Runtime → its recipe. Adding one is a folder in docker/runtimes, a module in serving.runners, and a line here.
@@ -66,29 +71,10 @@ RUNTIMES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Extra:
-    """Libraries that some models' preprocessing needs, whatever their runtime. `decisive` as in `Runtime`."""
-
-    name: str
-    folder: Path
-    decisive: tuple[str, ...]
-
-    @property
-    def lock(self) -> Path:
-        return self.folder / "requirements.txt"
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """The decisive distributions' locked versions."""
-        pins = locked_versions(self.lock)
-        return {name: pins[name] for name in self.decisive}
-
-
-#: Extra → its recipe, by the names that `serving.preprocess.extras` gives.
+#: Libraries that some models' preprocessing needs, whatever their runtime, by the names that `serving.preprocess.extras` gives.
 EXTRAS = {
-    "image": Extra("image", _DOCKER / "runtimes" / "extras" / "image", ("pillow",)),
-    "text": Extra("text", _DOCKER / "runtimes" / "extras" / "text", ("tokenizers",)),
+    "image": Libraries("image", _DOCKER / "runtimes" / "extras" / "image", ("pillow",)),
+    "text": Libraries("text", _DOCKER / "runtimes" / "extras" / "text", ("tokenizers",)),
 }
 
 
@@ -103,7 +89,7 @@ def find_runtime(name: str) -> Runtime:
     return RUNTIMES[name]
 
 
-def find_extras(names: Sequence[str]) -> tuple[Extra, ...]:
+def find_extras(names: Sequence[str]) -> tuple[Libraries, ...]:
     """The extras of those names, in the order of their layers.
 
     Raises:
@@ -128,7 +114,7 @@ def ensure_runtime(runtime: str, engine: Engine, settings: Settings, extras: Seq
     return _ensure(find_runtime(runtime), find_extras(extras), engine, settings).id
 
 
-def _ensure(runtime: Runtime, extras: tuple[Extra, ...], engine: Engine, settings: Settings) -> ImageInfo:
+def _ensure(runtime: Runtime, extras: tuple[Libraries, ...], engine: Engine, settings: Settings) -> ImageInfo:
     base = base_image(engine)
     libraries = [*_libraries_recipes(runtime, extras, base.id)]
     serving = _files_digest(_serving_files(), _DOCKER / "runtimes" / "serving.Dockerfile")
@@ -162,7 +148,7 @@ def _ensure_libraries(
 
 
 def _ensure_extra(
-    runtime: Runtime, extra: Extra, below: ImageInfo, recipe: Digest, engine: Engine, settings: Settings
+    runtime: Runtime, extra: Libraries, below: ImageInfo, recipe: Digest, engine: Engine, settings: Settings
 ) -> ImageInfo:
     tag = f"slipway/runtime-{runtime.name}:{extra.name}-{_short(recipe)}"
 
@@ -229,7 +215,7 @@ def base_image(engine: Engine) -> ImageInfo:
     return found
 
 
-def _libraries_recipes(runtime: Runtime, extras: tuple[Extra, ...], base: Digest) -> Iterator[Digest]:
+def _libraries_recipes(runtime: Runtime, extras: tuple[Libraries, ...], base: Digest) -> Iterator[Digest]:
     """The recipe of each layer of libraries, on that of the one below: the runtime's, then each extra's."""
     shared = (_DOCKER / "runtimes" / "trim", Path(__file__).with_name("libraries.py"))
     own = (runtime.folder / "Dockerfile", runtime.lock, runtime.folder / "trim")

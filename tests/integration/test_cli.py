@@ -67,6 +67,15 @@ def test_help_goes_to_standard_output(home: Path, arguments: list[str]) -> None:
     assert "Usage: slipway" in done.stdout
 
 
+def test_every_command_is_documented_and_nothing_else_is_one() -> None:
+    from tasks.cli import app
+
+    page = (ROOT / "docs" / "command-line.md").read_text()
+    names = [command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands]
+    assert len(names) > 5
+    assert [name for name in names if f"slipway {name} " not in page] == []
+
+
 def test_the_version_is_shown(home: Path) -> None:
     assert slipway(home, "--version").stdout.startswith("slipway 0.")
 

@@ -279,3 +279,17 @@ def test_where_nothing_is_left_nothing_passes(store: LocalStore) -> None:
     spec = samples.spec().model_copy(update={"every_format": True})
     refused = [samples.failed_export(name, "EXPORT_UNSUPPORTED_OPERATOR") for name in FORMATS]
     assert assemble(spec, samples.artifact(store), refused, [], [], []).verdict is Verdict.FAILED
+
+
+def test_a_failure_without_a_reason_is_not_left_out(store: LocalStore) -> None:
+    spec = samples.spec().model_copy(update={"every_format": True})
+    silent, others = ExportReport(verdict=Verdict.FAILED, format=FORMATS[0]), FORMATS[1:]
+    package = assemble(
+        spec,
+        samples.artifact(store),
+        [silent, *(samples.export_report(store, name) for name in others)],
+        [samples.parity_report(store, name) for name in others],
+        [samples.image(name) for name in others],
+        [samples.smoke_report(name, kind) for name in others for kind in TYPES],
+    )
+    assert package.verdict is Verdict.FAILED

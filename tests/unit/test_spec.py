@@ -239,6 +239,7 @@ BAD_VALUES = [
     ("max_drop: 0.005", "max_drop: .inf", 18, "evaluation.metrics.0.max_drop", ["above 0"]),
     ("max_drop: 0.005", "max_drop: 1", 18, "evaluation.metrics.0.max_drop", ["between 0 and 1"]),
     ("shape: [batch, 10]", "shape: [batch, 100000000000]", 11, "outputs.0.shape", ["batch = 64", "2 GiB"]),
+    ("max: 64", f"max: 1{'0' * 400}", 9, "inputs.0.shape", ["2 GiB"]),
     ("max: 64", "max: 100000000000000000000", 9, "inputs.0.shape", ["batch = 100000000000000000000", "2 GiB"]),
     ("max_drop: 0.005", "max_drop: 0", 18, "evaluation.metrics.0.max_drop", ["above 0", "no number of rows"]),
     ("label: label,", "label: label, group: query,", 18, "evaluation.metrics.0.group", ["ranks nothing"]),
