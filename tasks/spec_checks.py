@@ -89,7 +89,7 @@ def volumes(draft: Draft, _folder: Path) -> Found:
             at = f" with {', '.join(f'{name} = {size}' for name, size in spans.items())}" if spans else ""
             yield (
                 (what, index, "shape"),
-                f"is {min(count * width, _COUNTABLE):.3g} bytes{at}; a tensor has at most 2 GiB: correct sizes or ranges",
+                f"is {min(count * width, _COUNTABLE):.3g} bytes{at}; a tensor has at most 2 GiB: correct sizes, ranges",
             )
 
 

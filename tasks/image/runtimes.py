@@ -71,7 +71,7 @@ RUNTIMES = {
 }
 
 
-#: Libraries that some models' preprocessing needs, whatever their runtime, by the names that `serving.preprocess.extras` gives.
+#: Libraries that some preprocessing needs, whatever the runtime, by the names that `serving.preprocess.extras` gives.
 EXTRAS = {
     "image": Libraries("image", _DOCKER / "runtimes" / "extras" / "image", ("pillow",)),
     "text": Libraries("text", _DOCKER / "runtimes" / "extras" / "text", ("tokenizers",)),
