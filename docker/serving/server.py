@@ -10,6 +10,7 @@ import asyncio
 import importlib
 import os
 import socket
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -30,6 +31,9 @@ from serving.watch import Watch, watching
 if TYPE_CHECKING:
     from serving.rpc import Rpc
 
+#: Seconds that a thread keeps the interpreter while others wait for it: what decodes a large request must not hold up
+#: small ones, which need it several times each. Python's own 5 ms would be many times what those take.
+_SWITCH_S = 0.000_1
 #: Seconds to write the refusals of what still waits then.
 _REFUSALS_S = 1.0
 #: Seconds that answers have to leave over gRPC, once they are written.
@@ -52,6 +56,7 @@ def serve(folder: Path, address: Address, overrides: Batching, grace_s: float, s
         Refused: the package does not hold, or the address cannot be listened on.
     """
     started = time.monotonic()
+    sys.setswitchinterval(_SWITCH_S)
     served = open_package(folder, overrides.threads)
     chosen = scheduling(served.contract, overrides)
     log(
