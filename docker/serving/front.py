@@ -44,6 +44,11 @@ class Refused(Exception):
         super().__init__(message)
 
 
+def client_gone() -> Refused:
+    """The client went away before its request was whole."""
+    return Refused(_CLIENT_GONE, "cancelled", "the client went away")
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Why there is no answer: an HTTP status, which gRPC has a code for, and the sentence for the client."""
@@ -125,7 +130,7 @@ class Front:
             response: T | R = await write(request, answer)
             outcome = Outcome(request.id, protocol, 200, 0.0, inputs=request.inputs, answer=answer)
         except asyncio.CancelledError:
-            outcome = _outcome(request, answer, protocol, Failure(_CLIENT_GONE, "cancelled", "the client went away"))
+            outcome = _outcome(request, answer, protocol, failure_of(client_gone()))
             raise
         except Exception as error:  # noqa: BLE001  a request must never take the server down
             failure = failure_of(error)
