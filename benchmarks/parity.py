@@ -116,7 +116,11 @@ def main() -> int:
     """Run the parts that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(_PARTS)}; all of them unless given")
-    parser.add_argument("--only", default="*", help="faults or clean models by name, as a shell pattern")
+    parser.add_argument(
+        "--only",
+        default="*",
+        help="faults by format-name, clean models and examples by name-format, as a shell pattern",
+    )
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="for faults and clean models")
     parser.add_argument("--stage", nargs=3, help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -145,7 +149,7 @@ def main() -> int:
         figures["clean"] = [asdict(pair) for pair in clean]
         right &= all(pair.right for pair in clean)
     if "examples" in parts:
-        costs = list(_costs(console))
+        costs = list(_costs(asked.only, console))
         _print_costs(costs, console)
         figures["costs"] = [asdict(cost) for cost in costs]
     keep(folder / "parity.json", figures, asked.only)
@@ -388,14 +392,22 @@ def _print_clean(pairs: list[Faithful], console: Console) -> None:
 # --- what it costs ------------------------------------------------------------------------------------------------
 
 
-def _costs(console: Console) -> Iterable[Cost]:
+def _costs(only: str, console: Console) -> Iterable[Cost]:
     """Each stage in a process of its own: memory is the process's, and nothing is warm."""
     from tasks.export import formats_of
+    from tasks.export.formats import FORMATS
     from tasks.spec import load_spec
 
     for example in _EXAMPLES:
         spec = _ROOT / "examples" / example / "model.yaml"
+        if not fnmatch.filter([f"{example}-{written}" for written in FORMATS], only):
+            continue
+        if not spec.with_name("artifacts").is_dir():
+            console.print(f"{example} is trained", highlight=False)
+            subprocess.run([sys.executable, str(spec.with_name("train.py"))], check=True, cwd=_ROOT)
         for written in formats_of(load_spec(spec).source.framework.value):
+            if not fnmatch.fnmatch(f"{example}-{written}", only):
+                continue
             console.print(f"{example} as {written}", highlight=False)
             export, parity, plain = (_in_a_process(what, spec, written) for what in ("export", "parity", "plain"))
             yield Cost(
