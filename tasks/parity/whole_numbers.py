@@ -61,9 +61,12 @@ class Rounded:
 def with_unrounded(
     model: onnx.ModelProto, outputs: Sequence[TensorSpec]
 ) -> tuple[onnx.ModelProto, tuple[Rounded, ...]]:
-    """A copy of the model that also gives the float of every whole-number output that is a rounded one."""
+    """A copy of the model that also gives the float of every rounded output; itself where no output is a whole number."""
     import onnx
 
+    numbers = [tensor for tensor in outputs if tensor.dtype.numpy.kind in "iu"]
+    if not numbers:
+        return model, ()
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     makers = {name: node for node in model.graph.node for name in node.output}
@@ -74,8 +77,8 @@ def with_unrounded(
         for value in values
     }
     found = []
-    for tensor in outputs:
-        if tensor.dtype.numpy.kind not in "iu" or (path := _path(tensor.name, makers, kinds)) is None:
+    for tensor in numbers:
+        if (path := _path(tensor.name, makers, kinds)) is None:
             continue
         value, operator, kept = path
         for number, node in enumerate(reversed(kept)):
