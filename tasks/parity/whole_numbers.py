@@ -61,7 +61,7 @@ class Rounded:
 def with_unrounded(
     model: onnx.ModelProto, outputs: Sequence[TensorSpec]
 ) -> tuple[onnx.ModelProto, tuple[Rounded, ...]]:
-    """A copy of the model that also gives the float of every rounded output; the model itself where there can be none."""
+    """A copy of the model that also gives the float of every rounded output; the model itself where there is none."""
     import onnx
 
     numbers = [tensor for tensor in outputs if tensor.dtype.numpy.kind in "iu"]
