@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tasks.contracts import LineageRecord, Package
+    from tasks.lineage import Recorded
     from tasks.pipeline import Runs
 
 #: The base of all errors that Typer makes of wrong arguments; it keeps the class itself to itself.
@@ -204,7 +205,7 @@ def status(
         if model is not None and model not in newest:
             raise BadInput(unknown_model(model, list(newest)))
         shown = [newest[name] for name in sorted(newest) if model in {None, name}]
-        session.document({"packages": [_package_document(item.package, item.record) for item in shown]})
+        session.document({"packages": [_standing_document(item) for item in shown]})
         if not shown:
             session.result("Nothing is packaged yet: `slipway package SPEC` does it.")
         elif not as_json:
@@ -285,8 +286,10 @@ def bundle(
 
     with _session(as_json, debug) as (session, _):
         store = open_store(Settings.from_environment().store_uri)
-        known = [item.package for item in packages(store)]
-        origin = find(what, format, known, store, connect, unknown=unknown)
+        recorded = list(packages(store))
+        tuned = [image for item in recorded for image in item.tuned]
+        known = [item.package for item in recorded]
+        origin = find(what, format, known, store, connect, unknown=unknown, tuned=tuned)
         written = write(origin, out)
         contract = written.contract
         session.document(
@@ -353,14 +356,15 @@ def push(
     """Push an image to a registry; says the digest to pull and run it by."""
     from tasks.image import connect
     from tasks.image import push as push_image
-    from tasks.lineage import find_image, packages
+    from tasks.lineage import find_image, find_tuned, packages
     from tasks.settings import Settings
     from tasks.store import open_store
 
     settings = Settings.from_environment()
     with _session(as_json, debug) as (session, _):
         store = open_store(settings.store_uri)
-        made, image = find_image([item.package for item in packages(store)], what, format)
+        known = list(packages(store))
+        made, image = find_tuned(known, what) or find_image([item.package for item in known], what, format)
         if repository is None and settings.registry is None:
             raise BadInput("where to? give REGISTRY/REPO, or set SLIPWAY_REGISTRY")
         pushed = push_image(image, repository or f"{settings.registry}/{made.name}", connect(), store)
@@ -384,10 +388,14 @@ def pull(
 
     with _session(as_json, debug) as (session, _):
         store = open_store(Settings.from_environment().store_uri)
-        known = {image.digest: item.package for item in packages(store) for image in item.package.images}
-        images = [image for made in known.values() for image in made.images]
-        info, image = pull_image(reference, images, connect(), store)
-        made = None if image is None else known[image.digest]
+        known = list(packages(store))
+        images = [image for item in known for image in item.package.images]
+        tuned = [image for item in known for image in item.tuned]
+        info, image = pull_image(reference, [*images, *tuned], connect(), store)
+        made = next(
+            (item.package for item in known if image in item.package.images or image in item.tuned),
+            None,
+        )
         session.document({"reference": reference, "image": info.id, "package": None if made is None else made.digest})
         which = "which no package in the store has" if made is None else f"of {made.name}, package {made.digest}"
         session.result(f"{reference} is the image {info.id}, {which}")
@@ -397,7 +405,12 @@ def pull(
 @app.command("verify-attestation")
 def verify_attestation(
     package: Annotated[
-        str, typer.Argument(metavar="PACKAGE", help="A package's digest (or its first digits), or a model's name.")
+        str,
+        typer.Argument(
+            metavar="PACKAGE|IMAGE",
+            help="A package's digest (or its first digits), or a model's name; one of its images, or a tuned image, "
+            "by reference or digest.",
+        ),
     ],
     key: Annotated[Path | None, typer.Option(metavar="FILE", help="Public key, PEM; else this installation's.")] = None,
     envelope: Annotated[
@@ -406,27 +419,33 @@ def verify_attestation(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> int:
-    """Hold a package against its signed evidence, as a release does: whose it is, and that every gate passed."""
-    from tasks.attestation import attestation_of, public_key
+    """Hold a package or a tuned image against its signed evidence, as a release does: whose it is, what it follows
+    from, and that every gate passed."""
+    from tasks.attestation import attestation_of, public_key, verify_stored
     from tasks.attestation import verify as verify_package
     from tasks.contracts import Verdict
-    from tasks.lineage import find_package, packages
+    from tasks.lineage import find_evidenced, packages
     from tasks.settings import Settings
     from tasks.store import open_store
 
     settings = Settings.from_environment()
     with _session(as_json, debug) as (session, _):
         store = open_store(settings.store_uri)
-        made = find_package([item.package for item in packages(store)], package)
-        if envelope is not None and not envelope.is_file():
-            raise BadInput(f"{envelope}: there is no such file")
-        signed = attestation_of(made.digest, store) if envelope is None else envelope.read_text(errors="replace")
-        report = verify_package(made, signed, public_key(settings, key))
+        made, tuned = find_evidenced(list(packages(store)), package)
+        subject = made.digest if tuned is None else tuned.digest
+        signed = attestation_of(subject, store) if envelope is None else _text(envelope)
+        held_against = public_key(settings, key)
+        report = (
+            verify_package(made, signed, held_against)
+            if tuned is None
+            else verify_stored(tuned, made, store, held_against, signed)
+        )
         session.document(report.model_dump(mode="json"))
         if not as_json:
             from tasks.console import finding_lines
 
-            session.result(f"{made.name} {made.digest}: attestation {report.verdict}, key {report.key[:12]}")
+            what = made.name if tuned is None else f"{tuned.reference}, tuned from {tuned.base},"
+            session.result(f"{what} {subject}: attestation {report.verdict}, key {report.key[:12]}")
             session.result(*finding_lines(report.findings))
     return 0 if report.verdict is Verdict.PASSED else 1
 
@@ -556,6 +575,13 @@ def _existing(path: Path) -> Path:
     return spec
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError as error:
+        raise BadInput(f"{path}: expected a file that can be read: {error.strerror}") from error
+
+
 def _split(values: list[str] | None) -> list[str]:
     return [part.strip() for value in values or () for part in value.split(",") if part.strip()]
 
@@ -600,6 +626,11 @@ def _show_package(
         session.result("", *finding_lines(made.findings), *reproduction_lines(made))
     for error in errors:
         session.err.print(Text(f"slipway: {error}"))
+
+
+def _standing_document(item: Recorded) -> dict[str, Any]:
+    tuned = [image.model_dump(mode="json") for image in item.tuned]
+    return {**_package_document(item.package, item.record), "tuned": tuned}
 
 
 def _package_document(made: Package, recorded: LineageRecord | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from tasks.contracts import Finding, LineageRecord, Package, ParityReport, SmokeReport, Verdict
+from tasks.contracts import Finding, LineageRecord, Package, ParityReport, SmokeReport, TunedImage, Verdict
 from tasks.figures import NOTHING, short, size
 from tasks.findings import placed
 from tasks.pipeline import Event, Moment
@@ -168,6 +168,14 @@ def mlflow_line(record: LineageRecord | None) -> str:
     return f"{record.run_url or f'run {record.run_id} in {record.tracking_uri}'}{version}"
 
 
+def tuning_line(tuned: TunedImage) -> str:
+    """What a tuned image was tuned for, and the curve that says so, for people."""
+    return (
+        f"{tuned.requests_per_s:,.0f} requests/s within {tuned.p99_ms:g} ms on {tuned.cpus:g} CPUs, "
+        f"by curve {tuned.curve.digest}"
+    )
+
+
 def finding_lines(findings: Sequence[Finding]) -> Iterable[Text]:
     """Each finding: where, what, whose it is, and what to do. What blocks comes first, remarks last."""
     for item in sorted(placed(findings), key=lambda item: list(_MARKS).index(item.finding.verdict), reverse=True):
@@ -223,6 +231,8 @@ def standings(known: Sequence[Recorded], width: int) -> Iterable[RenderableType]
     for item in known:
         yield Text()
         yield from package_lines(item.package, item.record)
+        for tuned in item.tuned:
+            yield Text(f"tuned {tuned.format}: {tuned.reference} ({tuned.digest}), {tuning_line(tuned)}")
 
 
 # --- chains -------------------------------------------------------------------------------------------------------
@@ -247,7 +257,9 @@ def _package_tree(package: TracedPackage) -> Tree:
         serves = ", serves" if cell.format == package.serving_format else ""
         branch = formats.add(Text(f"{cell.format}{serves}"))
         if cell.image is not None:
-            branch.add(Text(f"image  {cell.image}  {cell.reference}"))
+            image = branch.add(Text(f"image  {cell.image}  {cell.reference}"))
+            for tuned in cell.tuned:
+                image.add(Text(f"tuned  {tuned.digest}  {tuned.reference}  {tuning_line(tuned)}"))
         for kind, verdict in cell.smoke.items():
             branch.add(Text.assemble("smoke  ", _verdict(verdict, f"{kind} {verdict}")))
         if cell.parity is not None:

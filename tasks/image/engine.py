@@ -25,6 +25,8 @@ BOOT_LABEL = "io.slipway.boot"
 
 #: On a serving image: the instruction-set extensions that its compiled model holds, separated by spaces.
 NEEDS_LABEL = "io.slipway.needs"
+#: On a serving image: the digest of the contract inside.
+CONTRACT_LABEL = "io.slipway.contract"
 
 
 #: A bridge network on which ports can be published and nothing else: no way out of the machine, none to each other.
