@@ -114,7 +114,7 @@ def _in_engine(
     if found is None:
         raise BadInput(f"the engine has no image {asked}, and the store no package: `slipway status` lists what it has")
     if CONTRACT_LABEL not in found.labels:
-        raise BadInput(f"the image {asked} is not one that Slipway built: it has no label {CONTRACT_LABEL}")
+        raise BadInput(f"the image {asked} is no serving image that Slipway built: it has no label {CONTRACT_LABEL}")
     files = ImageFiles(engine, found.id, found.labels[CONTRACT_LABEL])
     tuned_from = {image.package for image in tuned if image.digest == found.id}
     for package in known:

@@ -103,7 +103,11 @@ class Engine(Protocol):
     # images
 
     def find_image(self, reference: str) -> ImageInfo | None:
-        """The image of that name, tag or id; `None` where the engine has none."""
+        """The image of that name, tag or id; `None` where the engine has none.
+
+        Raises:
+            BadInput: the text cannot name an image.
+        """
 
     def images(self, label: str) -> tuple[ImageInfo, ...]:
         """Every image that carries a label (`key` or `key=value`), tagged or dangling."""

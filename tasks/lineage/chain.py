@@ -131,7 +131,8 @@ def _resolve(query: str, known: list[Recorded]) -> tuple[str, str]:
     beginning = query.removeprefix("sha256:").lower()
     if not _HEXADECIMAL.fullmatch(beginning):
         raise BadInput(
-            f"{query} is no digest and no image that Slipway built: `slipway status` lists the packages that are known"
+            f"{query!r} is no digest and no image that Slipway built: "
+            "`slipway status` lists the packages that are known"
         )
     if len(beginning) < _SHORTEST:
         raise BadInput(f"{query} is too short to tell digests apart: give at least {_SHORTEST} hexadecimal digits")

@@ -129,7 +129,9 @@ def tuned(asked: Asked, show: Callable[[Text], None], check: Callable[[], None])
     if image is None:
         raise BadInput(f"the engine has no image {asked.image}: `slipway status` lists those that were packaged")
     if CONTRACT_LABEL not in image.labels:
-        raise BadInput(f"the image {asked.image} is not one that Slipway built: it has no label {CONTRACT_LABEL}")
+        raise BadInput(
+            f"the image {asked.image} is no serving image that Slipway built: it has no label {CONTRACT_LABEL}"
+        )
     store = open_store(settings.store_uri)
     # before minutes of measuring, whose result could not be written
     basis = _basis(asked.image, image, engine, store, settings) if asked.write else None

@@ -119,7 +119,10 @@ def open_image(image: ImageInfo, engine: Engine, work: Path, cpus: float, memory
         raw = raw_signature(contract.signature, contract.preprocess)
         found = read_golden(folder / contract.golden)
     except (PlatformError, Refused, OSError, ValueError) as error:
-        raise BadInput(f"the image cannot be tuned: {error}: give an image that `slipway package` made") from error
+        said = str(error).replace(f"{folder}/", "")  # which is gone when somebody reads this
+        raise BadInput(
+            f"the image cannot be tuned: {said}: give an image that `slipway package` of this version made"
+        ) from error
     golden = GoldenSamples(found.inputs, found.outputs, contract.tolerances, raw)
     return Subject(image, contract, golden, cpus, memory_bytes)
 

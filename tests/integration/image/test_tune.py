@@ -177,3 +177,33 @@ def test_an_image_whose_attestation_is_missing_or_altered_or_that_nobody_package
     assert slipway(asked) == 1
     assert "no package in this store has the image" in capfd.readouterr().err
     assert left() == []
+
+
+@pytest.mark.parametrize("asked", ["slipway/nowhere:1", "No Such:Image", ""])
+@pytest.mark.parametrize("command", ["tune", "bundle"])
+def test_a_name_that_is_no_image_is_bad_input(
+    command: str, asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLIPWAY_HOME", str(tmp_path))
+    assert slipway([command, asked, *([str(tmp_path / "out")] if command == "bundle" else [])]) == 2
+    [sentence] = capfd.readouterr().err.splitlines()
+    assert sentence.startswith("slipway: ")
+
+
+def test_an_image_that_is_no_serving_image_is_bad_input(
+    engine: Engine, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLIPWAY_HOME", str(tmp_path))
+    runtime = engine.find_image(image.labels["org.opencontainers.image.base.name"])
+    assert runtime is not None
+    assert slipway(["tune", runtime.tags[0], "--budget", "1s"]) == 2
+    assert "no serving image that Slipway built" in capfd.readouterr().err
+
+
+def test_without_an_engine_tuning_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLIPWAY_HOME", str(tmp_path))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
+    assert slipway(["tune", "slipway/m:onnx-1", "--budget", "1s"]) == 3
+    assert "no Docker engine answers" in capfd.readouterr().err
