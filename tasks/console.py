@@ -6,9 +6,10 @@ Nothing here decides anything. Text is never taken as Rich markup: shapes are wr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -29,6 +30,8 @@ _MARKS = {Verdict.PASSED: "✓", Verdict.INCONCLUSIVE: "?", Verdict.FAILED: "✗
 
 #: Terminals that are narrower get a smaller table.
 _WIDE = 130
+#: Characters that no digest, reference and path together come to.
+_NEVER_CUT = 4096
 _MAY_WRAP = {"model", "parity"}
 
 
@@ -238,11 +241,22 @@ def standings(known: Sequence[Recorded], width: int) -> Iterable[RenderableType]
 # --- chains -------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class _Uncut:
+    """A tree whose lines are as long as they are, so that digests and references can be copied whole; by itself a tree
+    cuts them at the console's width."""
+
+    tree: Tree
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from console.render(self.tree, options.update(width=_NEVER_CUT))
+
+
 def chain(trace: Trace) -> Iterable[RenderableType]:
     """Each package as a tree: what it is made of above, where it came from below."""
     yield Text(f"{trace.found}  {trace.digest}", style="bold")
     for package in trace.packages:
-        yield _package_tree(package)
+        yield _Uncut(_package_tree(package))
     for note in trace.notes:
         yield Text(f"note: {note}", style="yellow")
 
@@ -259,7 +273,7 @@ def _package_tree(package: TracedPackage) -> Tree:
         if cell.image is not None:
             image = branch.add(Text(f"image  {cell.image}  {cell.reference}"))
             for tuned in cell.tuned:
-                image.add(Text(f"tuned  {tuned.digest}  {tuned.reference}  {tuning_line(tuned)}"))
+                image.add(Text(f"tuned  {tuned.digest}  {tuned.reference}")).add(Text(tuning_line(tuned)))
         for kind, verdict in cell.smoke.items():
             branch.add(Text.assemble("smoke  ", _verdict(verdict, f"{kind} {verdict}")))
         if cell.parity is not None:

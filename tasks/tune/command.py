@@ -106,7 +106,8 @@ class Tuned:
             shown.append("the budget was over before all settings were tried: --budget gives more")
         if tuning.disturbed:
             shown.append(f"other programs had more than {DISTURBING:.0%} of the CPUs: measure again on a quiet machine")
-        shown += ["", "latency by rate:", *(_bar(item, tuning.p99_ms) for item in tuning.curve)]
+        if tuning.curve:  # the budget may have been over before
+            shown += ["", "latency by rate:", *(_bar(item, tuning.p99_ms) for item in tuning.curve)]
         if self.image is not None:
             shown += ["", f"written into {self.image.reference} ({self.image.digest}), and signed"]
         if tuning.confirmed:
@@ -124,6 +125,9 @@ def tuned(asked: Asked, show: Callable[[Text], None], check: Callable[[], None])
         GateBlocked: the image's attestation does not verify, so nothing may be written that stands on it.
         EngineUnavailable, PlatformError: the engine, or the server in the image, does not do its part.
     """
+    here = os.cpu_count() or 1
+    if asked.cpus is not None and asked.cpus > here:
+        raise BadInput(f"--cpus {asked.cpus:g}: this machine has {here}: tune on one like that which will serve")
     engine, settings = connect(), Settings.from_environment()
     image = engine.find_image(asked.image)
     if image is None:

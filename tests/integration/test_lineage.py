@@ -537,8 +537,8 @@ def test_a_tuned_image_leads_to_its_package_and_the_package_to_it(embedded: Sett
         [of_package] = traced.packages
         assert of_package.package == package.digest
         assert {cell.format: cell.tuned for cell in of_package.cells} == {"onnx": (tuned,), "savedmodel": ()}
-    shown = Console(file=io.StringIO(), width=300)
-    shown.print(*chain(traced), sep="\n")
+    shown = Console(file=io.StringIO(), width=80)
+    shown.print(*chain(traced), sep="\n", soft_wrap=True)
     text = shown.file.getvalue()  # type: ignore[attr-defined]
-    assert f"tuned  {tuned.digest}" in text
+    assert f"tuned  {tuned.digest}  {tuned.reference}\n" in text, "lines are not cut at the console's width"
     assert tuned.curve.digest in text

@@ -20,9 +20,10 @@ from rich.console import Console
 
 from serving.contract import Batching
 from tasks.cli import run
+from tasks.errors import BadInput
 from tasks.smoke.client import Address, get
 from tasks.store import LocalStore
-from tasks.tune.command import Asked, Tuned
+from tasks.tune.command import Asked, Tuned, tuned
 from tasks.tune.load import Offered, arrivals, offer
 from tasks.tune.run import Measurement, Tuning, environment_of
 from tasks.tune.search import (
@@ -241,6 +242,11 @@ def test_what_is_not_sure_is_said() -> None:
 def test_a_budget_that_is_none_is_bad_input(budget: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["tune", "slipway/m:onnx-1", "--budget", budget]) == 2
     assert "such as 2m" in capsys.readouterr().err
+
+
+def test_more_cpus_than_there_are_is_bad_input() -> None:
+    with pytest.raises(BadInput, match="--cpus 100000: this machine has"):
+        tuned(Asked("slipway/m:onnx-1", 60, cpus=100_000), lambda line: None, lambda: None)
 
 
 # --- the load -----------------------------------------------------------------------------------------------------
