@@ -238,7 +238,7 @@ def test_what_is_not_sure_is_said() -> None:
     assert "model.yaml" not in said
 
 
-@pytest.mark.parametrize("budget", ["soon", "2", "0m", "1.5m", "m"])
+@pytest.mark.parametrize("budget", ["soon", "2", "0m", "1.5m", "m", "²m"])
 def test_a_budget_that_is_none_is_bad_input(budget: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["tune", "slipway/m:onnx-1", "--budget", budget]) == 2
     assert "such as 2m" in capsys.readouterr().err
