@@ -79,7 +79,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "export": (*_LOADING, *_CONVERTING, *_PREPROCESSING),
     "parity": (*_LOADING, *_EXPECTING, *_PREPROCESSING, "pyarrow", "onnx-ir", "onnxscript", "scipy"),
     "image": ("cyclonedx-python-lib",),  # writes the SBOM; what else is in an image is pinned by docker/runtimes
-    "smoke": (),
+    "smoke": ("iced-x86",),  # names the instruction of a finding
 }
 
 

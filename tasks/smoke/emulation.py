@@ -1,23 +1,30 @@
 """An image's own self-test under another processor, by QEMU's user mode.
 
 The emulator is a static binary of the host, mounted read-only; the image is not changed. It proves answers, never
-times.
+times. What dies of an illegal instruction is run once more with a witness (`tasks.smoke.illegal`), which decides
+nothing and says where it was.
 """
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from serving.golden import Margin
 from tasks.image.engine import ContainerSpec, ContainerState, Engine, run
-from tasks.smoke.observation import Exit, InstructionSet, Proof
+from tasks.smoke.illegal import WITNESS, witnessed
+from tasks.smoke.observation import Exit, IllegalInstruction, InstructionSet, Proof
 
 #: The interpreter inside an image: an emulator takes a path, not a name to look up.
 PYTHON_IN_IMAGE = "/usr/bin/python3.11"
 
 _EMULATOR_IN_IMAGE = "/slipway-emulator"
+_SELFTEST = ("selftest", "--json")
 _LINE = 300
 
 #: Process 1 of a container, while the emulator is its child: a process 1 that the kernel does not let die of its own
@@ -43,15 +50,30 @@ def under(
     """
     if planned.proof is not Proof.EMULATED or model is None or emulator is None:
         return planned
-    spec = replace(
-        container,
-        entrypoint=(PYTHON_IN_IMAGE, "-c", _PARENT),
-        command=(_EMULATOR_IN_IMAGE, "-cpu", model, PYTHON_IN_IMAGE, "-m", "serving", "selftest"),
-        mounts={emulator: _EMULATOR_IN_IMAGE},
-        environment={"SERVING_THREADS": "1"},  # more would only give the emulator races to get wrong
-    )
-    completed = run(engine, spec, within_s)
-    return planned if completed.timed_out else replace(planned, exit=as_exit(completed.state, completed.logs))
+
+    def emulated(*program: str) -> ContainerSpec:
+        return replace(
+            container,
+            entrypoint=(PYTHON_IN_IMAGE, "-c", _PARENT),
+            command=(_EMULATOR_IN_IMAGE, "-cpu", model, PYTHON_IN_IMAGE, *program, *_SELFTEST),
+            mounts={emulator: _EMULATOR_IN_IMAGE},
+            environment={"SERVING_THREADS": "1"},  # more would only give the emulator races to get wrong
+        )
+
+    completed = run(engine, emulated("-m", "serving"), within_s)
+    if completed.timed_out:
+        return planned
+    tried = replace(planned, exit=as_exit(completed.state, completed.logs), margins=margins_said(completed.logs))
+    if tried.exit is None or tried.exit.signal_name != "SIGILL":
+        return tried
+    return replace(tried, illegal=witnessed(run(engine, emulated("-c", WITNESS), within_s).logs))
+
+
+def witness(container: ContainerSpec, engine: Engine, within_s: float) -> IllegalInstruction | None:
+    """Run the self-test of `container`'s image on this host's own processor, to see where it dies of SIGILL; None where
+    it does not: what served requests may have died of something that golden samples do not come to."""
+    spec = replace(container, entrypoint=(PYTHON_IN_IMAGE, "-c", WITNESS), command=_SELFTEST)
+    return witnessed(run(engine, spec, within_s).logs)
 
 
 def as_exit(ended: ContainerState, logs: str) -> Exit:
@@ -63,3 +85,20 @@ def as_exit(ended: ContainerState, logs: str) -> Exit:
         if isinstance(content, dict) and "error" in content:
             last = str(content["error"])
     return Exit(-1 if ended.exit_code is None else ended.exit_code, ended.oom_killed, last[:_LINE])
+
+
+def margins_said(logs: str) -> Mapping[str, Margin]:
+    """By output, how far a self-test found the golden answers from the source's; none where it did not come to that."""
+    for line in logs.splitlines():
+        with suppress(ValueError, KeyError, TypeError):
+            outputs = json.loads(line)["outputs"]
+            return {
+                str(output["output"]): Margin(_number(output["difference"]), _number(output["of_allowed"]))
+                for output in outputs
+            }
+    return {}
+
+
+def _number(value: Any) -> float:
+    """JSON has no infinity: null stands for it."""
+    return math.inf if value is None else float(value)

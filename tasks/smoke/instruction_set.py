@@ -31,7 +31,8 @@ _EXTENSIONS = frozenset(
     }
 )
 
-_VOCABULARY = _EXTENSIONS.union(*LEVELS.values())
+#: Features by which processors are told apart here, by the kernel's names.
+VOCABULARY = _EXTENSIONS.union(*LEVELS.values())
 
 #: Debian's name for the emulator; a static binary, so that it runs inside any image.
 EMULATOR = "qemu-x86_64-static"
@@ -63,7 +64,7 @@ class Host:
     @property
     def identity(self) -> Digest:
         """What a report's claims depend on: evidence from another machine is not taken for this one's."""
-        vector = sorted(_VOCABULARY & self.features)
+        vector = sorted(VOCABULARY & self.features)
         return digest_of([self.vcpus, self.memory_bytes >> 30, self.architecture, vector, self.emulator is not None])
 
 
@@ -76,7 +77,7 @@ def plan(kind: InstanceType, host: Host) -> tuple[InstructionSet, ...]:
 
 
 def _choose(cpu: CpuGeneration, host: Host) -> InstructionSet:
-    theirs, ours = _VOCABULARY & set(cpu.features), _VOCABULARY & host.features
+    theirs, ours = VOCABULARY & set(cpu.features), VOCABULARY & host.features
     missing, surplus = tuple(sorted(theirs - ours)), tuple(sorted(ours - theirs))
     if not missing and not surplus:
         return InstructionSet(cpu.name, Proof.NATIVE)

@@ -15,11 +15,12 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 
+from serving.golden import Margin, merge
 from tasks.smoke.client import Address, Broken, Connection, Unanswered, post
 from tasks.smoke.golden import GoldenSamples, Sample
 
@@ -34,7 +35,10 @@ class Wrong:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What became of a number of requests. They add up: asked = right + wrong + refused + unanswered + broken."""
+    """What became of a number of requests. They add up: asked = right + wrong + refused + unanswered + broken.
+
+    `margins` are by output the worst of all answers, right and wrong.
+    """
 
     asked: int = 0
     right: int = 0
@@ -47,6 +51,7 @@ class Answers:
     first_wrong: Wrong | None = None
     first_refused: Wrong | None = None
     first_failure: str | None = None
+    margins: Mapping[str, Margin] = field(default_factory=dict)
 
     @property
     def failed(self) -> int:
@@ -80,6 +85,7 @@ class _Tally:
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_KINDS, 0))
     batches: set[int] = field(default_factory=set)
     first: dict[str, Wrong] = field(default_factory=dict)
+    margins: dict[str, Margin] = field(default_factory=dict)
 
     def ask(self, connection: Connection, sample: Sample, message: bytes) -> float | None:
         """Send one sample and judge its answer; how long the answer took in seconds, None where none came."""
@@ -97,8 +103,11 @@ class _Tally:
         if reply.status != 200:
             text = reply.body[:300].decode(errors="replace")
             self._note("refused", sample, f"status {reply.status}: {text}")
-        elif complaint := self.golden.complaint(reply, sample.expected):
-            self._note("wrong", sample, complaint)
+            return took
+        compared = self.golden.compare(reply, sample.expected)
+        self.margins = merge(self.margins, compared.margins)
+        if compared.complaint:
+            self._note("wrong", sample, compared.complaint)
         else:
             self.counts["right"] += 1
         return took
@@ -212,5 +221,6 @@ def _merge(tallies: Sequence[_Tally]) -> Answers:
         first_wrong=first.get("wrong"),
         first_refused=first.get("refused"),
         first_failure=failure.complaint if failure else None,
+        margins=merge(*(tally.margins for tally in tallies)),
         **total,
     )

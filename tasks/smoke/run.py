@@ -14,16 +14,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from serving.golden import merge
 from tasks.contracts import Image
 from tasks.errors import PlatformError
 from tasks.image.engine import ISOLATED, ContainerSpec, ContainerState, Engine, running
 from tasks.smoke.catalogue import InstanceType
 from tasks.smoke.client import Address, Broken, Connection, Unanswered, get
-from tasks.smoke.emulation import as_exit, under
+from tasks.smoke.emulation import as_exit, under, witness
 from tasks.smoke.golden import GoldenSamples, Sample
 from tasks.smoke.instruction_set import Host, plan
 from tasks.smoke.load import Answers, ask, ask_at_once, measure
-from tasks.smoke.observation import Limits, Observation, Phase
+from tasks.smoke.observation import Limits, Observation, Phase, Proof
 from tasks.smoke.quiet import CpuTimes, taken_by_others, wait_until_quiet
 from tasks.spec import ServingSpec
 
@@ -110,12 +111,18 @@ def observe(subject: Subject, host: Host, effort: Effort, engine: Engine) -> Obs
     before = CpuTimes.now()
     with running(engine, spec) as container:
         seen = _Trial(subject, host, effort, engine, container).through(seen, before)
+    if seen.exit is not None and seen.exit.signal_name == "SIGILL":
+        again = replace(spec, name=f"{subject.container}-witness", network="none", ports=())
+        seen = replace(seen, illegal=witness(again, engine, effort.ready_within_s))
     if seen.ready_after_s is None:
         return seen
     emulation = ContainerSpec(image=subject.image.digest, name=f"{subject.container}-emulated", component=COMPONENT)
     models = {cpu.name: cpu.emulation for cpu in subject.kind.cpus}
+    here = merge(*(answers.margins for answers in seen.phases.values()))
     tried = tuple(
-        under(planned, models[planned.cpu], host.emulator, emulation, engine, effort.emulation_within_s)
+        replace(planned, margins=here)
+        if planned.proof is Proof.NATIVE
+        else under(planned, models[planned.cpu], host.emulator, emulation, engine, effort.emulation_within_s)
         for planned in plan(subject.kind, host)
     )
     return replace(seen, instruction_sets=tried)

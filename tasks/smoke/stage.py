@@ -13,7 +13,7 @@ from tasks.smoke.claims import beyond_type
 from tasks.smoke.findings import Budgets
 from tasks.smoke.golden import NoGolden, batch_sizes, read_golden
 from tasks.smoke.instruction_set import Host
-from tasks.smoke.judge import figures, judge
+from tasks.smoke.judge import figures, judge, processors
 from tasks.smoke.run import COMPONENT, Effort, Subject, observe
 from tasks.spec import ModelSpec
 from tasks.store import Store
@@ -56,7 +56,7 @@ def prove(
     seen = observe(subject, host, effort, engine)
     verdict, findings = judge(seen, Budgets(spec.serving.cold_start_s, spec.serving.p99_ms))
     report = _report(image, kind, verdict, findings)
-    return report.model_copy(update={"figures": figures(seen)})
+    return report.model_copy(update={"figures": figures(seen), "processors": processors(seen)})
 
 
 def prove_here(

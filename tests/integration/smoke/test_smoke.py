@@ -40,6 +40,8 @@ def test_a_good_image_passes_with_every_figure(bench: Bench) -> None:
     assert figures.golden_rows == 12
     assert figures.concurrency == 4
     assert (report.instance_type, report.image_digest) == ("test-type", bench.good.digest)
+    assert [(proof.proof, proof.verdict) for proof in report.processors] == [("native", Verdict.PASSED)]
+    assert {margin.output: margin.difference for margin in report.processors[0].margins} == {"y": 0, "n": 0}
 
 
 def test_the_server_is_asked_in_bytes_where_tensors_are_large(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +141,7 @@ def test_an_illegal_instruction_while_answering_is_told(bench: Bench, spoil: Spo
     report = bench.smoke(image)
     assert only(report) == "SMOKE_ILLEGAL_INSTRUCTION"
     assert report.findings[0].evidence["signal"] == "SIGILL"
+    assert "`ud2` in code that was made at run time" in report.findings[0].message
 
 
 def test_an_exception_before_the_start_carries_its_last_line(bench: Bench, spoil: Spoil) -> None:
@@ -292,6 +295,10 @@ def test_an_older_processor_is_proven_under_emulation(bench: Bench) -> None:
     report = bench.smoke(bench.good, kind=instance_type("c3.large"))
     assert report.verdict is Verdict.PASSED
     assert report.findings == ()
+    assert [(proof.cpu, proof.proof, proof.verdict) for proof in report.processors] == [
+        ("ivy-bridge", "emulated", Verdict.PASSED)
+    ]
+    assert {margin.output: margin.difference for margin in report.processors[0].margins} == {"y": 0, "n": 0}
 
 
 def test_an_avx2_instruction_is_caught_on_a_type_without_avx2(bench: Bench, spoil: Spoil) -> None:
@@ -303,6 +310,8 @@ def test_an_avx2_instruction_is_caught_on_a_type_without_avx2(bench: Bench, spoi
     report = bench.smoke(image, kind=instance_type("c3.large"))
     assert only(report) == "SMOKE_ILLEGAL_INSTRUCTION"
     assert "ivy-bridge" in report.findings[0].message
+    assert "`vpaddd ymm0,ymm0,ymm0` in code that was made at run time" in report.findings[0].message
+    assert report.findings[0].evidence["needs"] == "avx2"
 
 
 def test_a_model_compiled_with_avx_512_is_caught_on_an_older_type(compiled: Callable[[str, int], Bench]) -> None:
@@ -322,6 +331,12 @@ def test_eight_bit_weights_are_a_wrong_answer_on_a_type_without_vnni(eight_bits:
     assert "haswell" in report.findings[0].message
     assert "does not answer as the source model does" in report.findings[0].message
     assert "without VNNI saturates" in report.findings[0].advice
+    assert "times its tolerance" in report.findings[0].message
+    (haswell,) = report.processors
+    assert (haswell.cpu, haswell.proof, haswell.verdict) == ("haswell", "emulated", Verdict.FAILED)
+    worst = {margin.output: margin for margin in haswell.margins}
+    assert worst["y"].of_allowed == report.findings[0].evidence["of_allowed"] > 1
+    assert worst["n"].of_allowed == 0
 
 
 @pytest.mark.parametrize(
