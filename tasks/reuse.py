@@ -36,7 +36,6 @@ _CONTRACTS = (
 
 _SOURCES = ("tasks/ingest", "tasks/lineage/origin.py", "tasks/expectations")
 _LOCKS = ("tasks/image/runtimes.py", "docker/runtimes")
-_ENGINE = ("tasks/image/engine.py", "tasks/image/docker_engine.py")
 #: How exporters trace a model: parity does it again to look inside (`tasks.parity.divergence`).
 _INSIDE = tuple(
     f"tasks/export/{name}.py"
@@ -65,7 +64,8 @@ CODE: Mapping[str, tuple[str, ...]] = {
         "docker/serving",
     ),
     "image": (*_CONTRACTS, "tasks/image", "docker/serving", "docker/runtimes", "docker/base"),
-    "smoke": (*_CONTRACTS, "tasks/smoke", *_ENGINE, "docker/serving"),
+    # (what makes an image for another architecture, too: its answers are smoke's)
+    "smoke": (*_CONTRACTS, "tasks/smoke", "tasks/image", "docker/serving", "docker/runtimes", "docker/base"),
 }
 
 _LOADING = ("keras", "numpy", "onnx", "onnxruntime", "scikit-learn", "skops", "tensorflow-cpu", "torch")

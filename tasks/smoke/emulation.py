@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,37 +36,43 @@ sys.exit(code if code >= 0 else 128 - code)
 """
 
 
-def under(
-    planned: InstructionSet,
-    model: str | None,
-    emulator: Path | None,
-    container: ContainerSpec,
-    engine: Engine,
-    within_s: float,
-) -> InstructionSet:
-    """Run the self-test of `container`'s image under QEMU's CPU `model`, where emulation is what was planned.
+@dataclass(frozen=True, slots=True)
+class Emulator:
+    """QEMU's user mode as one CPU model; `is_foreign` where the image's own programs do not run on this host."""
 
-    The result has no `exit` where it had to be stopped after `within_s`.
-    """
-    if planned.proof is not Proof.EMULATED or model is None or emulator is None:
-        return planned
+    path: Path
+    model: str
+    is_foreign: bool = False
 
-    def emulated(*program: str) -> ContainerSpec:
+    def runs(self, container: ContainerSpec, *program: str) -> ContainerSpec:
+        """`container` with its Python, given `program` and the self-test's arguments, emulated."""
+        python = (_EMULATOR_IN_IMAGE, "-cpu", self.model, PYTHON_IN_IMAGE)
         return replace(
             container,
-            entrypoint=(PYTHON_IN_IMAGE, "-c", _PARENT),
-            command=(_EMULATOR_IN_IMAGE, "-cpu", model, PYTHON_IN_IMAGE, *program, *_SELFTEST),
-            mounts={emulator: _EMULATOR_IN_IMAGE},
+            entrypoint=(*(python if self.is_foreign else (PYTHON_IN_IMAGE,)), "-c", _PARENT),
+            command=(*python, *program, *_SELFTEST),
+            mounts={self.path: _EMULATOR_IN_IMAGE},
             environment={"SERVING_THREADS": "1"},  # more would only give the emulator races to get wrong
         )
 
-    completed = run(engine, emulated("-m", "serving"), within_s)
+
+def under(
+    planned: InstructionSet, emulator: Emulator, container: ContainerSpec, engine: Engine, within_s: float
+) -> InstructionSet:
+    """Run the self-test of `container`'s image under another processor, where emulation is what was planned.
+
+    The result has no `exit` where it had to be stopped after `within_s`.
+    """
+    if planned.proof is not Proof.EMULATED:
+        return planned
+
+    completed = run(engine, emulator.runs(container, "-m", "serving"), within_s)
     if completed.timed_out:
         return planned
     tried = replace(planned, exit=as_exit(completed.state, completed.logs), margins=margins_said(completed.logs))
-    if tried.exit is None or tried.exit.signal_name != "SIGILL":
-        return tried
-    return replace(tried, illegal=witnessed(run(engine, emulated("-c", WITNESS), within_s).logs))
+    if emulator.is_foreign or tried.exit is None or tried.exit.signal_name != "SIGILL":
+        return tried  # the witness reads the registers of x86-64
+    return replace(tried, illegal=witnessed(run(engine, emulator.runs(container, "-c", WITNESS), within_s).logs))
 
 
 def witness(container: ContainerSpec, engine: Engine, within_s: float) -> IllegalInstruction | None:

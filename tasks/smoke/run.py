@@ -15,16 +15,16 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from serving.golden import merge
-from tasks.contracts import Image
+from tasks.contracts import Digest, Image
 from tasks.errors import PlatformError
 from tasks.image.engine import ISOLATED, ContainerSpec, ContainerState, Engine, running
 from tasks.smoke.catalogue import InstanceType
 from tasks.smoke.client import Address, Broken, Connection, Unanswered, get
-from tasks.smoke.emulation import as_exit, under, witness
+from tasks.smoke.emulation import Emulator, as_exit, under, witness
 from tasks.smoke.golden import GoldenSamples, Sample
 from tasks.smoke.instruction_set import Host, plan
 from tasks.smoke.load import Answers, ask, ask_at_once, measure
-from tasks.smoke.observation import Limits, Observation, Phase, Proof
+from tasks.smoke.observation import InstructionSet, Limits, Observation, Phase, Proof
 from tasks.smoke.quiet import CpuTimes, taken_by_others, wait_until_quiet
 from tasks.spec import ServingSpec
 
@@ -80,8 +80,12 @@ class Subject:
     @property
     def container(self) -> str:
         """The same image on the same type has the same container name, so that leftovers are found."""
-        digest = self.image.digest.removeprefix("sha256:")[:12]
-        return f"slipway-smoke-{digest}-{re.sub(r'[^a-zA-Z0-9_.-]', '-', self.kind.name)}"
+        return container_name(self.image.digest, self.kind)
+
+
+def container_name(image: Digest, kind: InstanceType) -> str:
+    """The name of the container that runs an image on a type."""
+    return f"slipway-smoke-{image.removeprefix('sha256:')[:12]}-{re.sub(r'[^a-zA-Z0-9_.-]', '-', kind.name)}"
 
 
 def observe(subject: Subject, host: Host, effort: Effort, engine: Engine) -> Observation:
@@ -116,16 +120,26 @@ def observe(subject: Subject, host: Host, effort: Effort, engine: Engine) -> Obs
         seen = replace(seen, illegal=witness(again, engine, effort.ready_within_s))
     if seen.ready_after_s is None:
         return seen
-    emulation = ContainerSpec(image=subject.image.digest, name=f"{subject.container}-emulated", component=COMPONENT)
+    return replace(seen, instruction_sets=_instruction_sets(subject, seen, host, effort, engine))
+
+
+def _instruction_sets(
+    subject: Subject, seen: Observation, host: Host, effort: Effort, engine: Engine
+) -> tuple[InstructionSet, ...]:
+    """How each of the type's instruction sets was tried: natively is what was `seen`, the rest is emulated now."""
+    container = ContainerSpec(image=subject.image.digest, name=f"{subject.container}-emulated", component=COMPONENT)
     models = {cpu.name: cpu.emulation for cpu in subject.kind.cpus}
-    here = merge(*(answers.margins for answers in seen.phases.values()))
-    tried = tuple(
-        replace(planned, margins=here)
-        if planned.proof is Proof.NATIVE
-        else under(planned, models[planned.cpu], host.emulator, emulation, engine, effort.emulation_within_s)
-        for planned in plan(subject.kind, host)
-    )
-    return replace(seen, instruction_sets=tried)
+    tried = []
+    for planned in plan(subject.kind, host):
+        model = models[planned.cpu]
+        if planned.proof is Proof.NATIVE:
+            margins = merge(*(answers.margins for answers in seen.phases.values()))
+            tried.append(replace(planned, margins=margins))
+        elif model is None or host.emulator is None:
+            tried.append(planned)
+        else:
+            tried.append(under(planned, Emulator(host.emulator, model), container, engine, effort.emulation_within_s))
+    return tuple(tried)
 
 
 class _Trial:

@@ -8,9 +8,11 @@ from serving.preprocess import raw_signature
 from tasks.contracts import Finding, Image, Owner, ParityReport, SmokeReport, Verdict
 from tasks.errors import PlatformError
 from tasks.image.engine import NEEDS_LABEL, Engine
+from tasks.settings import Settings
 from tasks.smoke.catalogue import InstanceType, instance_type
 from tasks.smoke.claims import beyond_type
 from tasks.smoke.findings import Budgets
+from tasks.smoke.foreign import try_answers
 from tasks.smoke.golden import NoGolden, batch_sizes, read_golden
 from tasks.smoke.instruction_set import Host
 from tasks.smoke.judge import figures, judge, processors
@@ -30,11 +32,17 @@ def prove(
     *,
     host: Host,
     effort: Effort,
+    settings: Settings | None = None,
 ) -> SmokeReport:
-    """`tasks.smoke.smoke` with everything that it looks up given."""
+    """`tasks.smoke.smoke` with everything that it looks up given; the environment's settings, unless others are."""
     engine.sweep(COMPONENT)
-    if reason := _out_of_reach(kind, host):
+    if reason := _out_of_reach(kind):
         return _report(image, kind, Verdict.INCONCLUSIVE, (reason,))
+    if kind.architecture != host.architecture:
+        found = try_answers(image, kind, host, effort, store, engine, settings or Settings.from_environment())
+        verdict = Verdict.worst(finding.verdict for finding in found.findings)
+        report = _report(image, kind, verdict, found.findings)
+        return report.model_copy(update={"processors": found.processors})
     if beyond := beyond_type(image.labels.get(NEEDS_LABEL, "").split(), kind):
         return _report(image, kind, Verdict.FAILED, beyond)
     raw = raw_signature(spec.signature, spec.preprocess)
@@ -67,7 +75,7 @@ def prove_here(
     return prove(spec, image, parity, kind, store, engine, work, host=Host.this(), effort=Effort.of(spec.serving))
 
 
-def _out_of_reach(kind: InstanceType, host: Host) -> Finding | None:
+def _out_of_reach(kind: InstanceType) -> Finding | None:
     """Why nothing that runs here could prove this type; None where it can be tried."""
     if kind.gpu is not None:
         return Finding(
@@ -78,16 +86,6 @@ def _out_of_reach(kind: InstanceType, host: Host) -> Finding | None:
             advice="take the type out of smoke.instance_types, or choose one without a GPU: "
             "Slipway's images compute on the CPU",
             evidence={"gpu": kind.gpu.model, "compute_capability": kind.gpu.compute_capability},
-        )
-    if kind.architecture != host.architecture:
-        return Finding(
-            code="SMOKE_ARCHITECTURE_UNPROVEN",
-            owner=Owner.PLATFORM,
-            verdict=Verdict.INCONCLUSIVE,
-            message=f"{kind.name} is {kind.architecture}, this host and the image are {host.architecture}",
-            advice=f"build and smoke the image on a {kind.architecture} machine, "
-            "or take the type out of smoke.instance_types",
-            evidence={"architecture": kind.architecture, "host": host.architecture},
         )
     return None
 

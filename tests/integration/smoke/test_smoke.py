@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -132,7 +133,7 @@ def test_an_illegal_instruction_while_answering_is_told(bench: Bench, spoil: Spo
             served = []
             def change(inputs, run):
                 served.append(1)
-                if len(served) > 20:
+                if len(served) > 12:
                     execute("0f0b")  # ud2
                 return run(inputs)
             """
@@ -301,17 +302,39 @@ def test_an_older_processor_is_proven_under_emulation(bench: Bench) -> None:
     assert {margin.output: margin.difference for margin in report.processors[0].margins} == {"y": 0, "n": 0}
 
 
-def test_an_avx2_instruction_is_caught_on_a_type_without_avx2(bench: Bench, spoil: Spoil) -> None:
+#: Twice a number, by way of AVX2.
+TWICE = """
+#include <immintrin.h>
+extern "C" __attribute__((target("avx2"))) int twice(int x) {
+    volatile __m256i both = _mm256_set1_epi32(x);
+    return _mm256_extract_epi32(_mm256_add_epi32(both, both), 0);
+}
+"""
+
+
+def shared_object(folder: Path, code: str) -> bytes:
+    made = folder / "made.so"
+    command = ["g++", "-O1", "-shared", "-fPIC", "-x", "c++", "-", "-o", str(made)]
+    subprocess.run(command, input=code, text=True, check=True)
+    return made.read_bytes()
+
+
+def test_an_avx2_instruction_is_caught_on_a_type_without_avx2(bench: Bench, spoil: Spoil, tmp_path: Path) -> None:
     if "avx2" not in bench.host.features:
         pytest.skip("this host has no AVX2, so the image would fail natively")
-    image = spoil(
-        MACHINE_CODE + around_run("def change(inputs, run):\n    execute('c5fdfec0c5f877')\n    return run(inputs)\n")
-    )
+    code = "import ctypes\nlibrary = ctypes.CDLL('/opt/native/libtwice.so')\n"
+    call = "def change(inputs, run):\n    library.twice(3)\n    return run(inputs)\n"
+    image = spoil(code + around_run(call), files={"opt/native/libtwice.so": shared_object(tmp_path, TWICE)})
     report = bench.smoke(image, kind=instance_type("c3.large"))
     assert only(report) == "SMOKE_ILLEGAL_INSTRUCTION"
-    assert "ivy-bridge" in report.findings[0].message
-    assert "`vpaddd ymm0,ymm0,ymm0` in code that was made at run time" in report.findings[0].message
-    assert report.findings[0].evidence["needs"] == "avx2"
+    found = report.findings[0]
+    assert (
+        "under the instruction set of ivy-bridge the image dies of an illegal instruction (SIGILL): `v" in found.message
+    )
+    assert "of /opt/native/libtwice.so, offset 0x" in found.message
+    assert found.message.endswith("which needs avx2")
+    assert (found.evidence["library"], found.evidence["needs"]) == ("/opt/native/libtwice.so", "avx2")
+    assert str(found.evidence["symbol"]).startswith("twice+0x")
 
 
 def test_a_model_compiled_with_avx_512_is_caught_on_an_older_type(compiled: Callable[[str, int], Bench]) -> None:
@@ -346,6 +369,19 @@ def test_what_cannot_be_tried_here_is_inconclusive(bench: Bench, name: str, code
     report = bench.smoke(bench.good, kind=instance_type(name))
     assert only(report) == code
     assert report.verdict is Verdict.INCONCLUSIVE
+
+
+def test_another_architecture_is_tried_by_its_answers_and_stays_inconclusive(bench: Bench) -> None:
+    kind = instance_type("c7g.large")
+    older = kind.cpus[0].model_copy(update={"name": "neoverse-n1", "emulation": "neoverse-n1"})
+    report = bench.smoke(bench.good, kind=kind.model_copy(update={"name": "test-arm", "cpus": (older,)}))
+    assert only(report) == "SMOKE_ARCHITECTURE_UNPROVEN"
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert "every golden answer under an emulated neoverse-n1" in report.findings[0].message
+    (proof,) = report.processors
+    assert (proof.proof, proof.verdict) == ("emulated", Verdict.PASSED)
+    assert {margin.output: margin.difference for margin in proof.margins} == {"y": 0, "n": 0}
+    bench.engine.remove_image(f"{bench.good.reference}-arm64")
 
 
 def test_without_golden_samples_nothing_passes(bench: Bench) -> None:
