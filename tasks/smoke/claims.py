@@ -7,6 +7,7 @@ what passes with less passes with all of it, and the reverse is never concluded.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping
 
 from serving.golden import Margin
@@ -16,6 +17,14 @@ from tasks.smoke import illegal
 from tasks.smoke.catalogue import InstanceType
 from tasks.smoke.findings import Evidence, exit_evidence, mib
 from tasks.smoke.observation import Exit, InstructionSet, Observation, Proof
+
+#: What libraries say of a processor that lacks what they were compiled for, instead of dying of it: TensorFlow
+#: (tsl/platform/cpu_feature_guard.cc), and glibc of itself and of libraries with an ISA note (sysdeps/x86/dl-prop.h).
+_REFUSES = re.compile(
+    r"was compiled to use [^.]+ instructions, but these aren't available"
+    r"|CPU does not support x86-64-v\d"
+    r"|CPU ISA level is lower than required"
+)
 
 
 def instruction_set(tried: InstructionSet) -> list[Finding]:
@@ -96,6 +105,15 @@ def _emulated(tried: InstructionSet, ended: Exit, evidence: Evidence) -> Finding
             advice="other processors compute this format differently (int8 without VNNI saturates): serve another "
             "format on this instance type",
             evidence=evidence | _margin_evidence(tried.margins),
+        )
+    if refused := _REFUSES.search(ended.last_line):
+        return Finding(
+            code="SMOKE_ILLEGAL_INSTRUCTION",
+            owner=Owner.PLATFORM,
+            message=f"under the instruction set of {cpu} a library in the image refuses to run: {refused[0]}",
+            advice="use a build of it for this level, another format, or take this instance type out of "
+            "smoke.instance_types",
+            evidence=evidence,
         )
     # Not the image's fault for sure: the emulator itself has limits.
     how = ended.signal_name or f"exit code {ended.code}"

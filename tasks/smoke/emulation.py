@@ -83,8 +83,9 @@ def witness(container: ContainerSpec, engine: Engine, within_s: float) -> Illega
 
 
 def as_exit(ended: ContainerState, logs: str) -> Exit:
-    """How a container ended, with the last thing it said. The server logs JSON, whose `error` is its sentence."""
-    lines = [line.strip() for line in logs.splitlines() if line.strip()]
+    """How a container ended, with the last thing it said. The server logs JSON, whose `error` is its sentence; what the
+    emulator says at the end is only which signal it was."""
+    lines = [line.strip() for line in logs.splitlines() if line.strip() and not line.startswith("qemu: ")]
     last = lines[-1] if lines else ""
     with suppress(ValueError):
         content = json.loads(last)

@@ -24,6 +24,10 @@ from tasks.smoke.run import COMPONENT, Effort, container_name
 from tasks.store import Store
 
 
+#: What a finding can hold of an installer's last lines.
+_REASON = 300
+
+
 @dataclass(frozen=True, slots=True)
 class Foreign:
     """What was found out about a type of another architecture; the worst finding comes first."""
@@ -46,7 +50,7 @@ def try_answers(
         try:
             made = variant(image, kind.architecture, store, engine, settings).id
         except (NoVariant, BuildFailed) as error:
-            why = f"no image was made for {kind.architecture}: {str(error).splitlines()[0]}"
+            why = f"no image was made for {kind.architecture}: {' '.join(str(error).split())[-_REASON:]}"
             planned = tuple(replace(tried, proof=Proof.UNPROVEN, reason=why) for tried in planned)
         else:
             planned = tuple(_tried(tried, made, kind, host, effort, engine) for tried in planned)

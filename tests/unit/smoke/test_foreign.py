@@ -8,7 +8,6 @@ from serving.golden import Margin
 from serving.package import Refusal
 from tasks.contracts import Verdict
 from tasks.smoke.catalogue import CpuGeneration, InstanceType, instance_type
-from tasks.smoke.emulation import margins_said
 from tasks.smoke.foreign import judge_foreign
 from tasks.smoke.instruction_set import Host, plan
 from tasks.smoke.observation import Exit, InstructionSet, Proof
@@ -68,16 +67,3 @@ def test_what_was_not_tried_or_did_not_end_is_said() -> None:
         (found,) = judge_foreign((tried(code),), kind("neoverse-n1"), HOST).findings
         assert (found.verdict, said in found.message) == (Verdict.INCONCLUSIVE, True)
         assert "every golden answer" not in found.message
-
-
-def test_margins_are_read_from_a_self_tests_document() -> None:
-    document = (
-        '{"outputs":[{"output":"y","difference":0.5,"of_allowed":2},{"output":"n","difference":1,"of_allowed":null}]}'
-    )
-    found = margins_said(f"a warning\n{document}\nlast")
-    assert found == {"y": Margin(0.5, 2.0), "n": Margin(1.0, float("inf"))}
-
-
-def test_a_self_test_that_says_no_margins_has_none() -> None:
-    for logs in ("", "Traceback", "[]", '{"passed":true}', '{"outputs":3}'):
-        assert margins_said(logs) == {}

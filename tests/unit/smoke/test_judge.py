@@ -270,6 +270,27 @@ def emulated(code: int, **margins: Margin) -> InstructionSet:
     return InstructionSet("haswell", Proof.EMULATED, exit=Exit(code, False, "why"), margins=margins)
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (
+            134,
+            "F cpu_feature_guard.cc:35] The TensorFlow library was compiled to use AVX instructions, but these aren't "
+            "available on your machine.",
+        ),
+        (127, "Fatal glibc error: CPU does not support x86-64-v3"),
+        (Refusal.MODEL, "libfast.so: CPU ISA level is lower than required"),
+    ],
+)
+def test_a_library_that_refuses_the_processor_in_words_is_as_good_as_an_illegal_instruction(
+    code: int, said: str
+) -> None:
+    tried = InstructionSet("nehalem", Proof.EMULATED, exit=Exit(code, False, said))
+    (found,) = judge(replace(GOOD, instruction_sets=(tried,)), BUDGETS)[1]
+    assert (found.code, found.verdict) == ("SMOKE_ILLEGAL_INSTRUCTION", Verdict.FAILED)
+    assert "under the instruction set of nehalem a library in the image refuses to run" in found.message
+
+
 def test_a_wrong_answer_under_emulation_names_the_level_and_the_worst_margin() -> None:
     tried = emulated(Refusal.ANSWERS, y=Margin(0.4, 42.0), z=Margin(3.0, 0.5))
     (found,) = judge(replace(GOOD, instruction_sets=(tried,)), BUDGETS)[1]
