@@ -390,6 +390,7 @@ class ProcessorProof(Contract):
     """One CPU generation of an instance type: how it was tried, and what that proved."""
 
     cpu: str
+    level: str = Field(description="of its instruction set, as the catalogue names them: x86-64-v3")
     proof: Literal["native", "emulated", "unproven"]
     verdict: Verdict = Field(description="inconclusive where it was not proven, whatever the report's own")
     margins: tuple[OutputMargin, ...] = Field((), description="of the golden answers under it")

@@ -29,6 +29,8 @@ _REFUSES = re.compile(
 
 def instruction_set(tried: InstructionSet) -> list[Finding]:
     evidence: Evidence = {"cpu": tried.cpu, "proof": tried.proof.value}
+    if tried.level:
+        evidence["level"] = tried.level
     if tried.missing:
         evidence["missing_here"] = " ".join(tried.missing)
     if tried.surplus:
@@ -51,6 +53,7 @@ def processor(tried: InstructionSet, *, right_here: bool) -> ProcessorProof:
         worst = Verdict.INCONCLUSIVE  # not proven: a remark of the report, and no pass of the processor
     return ProcessorProof(
         cpu=tried.cpu,
+        level=tried.level,
         proof=tried.proof.value,
         verdict=worst,
         margins=tuple(
@@ -85,7 +88,7 @@ def beyond_type(needs: Collection[str], kind: InstanceType) -> tuple[Finding, ..
 
 
 def _emulated(tried: InstructionSet, ended: Exit, evidence: Evidence) -> Finding:
-    cpu = tried.cpu
+    cpu = tried.name
     if ended.signal_name == "SIGILL":
         return Finding(
             code="SMOKE_ILLEGAL_INSTRUCTION",
@@ -117,7 +120,7 @@ def _emulated(tried: InstructionSet, ended: Exit, evidence: Evidence) -> Finding
         )
     # Not the image's fault for sure: the emulator itself has limits.
     how = ended.signal_name or f"exit code {ended.code}"
-    return _unproven(cpu, f"its self-test ended with {how} under emulation: {ended.last_line}", evidence)
+    return _unproven(tried.cpu, f"its self-test ended with {how} under emulation: {ended.last_line}", evidence)
 
 
 def _worst(margins: Mapping[str, Margin]) -> tuple[str, Margin] | None:

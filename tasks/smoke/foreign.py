@@ -23,7 +23,6 @@ from tasks.smoke.observation import InstructionSet, Proof
 from tasks.smoke.run import COMPONENT, Effort, container_name
 from tasks.store import Store
 
-
 #: What a finding can hold of an installer's last lines.
 _REASON = 300
 

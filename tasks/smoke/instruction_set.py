@@ -14,7 +14,7 @@ import os
 import platform
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tasks.contracts import Digest, digest_of
@@ -79,7 +79,7 @@ def plan(kind: InstanceType, host: Host) -> tuple[InstructionSet, ...]:
     """How each distinct instruction set of a type is to be tried on this host; the type's order."""
     chosen: dict[tuple[object, ...], InstructionSet] = {}
     for cpu in kind.cpus:
-        chosen.setdefault((cpu.vendor, cpu.level, cpu.features), _choose(cpu, host))
+        chosen.setdefault((cpu.vendor, cpu.level, cpu.features), replace(_choose(cpu, host), level=cpu.level))
     return tuple(chosen.values())
 
 

@@ -100,6 +100,12 @@ class InstructionSet:
     surplus: tuple[str, ...] = ()
     margins: Mapping[str, Margin] = field(default_factory=dict)
     illegal: IllegalInstruction | None = None
+    level: str = ""
+
+    @property
+    def name(self) -> str:
+        """For people: the generation, and its level where that is known."""
+        return f"{self.cpu} ({self.level})" if self.level else self.cpu
 
 
 @dataclass(frozen=True, slots=True)

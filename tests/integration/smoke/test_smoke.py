@@ -329,7 +329,8 @@ def test_an_avx2_instruction_is_caught_on_a_type_without_avx2(bench: Bench, spoi
     assert only(report) == "SMOKE_ILLEGAL_INSTRUCTION"
     found = report.findings[0]
     assert (
-        "under the instruction set of ivy-bridge the image dies of an illegal instruction (SIGILL): `v" in found.message
+        "under the instruction set of ivy-bridge (x86-64-v2) the image dies of an illegal instruction (SIGILL): `v"
+        in found.message
     )
     assert "of /opt/native/libtwice.so, offset 0x" in found.message
     assert found.message.endswith("which needs avx2")

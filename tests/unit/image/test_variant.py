@@ -1,4 +1,4 @@
-"""An image for another architecture is made only where there is everything for it; nothing is asked of the engine else."""
+"""An image for another architecture is made only where there is everything for it; else the engine is not asked."""
 
 from __future__ import annotations
 
