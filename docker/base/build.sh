@@ -23,7 +23,7 @@ fail() {
 
 architecture=
 if [[ ${1:-} == --architecture ]]; then
-    architecture=${2:?--architecture needs a name of Debian's, like arm64}
+    architecture=${2:?--architecture needs a name that Debian uses, like arm64}
     shift 2
     [[ -z ${SLIPWAY_BASE_IMAGE:-} ]] || fail "SLIPWAY_BASE_IMAGE names an image of one architecture, and none of $architecture is made beside it"
     command -v python3.11 >/dev/null || fail "python3.11 is missing, which compiles the library of an image that does not run here"

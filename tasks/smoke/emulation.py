@@ -24,6 +24,7 @@ from tasks.smoke.observation import Exit, IllegalInstruction, InstructionSet, Pr
 PYTHON_IN_IMAGE = "/usr/bin/python3.11"
 
 _EMULATOR_IN_IMAGE = "/slipway-emulator"
+_PROCESSORS = "/sys/devices/system/cpu"
 _SELFTEST = ("selftest", "--json")
 _LINE = 300
 
@@ -38,11 +39,18 @@ sys.exit(code if code >= 0 else 128 - code)
 
 @dataclass(frozen=True, slots=True)
 class Emulator:
-    """QEMU's user mode as one CPU model; `is_foreign` where the image's own programs do not run on this host."""
+    """QEMU's user mode as one CPU model. `nothing` is an empty folder where the image is of another architecture: it is
+    laid over the host's list of processors, which pytorch's cpuinfo, in onnxruntime, would take for its own and crash.
+    Without it, libraries ask the kernel what the processor has (AT_HWCAP), which QEMU answers for the model."""
 
     path: Path
     model: str
-    is_foreign: bool = False
+    nothing: Path | None = None
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the image's own programs do not run on this host."""
+        return self.nothing is not None
 
     def runs(self, container: ContainerSpec, *program: str) -> ContainerSpec:
         """`container` with its Python, given `program` and the self-test's arguments, emulated."""
@@ -51,7 +59,7 @@ class Emulator:
             container,
             entrypoint=(*(python if self.is_foreign else (PYTHON_IN_IMAGE,)), "-c", _PARENT),
             command=(*python, *program, *_SELFTEST),
-            mounts={self.path: _EMULATOR_IN_IMAGE},
+            mounts={self.path: _EMULATOR_IN_IMAGE, **({self.nothing: _PROCESSORS} if self.nothing else {})},
             environment={"SERVING_THREADS": "1"},  # more would only give the emulator races to get wrong
         )
 

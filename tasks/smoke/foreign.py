@@ -9,6 +9,7 @@ type inconclusive: when it is ready, how fast it answers and in how much memory,
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from tasks.contracts import Finding, Image, Owner, ProcessorProof, Verdict
 from tasks.errors import BuildFailed
@@ -36,7 +37,14 @@ class Foreign:
 
 
 def try_answers(
-    image: Image, kind: InstanceType, host: Host, effort: Effort, store: Store, engine: Engine, settings: Settings
+    image: Image,
+    kind: InstanceType,
+    host: Host,
+    effort: Effort,
+    store: Store,
+    engine: Engine,
+    settings: Settings,
+    work: Path,
 ) -> Foreign:
     """Let the package test itself under each of the type's processors that can be emulated.
 
@@ -52,7 +60,9 @@ def try_answers(
             why = f"no image was made for {kind.architecture}: {' '.join(str(error).split())[-_REASON:]}"
             planned = tuple(replace(tried, proof=Proof.UNPROVEN, reason=why) for tried in planned)
         else:
-            planned = tuple(_tried(tried, made, kind, host, effort, engine) for tried in planned)
+            nothing = work / "nothing"
+            nothing.mkdir(parents=True, exist_ok=True)
+            planned = tuple(_tried(tried, made, kind, host, effort, engine, nothing) for tried in planned)
     return judge_foreign(planned, kind, host)
 
 
@@ -64,14 +74,14 @@ def judge_foreign(tried: tuple[InstructionSet, ...], kind: InstanceType, host: H
 
 
 def _tried(
-    planned: InstructionSet, made: str, kind: InstanceType, host: Host, effort: Effort, engine: Engine
+    planned: InstructionSet, made: str, kind: InstanceType, host: Host, effort: Effort, engine: Engine, nothing: Path
 ) -> InstructionSet:
     model = next(cpu.emulation for cpu in kind.cpus if cpu.name == planned.cpu)
     emulator = host.others.get(kind.architecture)
     if model is None or emulator is None:
         return planned
     spec = ContainerSpec(image=made, name=f"{container_name(made, kind)}-emulated", component=COMPONENT)
-    return under(planned, Emulator(emulator, model, is_foreign=True), spec, engine, effort.emulation_within_s)
+    return under(planned, Emulator(emulator, model, nothing), spec, engine, effort.emulation_within_s)
 
 
 def _unproven(

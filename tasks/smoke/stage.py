@@ -39,7 +39,7 @@ def prove(
     if reason := _out_of_reach(kind):
         return _report(image, kind, Verdict.INCONCLUSIVE, (reason,))
     if kind.architecture != host.architecture:
-        found = try_answers(image, kind, host, effort, store, engine, settings or Settings.from_environment())
+        found = try_answers(image, kind, host, effort, store, engine, settings or Settings.from_environment(), work)
         verdict = Verdict.worst(finding.verdict for finding in found.findings)
         report = _report(image, kind, verdict, found.findings)
         return report.model_copy(update={"processors": found.processors})
