@@ -244,7 +244,8 @@ class Pipeline:
             {
                 "image": image.digest,
                 "parity": parity,
-                "instance_type": described(instance_type),
+                # What it costs decides nothing that is measured.
+                "instance_type": described(instance_type).model_dump(mode="json", exclude={"price"}),
                 "host": Host.this().identity,
                 "serving": spec.serving.model_dump(mode="json", exclude={"format"}),
             },
