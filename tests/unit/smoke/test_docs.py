@@ -17,7 +17,9 @@ def test_the_example_of_an_own_file_can_be_used(tmp_path: Path) -> None:
     known = read_catalogue(CATALOGUE_FILE, own)
     assert known["rack-7"].vcpus == 4
     assert known["rack-7"].price == Price(per_hour=0.21, currency="EUR")
-    assert known["g5.xlarge"].gpu and known["g5.xlarge"].gpu.driver.min == "550.90.07"
+    gpu = known["g5.xlarge"].gpu
+    assert gpu is not None
+    assert gpu.driver.min == "550.90.07"
 
 
 def test_it_says_how_many_types_there_are() -> None:
