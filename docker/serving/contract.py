@@ -225,9 +225,10 @@ class GpuNeeds:
     """What a package that computes on an NVIDIA GPU was built with, and needs of it.
 
     `cuda`, `cudnn` and `tensorrt` are the versions of the libraries in its image; what is empty is not in it.
-    `capabilities` are the compute capabilities that the model's own files hold code for (a TensorRT engine, a model that
-    AOTInductor compiled); none where only the libraries have kernels. `instances` copies of the model share one GPU, as
-    Triton's instance groups do; each takes `workspace_bytes` for activations at the largest batch (0: not known).
+    `capabilities` are the compute capabilities that the model's own files hold code for (a TensorRT engine, a model
+    that AOTInductor compiled); none where only the libraries have kernels. `instances` copies of the model share one
+    GPU, as Triton's instance groups do; each takes `workspace_bytes` for activations at the largest batch (0: not
+    known).
     """
 
     __pydantic_config__: ClassVar[dict[str, object]] = _STRICT

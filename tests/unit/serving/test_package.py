@@ -19,6 +19,8 @@ from pydantic import TypeAdapter
 from serving.contract import (
     DimRange,
     DType,
+    GpuNeeds,
+    Needs,
     PackagedFile,
     PreprocessStep,
     ServingContract,
@@ -191,7 +193,19 @@ def test_what_the_pipeline_writes_is_what_the_server_reads(
     signature: Signature, steps: tuple[PreprocessStep, ...], tolerances: dict[str, Tolerance]
 ) -> None:
     written = ServingContract(
-        "né", "1", "onnx", "onnx", "model", (), signature, steps, tolerances, "golden.npz", 32, {"numpy": "1"}
+        "né",
+        "1",
+        "onnx",
+        "onnx",
+        "model",
+        (),
+        signature,
+        steps,
+        tolerances,
+        "golden.npz",
+        32,
+        {"numpy": "1"},
+        needs=Needs(gpu=GpuNeeds("12.6", capabilities=("8.6",))),
     )
     content = contract_bytes(written)
     assert msgspec.json.decode(content, type=ServingContract) == written
