@@ -85,7 +85,6 @@ def _read_contract(image: Image, store: Store, work: Path) -> ServingContract | 
     if image.contract is None:
         return None
     folder = work / "contract"
-    folder.mkdir(exist_ok=True)
     fetch(store, image.contract, folder / CONTRACT_FILE)
     try:
         return read_contract(folder)
