@@ -224,7 +224,8 @@ class PackagedFile:
 class GpuNeeds:
     """What a package that computes on an NVIDIA GPU was built with, and needs of it.
 
-    `cuda`, `cudnn` and `tensorrt` are the versions of the libraries in its image; what is empty is not in it.
+    `cuda`, `cudnn` and `tensorrt` are the versions of the libraries in its image; what is empty is not in it. `driver`
+    is the oldest NVIDIA driver that runs them.
     `capabilities` are the compute capabilities that the model's own files hold code for (a TensorRT engine, a model
     that AOTInductor compiled); none where only the libraries have kernels. `instances` copies of the model share one
     GPU, as Triton's instance groups do; each takes `workspace_bytes` for activations at the largest batch (0: not
@@ -236,6 +237,7 @@ class GpuNeeds:
     cuda: str
     cudnn: str = ""
     tensorrt: str = ""
+    driver: str = ""
     capabilities: tuple[str, ...] = ()
     instances: int = 1
     workspace_bytes: int = 0

@@ -89,4 +89,5 @@ def _needs(contract: ServingContract) -> Iterator[str]:
     if needs.gpu is not None:
         libraries = {"CUDA": needs.gpu.cuda, "cuDNN": needs.gpu.cudnn, "TensorRT": needs.gpu.tensorrt}
         held = ", ".join(f"{name} {version}" for name, version in libraries.items() if version)
-        yield f"  an NVIDIA GPU, with {held}"
+        driver = f" and driver {needs.gpu.driver} or newer" if needs.gpu.driver else ""
+        yield f"  an NVIDIA GPU{driver}, with {held}"

@@ -45,7 +45,7 @@ class Refusal(IntEnum):
     MODEL = 67  # the runtime cannot load or run the model
     ANSWERS = 68  # the model's answers are not the golden ones
     ADDRESS = 69  # the port cannot be listened on
-    PLATFORM = 70  # another architecture or another Python than the package is for
+    PLATFORM = 70  # another architecture or another Python than the package is for, or no GPU that it needs
     INSTRUCTIONS = 71  # the processor lacks instructions that the model's files hold
     MEMORY = 72  # the container may not use as much memory as the model's weights alone take
     SETTINGS = 73  # an environment variable does not say what it should
@@ -279,7 +279,7 @@ def verify_machine(needs: Needs, machine: Machine) -> None:
 
 def verify_platform(needs: Needs, machine: Machine) -> None:
     """Raises Refused: PLATFORM."""
-    _refuse(Refusal.PLATFORM, machine.is_another_platform(needs))
+    _refuse(Refusal.PLATFORM, machine.is_another_platform(needs) or machine.lacks_gpu(needs))
 
 
 def verify_instructions(needs: Needs, machine: Machine) -> None:
