@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 #: What operators call the arguments that must lie inside something.
 _INDEXES = ("index", "indices", "offsets", "target")
-_OTHERWISE = "serve the model as onnx, savedmodel or torch-export"
 
 
 def refuse_open_indexes(program: torch.export.ExportedProgram, signature: Signature, made: Mapping[str, Span]) -> None:
@@ -123,8 +122,7 @@ def _failure(use: _Use, signature: Signature, made: Mapping[str, Span]) -> Expor
             "EXPORT_INPUT_UNBOUNDED",
             f"an index into {into} is computed from input {names!r}, and nothing shows that it always lies inside: "
             "compiled code ends the server's process where it does not",
-            f"declare the range of {names!r} in model.yaml, or clamp the index in the model, as a whole number; "
-            f"or {_OTHERWISE}",
+            f"declare the range of {names!r} in model.yaml, or clamp the index in the model, as a whole number",
             evidence=evidence,
         )
     span, entries = use.values.span, f"0 to {use.size - 1}"
@@ -143,7 +141,7 @@ def _failure(use: _Use, signature: Signature, made: Mapping[str, Span]) -> Expor
             f"input {names!r} is an index into {into}, which has {entries}, and its range is not declared: compiled "
             "code ends the server's process with an index that lies outside",
             f"declare range: [0, {use.size - 1}] for {names!r} in model.yaml, so that the server refuses such a "
-            f"request with 400; or {_OTHERWISE}",
+            "request with 400",
             evidence=evidence,
         )
     return ExportFailure(
