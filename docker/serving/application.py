@@ -1,4 +1,4 @@
-"""One model behind the Open Inference Protocol v2: an RSGI application (Granian's interface).
+"""One model behind the Open Inference Protocol v2: an ASGI application.
 
 Requests arrive on one event loop, which decodes and encodes small ones itself; large ones, preprocessing and inference
 run in threads beside it, so that health answers come while a model works. While draining, readiness is gone and new
@@ -7,10 +7,11 @@ inference is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from serving.body import Headers, read_body
+from serving.body import Headers, Receive, read_body
 from serving.front import EXTENSIONS, SERVER_NAME, SERVER_VERSION, Failure, Front, beside
 from serving.inference import Answer, Inference
 from serving.observation import REQUEST_ID, Observer
@@ -28,22 +29,21 @@ from serving.request import InferRequest, largest_request_bytes
 
 #: A further page: what a GET is answered, given its header `accept`, empty where there is none.
 Page = Callable[[str], Response]
+#: Takes the messages of a response.
+Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
-class _Scope(Protocol):
-    """RSGI's request scope (Granian's specification, "HTTP protocol")."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An HTTP request, but for its body."""
 
-    proto: str
-    http_version: str
     method: str
     path: str
-
-    @property
-    def headers(self) -> Headers: ...
+    headers: Headers
 
 
 class Application:
-    """Routes requests to one model. The callable is an RSGI application.
+    """Routes requests to one model. The callable is an ASGI application ("HTTP & WebSocket ASGI Message Format").
 
     `pages` are further paths that answer GET, such as `/metrics`. `front` is what other protocols share with this one.
     """
@@ -72,25 +72,29 @@ class Application:
         self._live = json_response({"live": True})
         self._description: Response | None = None
 
-    async def __call__(self, scope: _Scope, proto: Any) -> None:
-        response = await self._respond(scope, proto)
-        proto.response_bytes(response.status, list(response.headers), response.body)
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        response = await self._respond(Asked(scope["method"], scope["path"], headers), receive)
+        fields = [(name.encode(), value.encode("latin-1")) for name, value in response.headers]
+        fields.append((b"content-length", b"%d" % len(response.body)))
+        await send({"type": "http.response.start", "status": response.status, "headers": fields})
+        await send({"type": "http.response.body", "body": response.body})
 
-    async def _respond(self, scope: _Scope, proto: Any) -> Response:
-        match scope.path.removesuffix("/").split("/")[1:]:
+    async def _respond(self, asked: Asked, receive: Receive) -> Response:
+        match asked.path.removesuffix("/").split("/")[1:]:
             case ["v2"]:
-                return _get(scope, self._server)
+                return _get(asked, self._server)
             case ["v2", "health", "live"]:
-                return _get(scope, self._live)
+                return _get(asked, self._live)
             case ["v2", "health", "ready"]:
-                return _get(scope, self._ready({"ready": self.front.ready}))
+                return _get(asked, self._ready({"ready": self.front.ready}))
             case ["v2", "models", name, *rest]:
-                return await self._respond_model(scope, proto, name, rest)
-            case _ if scope.path in self._pages:
-                return _get(scope, self._pages[scope.path](scope.headers.get("accept") or ""))
-        return error_response(404, f"there is no {scope.path}; the protocol's paths start at /v2")
+                return await self._respond_model(asked, receive, name, rest)
+            case _ if asked.path in self._pages:
+                return _get(asked, self._pages[asked.path](asked.headers.get("accept") or ""))
+        return error_response(404, f"there is no {asked.path}; the protocol's paths start at /v2")
 
-    async def _respond_model(self, scope: _Scope, proto: Any, name: str, rest: list[str]) -> Response:
+    async def _respond_model(self, asked: Asked, receive: Receive, name: str, rest: list[str]) -> Response:
         version = None
         if rest[:1] == ["versions"]:
             version, rest = "/".join(rest[1:2]), rest[2:]
@@ -98,12 +102,12 @@ class Application:
             return error_response(404, unknown)
         match rest:
             case []:
-                return _get(scope, self._model)
+                return _get(asked, self._model)
             case ["ready"]:
-                return _get(scope, self._ready({"name": name, "ready": self.front.ready}))
+                return _get(asked, self._ready({"name": name, "ready": self.front.ready}))
             case ["infer"]:
-                return await self._infer(scope, proto)
-        return error_response(404, f"there is no {scope.path}; a model has /ready and /infer")
+                return await self._infer(asked, receive)
+        return error_response(404, f"there is no {asked.path}; a model has /ready and /infer")
 
     def _ready(self, content: dict[str, object]) -> Response:
         return json_response(content, 200 if self.front.ready else 503)
@@ -117,15 +121,15 @@ class Application:
             self._description = json_response(describe(served.contract, served.raw))
         return self._description
 
-    async def _infer(self, scope: _Scope, proto: Any) -> Response:
-        if scope.method != "POST":
-            return _wrong_method(scope, "POST")
+    async def _infer(self, asked: Asked, receive: Receive) -> Response:
+        if asked.method != "POST":
+            return _wrong_method(asked, "POST")
         served = self.front.served
         contract = served.contract
 
         async def read() -> InferRequest:
-            body = await read_body(scope.headers, proto, self._limit)
-            return await beside(len(body), parse_request, body, scope.headers.get(HEADER_LENGTH), served.raw)
+            body = await read_body(asked.headers, receive, self._limit)
+            return await beside(len(body), parse_request, body, asked.headers.get(HEADER_LENGTH), served.raw)
 
         async def write(request: InferRequest, answer: Answer) -> Response:
             size = sum(array.nbytes for array in answer.outputs.values())
@@ -137,19 +141,16 @@ class Application:
             headers = response.headers
             if failure.retry_after_s is not None:
                 headers = (*headers, ("retry-after", str(failure.retry_after_s)))
-            if failure.status == 413 and not scope.http_version.startswith("2"):
-                # The rest of the body is not read, so no other request may follow on this connection.
-                headers = (*headers, ("connection", "close"))
             return Response(failure.status, response.body, headers)
 
-        response, identity = await self.front.infer("http", read, write, refuse, called=scope.headers.get(REQUEST_ID))
+        response, identity = await self.front.infer("http", read, write, refuse, called=asked.headers.get(REQUEST_ID))
         return Response(response.status, response.body, (*response.headers, (REQUEST_ID, identity)))
 
 
-def _get(scope: _Scope, response: Response) -> Response:
-    return response if scope.method == "GET" else _wrong_method(scope, "GET")
+def _get(asked: Asked, response: Response) -> Response:
+    return response if asked.method == "GET" else _wrong_method(asked, "GET")
 
 
-def _wrong_method(scope: _Scope, allowed: str) -> Response:
-    response = error_response(405, f"{scope.path} takes {allowed}, found {scope.method}")
+def _wrong_method(asked: Asked, allowed: str) -> Response:
+    response = error_response(405, f"{asked.path} takes {allowed}, found {asked.method}")
     return Response(405, response.body, (*response.headers, ("allow", allowed)))

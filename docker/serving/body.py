@@ -1,6 +1,6 @@
 """The body of a request, whole and unpacked, never longer than any request that fits the contract.
 
-In: Granian's request. Out: its bytes. What is longer is refused before it is read, or as soon as it shows; a compressed
+In: ASGI's messages. Out: its bytes. What is longer is refused before it is read, or as soon as it shows; a compressed
 body is unpacked no further than the limit, however much it promises.
 """
 
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import reprlib
 import zlib
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeAlias
 
-from serving.front import Refused, beside
+from serving.front import Refused, beside, client_gone
 from serving.tensors import BadRequest
 
 #: What a body may be, by the first part of its Content-Type. The last is what curl says of a body of `--data`.
@@ -19,15 +20,18 @@ _TYPES = frozenset({"", "application/json", "application/octet-stream", "applica
 _WINDOWS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 
 
-class Headers(Protocol):
-    def get(self, key: str, default: Any = None) -> Any: ...
+#: By name in lower case; of several of one name, the last.
+Headers: TypeAlias = Mapping[str, str]
+#: Gives the messages of a request.
+Receive: TypeAlias = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
-async def read_body(headers: Headers, proto: Any, limit: int | None) -> bytes:
+async def read_body(headers: Headers, receive: Receive, limit: int | None) -> bytes:
     """The request's body; `limit` is in bytes.
 
     Raises:
-        Refused: 415 for a type or an encoding that is not read, 413 for a body that is longer than any that fits.
+        Refused: 415 for a type or an encoding that is not read, 413 for a body that is longer than any that fits; when
+            the client goes away before its end.
         BadRequest: it does not unpack.
     """
     kind = headers.get("content-type", "")
@@ -38,24 +42,25 @@ async def read_body(headers: Headers, proto: Any, limit: int | None) -> bytes:
     if encoding != "identity" and encoding not in _WINDOWS:
         expected = "requests are encoded as gzip, deflate or not at all"
         raise Refused(415, "bad_request", f"{expected}, found Content-Encoding {reprlib.repr(encoding)}")
-    body = await _received(headers, proto, limit)
+    body = await _received(headers, receive, limit)
     return body if encoding == "identity" else await beside(len(body), _unpacked, body, encoding, limit)
 
 
-async def _received(headers: Headers, proto: Any, limit: int | None) -> bytes:
-    if limit is None:
-        return bytes(await proto())
-    length = headers.get("content-length")
-    if length is not None and length.isdigit():
-        if int(length) > limit:
+async def _received(headers: Headers, receive: Receive, limit: int | None) -> bytes:
+    length = headers.get("content-length", "")
+    if limit is not None and length.isdigit() and int(length) > limit:
+        raise _too_long(limit)
+    pieces, total = list[bytes](), 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise client_gone()
+        pieces.append(message["body"])
+        total += len(pieces[-1])
+        if limit is not None and total > limit:
             raise _too_long(limit)
-        return bytes(await proto())
-    received = bytearray()
-    async for piece in proto:
-        received += piece
-        if len(received) > limit:
-            raise _too_long(limit)
-    return bytes(received)
+        if not message["more_body"]:
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _unpacked(body: bytes, encoding: str, limit: int | None) -> bytes:

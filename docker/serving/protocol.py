@@ -10,9 +10,11 @@ mapping has them (and as NumPy and tritonclient read them); in requests, `null` 
 
 from __future__ import annotations
 
+import contextlib
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -20,9 +22,10 @@ import orjson
 from numpy.typing import NDArray
 
 from serving.contract import Signature, TensorSpec
+from serving.numbers import LONG_BYTES, Numbers, Outline, outline
 from serving.parameters import Parameters
 from serving.request import InferRequest, read_request
-from serving.tensors import BadRequest, from_bytes, from_json, to_bytes
+from serving.tensors import BadRequest, from_bytes, from_json, from_values, to_bytes
 
 HEADER_LENGTH = "inference-header-content-length"
 _JSON = "application/json"
@@ -54,14 +57,14 @@ def parse_request(body: bytes, header_length: str | None, raw: Signature) -> Inf
         BadRequest: with the sentence for the client.
     """
     envelope, binary = _split(body, header_length)
+    if len(envelope) >= LONG_BYTES:
+        with contextlib.suppress(BadRequest, ValueError):
+            return _read(outline(bytes(envelope)), binary, raw)
     try:
         content = orjson.loads(envelope)
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"the request is not JSON: {error}") from error
-    tensors = _Tensors(binary)
-    request = read_request(content, raw, tensors.decode)
-    tensors.check_used_up()
-    return request
+    return _read(Outline(content, {}), binary, raw)
 
 
 def infer_response(
@@ -120,12 +123,20 @@ def _split(body: bytes, header_length: str | None) -> tuple[memoryview, memoryvi
     return view[: int(header_length)], view[int(header_length) :]
 
 
+def _read(outline: Outline, binary: memoryview, raw: Signature) -> InferRequest:
+    tensors = _Tensors(binary, outline.lists)
+    request = read_request(outline.content, raw, tensors.decode)
+    tensors.check_used_up()
+    return request
+
+
 class _Tensors:
     """Reads tensors from JSON and from the binary part, where they lie in the order of the request's inputs."""
 
-    def __init__(self, binary: memoryview) -> None:
+    def __init__(self, binary: memoryview, lists: Mapping[str, Numbers]) -> None:
         self._binary = binary
         self._position = 0
+        self._lists = dict(lists)
 
     def decode(
         self, spec: TensorSpec, shape: tuple[int, ...], entry: Mapping[str, Any], parameters: Parameters
@@ -134,7 +145,13 @@ class _Tensors:
         if size is None:
             if "data" not in entry:
                 raise BadRequest(f"input {spec.name!r} has neither data nor parameters.binary_data_size")
-            return from_json(spec, shape, entry["data"])
+            data = entry["data"]
+            if not isinstance(data, str) or (numbers := self._lists.pop(data, None)) is None:
+                return from_json(spec, shape, data)
+            values = numbers.read(lambda values: from_values(spec, (len(values),), values))
+            if values.size != prod(shape):
+                raise BadRequest(f"input {spec.name!r}: {values.size} values do not make the shape {list(shape)}")
+            return values.reshape(shape)
         if type(size) is not int or size < 0:
             raise BadRequest(
                 f"input {spec.name!r}: binary_data_size must be a number of bytes, found {reprlib.repr(size)}"
@@ -151,6 +168,8 @@ class _Tensors:
         return from_bytes(spec, shape, self._binary[start : self._position])
 
     def check_used_up(self) -> None:
+        if self._lists:
+            raise BadRequest("a list of numbers is where none belongs")
         if self._position != len(self._binary):
             raise BadRequest(f"the binary part has {len(self._binary)} bytes, the inputs account for {self._position}")
 

@@ -7,10 +7,10 @@ What still waits when the grace is over is refused with 503. A second signal end
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
 import os
 import socket
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -31,6 +31,9 @@ from serving.watch import Watch, watching
 if TYPE_CHECKING:
     from serving.rpc import Rpc
 
+#: Seconds that a thread keeps the interpreter while others wait for it: what decodes a large request must not hold up
+#: small ones, which need it several times each. Python's own 5 ms would be many times what those take.
+_SWITCH_S = 0.000_1
 #: Seconds to write the refusals of what still waits then.
 _REFUSALS_S = 1.0
 #: Seconds that answers have to leave over gRPC, once they are written.
@@ -53,10 +56,8 @@ def serve(folder: Path, address: Address, overrides: Batching, grace_s: float, s
         Refused: the package does not hold, or the address cannot be listened on.
     """
     started = time.monotonic()
+    sys.setswitchinterval(_SWITCH_S)
     served = open_package(folder, overrides.threads)
-    for number in (address.port, address.grpc_port):
-        if number is not None:
-            _check_free(address.host, number)
     chosen = scheduling(served.contract, overrides)
     log(
         "opened",
@@ -83,14 +84,15 @@ def serve(folder: Path, address: Address, overrides: Batching, grace_s: float, s
     log("stopped", seconds=round(time.monotonic() - started, 3))
 
 
-def _check_free(host: str, port: int) -> None:
-    """Granian would share the port with whoever has it (SO_REUSEPORT), and each would get some of the requests.
+def _taken(host: str, port: int) -> socket.socket:
+    """A socket that listens there. Whoever has the port shares it with nobody.
 
     Raises:
         Refused: ADDRESS.
     """
     try:
-        socket.create_server((host, port)).close()
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
     except OSError as error:
         raise Refused(Refusal.ADDRESS, f"{host}:{port} cannot be listened on: {error.strerror}") from error
 
@@ -103,28 +105,20 @@ async def _serve(
     stopping: Stopping,
     watch: Watch,
 ) -> None:
-    from granian.constants import HTTPModes, Interfaces
-    from granian.server.embed import Server
+    from serving.listener import Listener
 
-    server = Server(
-        application,
-        address=address.host,
-        port=address.port,
-        interface=Interfaces.RSGI,
-        http=HTTPModes.auto,
-        websockets=False,
-        backlog=1024,
-        log_enabled=False,
-    )
+    listener = Listener(application, _taken(address.host, address.port))
+    if address.grpc_port is not None:
+        # gRPC would say that its port is taken in lines of its own, where the log's are.
+        _taken(address.host, address.grpc_port).close()
     front = application.front
     front.started = address.grpc_port is None
     rpc: Rpc | None = None
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
-    serving = asyncio.create_task(server.serve())
+    serving = await listener.start()
     stop = asyncio.create_task(asked.wait())
     try:
-        await _listening(serving, address.port)
         if address.grpc_port is not None:
             rpc = await _start_rpc(front, address.host, address.grpc_port)
             front.started = True
@@ -142,7 +136,7 @@ async def _serve(
         stop.cancel()
         if rpc is not None:
             await rpc.stop(_LAST_BYTES_S)
-        server.stop()  # type: ignore[no-untyped-call]
+        listener.stop()
         await asyncio.wait((serving,))
 
 
@@ -159,19 +153,3 @@ async def _start_rpc(front: Front, host: str, port: int) -> Rpc:
     except OSError as error:
         raise Refused(Refusal.ADDRESS, str(error)) from error
     return server
-
-
-async def _listening(serving: asyncio.Task[None], port: int) -> None:
-    """Return once the port answers.
-
-    Raises:
-        Refused: ADDRESS.
-    """
-    while not serving.done():
-        with contextlib.suppress(OSError):
-            _, writer = await asyncio.open_connection("localhost", port)
-            writer.close()
-            return
-        await asyncio.sleep(0.002)
-    reason = serving.exception()
-    raise Refused(Refusal.ADDRESS, f"port {port} cannot be listened on: {reason or 'the server ended'}")

@@ -6,7 +6,6 @@ import asyncio
 import tracemalloc
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -29,33 +28,23 @@ STATUSES = {200, 400, 413, 415, 504}
 SENTENCE_BYTES = 1000
 
 
-@dataclass
-class Scope:
-    """RSGI's request, as far as the application reads it."""
-
-    method: str
-    path: str
-    headers: dict[str, str] = field(default_factory=dict)
-    proto: str = "http"
-    http_version: str = "1.1"
-
-
 class Exchange:
-    """RSGI's other half: gives the body, whole or in pieces, and takes the response."""
+    """One request and its response, as ASGI has them; the body arrives in pieces of 64 KiB."""
 
     def __init__(self, body: bytes) -> None:
-        self._body = body
+        self._left = body
         self.status, self.headers, self.content = 0, dict[str, str](), b""
 
-    async def __call__(self) -> bytes:
-        return self._body
+    async def receive(self) -> dict[str, Any]:
+        piece, self._left = self._left[: 1 << 16], self._left[1 << 16 :]
+        return {"type": "http.request", "body": piece, "more_body": bool(self._left)}
 
-    async def __aiter__(self) -> Any:
-        for start in range(0, len(self._body), 1 << 16):
-            yield self._body[start : start + (1 << 16)]
-
-    def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        self.status, self.headers, self.content = status, dict(headers), body
+    async def send(self, message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
+        else:
+            self.content = message["body"]
 
 
 Ask = Callable[..., Exchange]
@@ -69,7 +58,9 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
 
         def ask(body: bytes, headers: Mapping[str, str] | None = None, path: str = "/v2/models/echo/infer") -> Exchange:
             exchange = Exchange(body)
-            runner.run(application(Scope("POST", path, dict(headers or {})), exchange))
+            named = [(name.encode(), value.encode("latin-1", "replace")) for name, value in (headers or {}).items()]
+            scope = {"type": "http", "method": "POST", "path": path, "headers": named}
+            runner.run(application(scope, exchange.receive, exchange.send))
             return exchange
 
         yield ask

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -18,6 +20,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import orjson
 import pytest
 import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
@@ -182,7 +185,6 @@ def test_a_request_that_is_longer_than_any_that_fits_is_413(server: Server) -> N
     in_pieces = server.client.post(URL, content=iter([body[:100_000], body[100_000:]]))
     assert whole.status_code == in_pieces.status_code == 413
     assert "at most" in whole.json()["error"]
-    assert whole.headers["connection"] == "close"
     assert server.infer(raw_samples(1)).status_code == 200
 
 
@@ -191,6 +193,43 @@ def test_an_encoding_or_a_type_that_is_not_read_is_415(server: Server, headers: 
     response = server.client.post(URL, content=b"x", headers=headers)
     assert response.status_code == 415
     assert next(iter(headers)) in response.json()["error"]
+
+
+def talk(server: Server, *said: bytes) -> bytes:
+    """Everything that the server says on one connection, until it closes it, to what is said piece by piece."""
+    with socket.create_connection(("127.0.0.1", server.client.base_url.port), timeout=10) as connection:
+        heard = b""
+        for piece in said:
+            connection.sendall(piece)
+        while received := connection.recv(1 << 16):
+            heard += received
+    return heard
+
+
+def test_what_is_not_http_is_400_in_the_protocols_form(server: Server) -> None:
+    head, _, body = talk(server, b"\x16\x03\x01 hello\r\n\r\n").partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert orjson.loads(body)["error"] == "what arrived is not HTTP/1.1"
+
+
+def test_a_head_without_end_is_431(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.client.base_url.port), timeout=10) as connection:
+        connection.sendall(b"GET /v2 HTTP/1.1\r\n")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(10_000):
+                connection.sendall(b"X: " + b"x" * 1000 + b"\r\n")
+                if select.select([connection], [], [], 0)[0]:
+                    break
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 431 ")
+    assert server.infer(raw_samples(1)).status_code == 200
+
+
+def test_the_rest_of_a_refused_body_is_not_taken_for_the_next_request(server: Server) -> None:
+    refused = f"POST {URL} HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n".encode()
+    last = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    heard = talk(server, refused, b" " * 300_000, last)
+    assert heard.count(b"HTTP/1.1 413 ") == heard.count(b"HTTP/1.1 200 ") == 1
+    assert heard.endswith(b'{"live":true}')
 
 
 def test_requests_that_break_off_leave_the_server_as_it_was(server: Server) -> None:
@@ -365,6 +404,7 @@ def slow(tmp_path: Path) -> Path:
 
 def test_sigterm_lets_requests_in_flight_finish_and_takes_no_new_ones(slow: Path, tmp_path: Path) -> None:
     with running(slow, tmp_path / "log", grpc_port=free_port()) as server, ThreadPoolExecutor(64) as pool:
+        assert server.infer(raw_samples(1)).status_code == 200
         started = time.monotonic()
         assert server.infer(raw_samples(1)).status_code == 200
         # As many as keep the server at work for some seconds, however fast this machine is just now.

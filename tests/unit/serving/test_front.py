@@ -71,23 +71,31 @@ class Watching:
 
 @dataclass
 class Exchange:
-    """A request to the application and its response, as Granian has them."""
+    """A request to the application and its response, as ASGI has them."""
 
     body: bytes = BODY
     headers: dict[str, str] = field(default_factory=lambda: {"content-length": str(len(BODY))})
     method: str = "POST"
     path: str = "/v2/models/m/infer"
-    proto: str = "http"
-    http_version: str = "1.1"
     status: int = 0
     content: Any = None
     answered: dict[str, str] = field(default_factory=dict)
 
-    async def __call__(self) -> bytes:
-        return self.body
+    async def answered_by(self, application: Application) -> Exchange:
+        named = [(name.encode(), value.encode()) for name, value in self.headers.items()]
+        scope = {"type": "http", "method": self.method, "path": self.path, "headers": named}
+        await application(scope, self.receive, self.send)
+        return self
 
-    def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        self.status, self.answered, self.content = status, dict(headers), orjson.loads(body)
+    async def receive(self) -> dict[str, Any]:
+        return {"type": "http.request", "body": self.body, "more_body": False}
+
+    async def send(self, message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.answered = {name.decode(): value.decode() for name, value in message["headers"]}
+        else:
+            self.content = orjson.loads(message["body"])
 
 
 def application(error: BaseException | None = None) -> tuple[Application, Answering, Watching]:
@@ -110,8 +118,7 @@ NAMES = [type(error).__name__ for error, *_ in FAILURES]
 @pytest.mark.parametrize(("error", "status", "kind", "code"), FAILURES, ids=NAMES)
 def test_a_failure_has_its_status_and_is_observed(error: Exception, status: int, kind: str, code: Any) -> None:
     front, _, watching = application(error)
-    exchange = Exchange()
-    asyncio.run(front(exchange, exchange))
+    exchange = asyncio.run(Exchange().answered_by(front))
     assert exchange.status == status
     assert exchange.content.keys() == {"error"}
     assert "secret" not in exchange.content["error"]
@@ -154,8 +161,7 @@ def test_while_draining_http_and_grpc_refuse_and_are_not_ready() -> None:
     assert refused.code() is grpc.StatusCode.UNAVAILABLE
     assert not MESSAGES["ServerReadyResponse"].FromString(ready).ready
     assert MESSAGES["HealthCheckResponse"].FromString(health).status == 2
-    exchange = Exchange()
-    asyncio.run(front(exchange, exchange))
+    exchange = asyncio.run(Exchange().answered_by(front))
     assert (exchange.status, exchange.answered["retry-after"]) == (503, "1")
     assert [outcome.error for outcome in watching.seen] == ["draining", "draining"]
     assert inference.deadlines == []
