@@ -15,6 +15,7 @@ from tasks.export.conversion import ExportFailure, Source
 from tasks.export.input_spans import Span, spans_after
 from tasks.export.torch_capture import capture
 from tasks.export.torch_indexes import refuse_open_indexes
+from tasks.export.torch_spans import Spans, Values
 from tests.integration.export.zoo import F32, I64, LENGTH, signature, torch_model
 
 ROWS = 10
@@ -181,6 +182,48 @@ def test_positions_and_the_greatest_of_a_fixed_width_need_no_range() -> None:
 
     described = signature({"x": (F32, "batch", "length", 4)}, {"y": (F32, "batch", "length", 4)}, length=LENGTH)
     check(torch_model(Model(), described).native, described)
+
+
+def test_no_value_ever_lies_outside_its_span() -> None:
+    """Every operator that is followed, run on the ends of the range and on what is between them."""
+    import torch
+    from torch import nn
+
+    class Model(nn.Module):
+        def forward(self, ids: Any) -> Any:
+            other = ids.flip(1)[:, :1] - 3
+            wrapped = (ids * 7 + 90).to(torch.int8).long()
+            chosen = torch.where(ids > other, ids, other).masked_fill(ids == 2, -11)
+            values, places = ids.topk(2)
+            kept = torch.cat([chosen, -ids, ids % 4, torch.sub(ids, other, alpha=-2), values, places], 1)
+            kept = torch.cat([kept, torch.stack([ids.argmax(1), ids.amin(1)], 1), ids.sort(1)[1]], 1)
+            bounded = torch.minimum(kept, torch.full_like(kept, 9)).clamp(min=-8)
+            counted = torch.cat([(ids != 1).long().cumsum(1), ids.cumsum(1), ids.relu(), wrapped], 1)
+            padded = nn.functional.pad(bounded + counted.max() + torch.maximum(ids, other)[:, 0:1], (1, 1), value=77)
+            return padded + torch.arange(3, 3 + padded.shape[1]), torch.arange(ids.shape[0]) * ids.shape[0]
+
+    described = signature({"ids": (I64, "batch", 5)}, {"y": (I64, "batch", 33), "z": (I64, "batch")}, {"ids": (-5, 12)})
+    program = capture(torch_model(Model(), described).native, described).run_decompositions()
+    spans, seen = Spans(program), set()
+
+    class Checked(torch.fx.Interpreter):
+        def run_node(self, n: torch.fx.Node) -> Any:
+            if n.op == "placeholder":
+                spans.give(n, Values(Span(-5, 12), frozenset({"ids"}), is_input=True))
+            elif n.op == "call_function":
+                spans.follow(n)
+            found, span = super().run_node(n), spans.of(n).span
+            if n.op == "call_function" and isinstance(found, torch.Tensor | int):
+                assert span.least <= int(torch.as_tensor(found).min()), n
+                assert int(torch.as_tensor(found).max()) <= span.greatest, n
+                seen.add(n.target)
+            return found
+
+    for seed in range(5):
+        ids = torch.randint(-5, 13, (3 + seed, 5), generator=torch.Generator().manual_seed(seed))
+        ids[0, 0], ids[1, 3] = -5, 12
+        Checked(program.graph_module).run(ids)
+    assert len(seen) > 20
 
 
 # --- what preprocessing makes -------------------------------------------------------------------------------------
