@@ -244,8 +244,7 @@ class Pipeline:
             {
                 "image": image.digest,
                 "parity": parity,
-                # What it costs decides nothing that is measured.
-                "instance_type": described(instance_type).model_dump(mode="json", exclude={"price"}),
+                "instance_type": described(instance_type),
                 "host": Host.this().identity,
                 "serving": spec.serving.model_dump(mode="json", exclude={"format"}),
             },

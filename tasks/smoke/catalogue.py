@@ -60,7 +60,7 @@ def instance_type(name: str) -> InstanceType:
     if name in catalogue:
         return catalogue[name]
     near = difflib.get_close_matches(name, catalogue, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(sorted(catalogue))}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"{CATALOGUE_FILE.name} lists its {len(catalogue)} types."
     raise BadInput(
         f"no instance type {name!r} in the catalogue: {hint} Your own types go into a file named by {OWN_FILE_VARIABLE}"
     )

@@ -108,7 +108,8 @@ class InstanceType(Contract):
     memory_bytes: int = Field(gt=0)
     cpus: tuple[CpuGeneration, ...] = Field(min_length=1)
     gpu: Gpu | None = None
-    price: Price | None = Field(None, description="none where the user gave none")
+    # Left out of dumps, and so of the digest that results are remembered by: it decides nothing that is measured.
+    price: Price | None = Field(None, exclude=True, description="none where the user gave none")
     sources: tuple[Source, ...] = Field(min_length=1)
 
     @property

@@ -186,6 +186,13 @@ def test_a_price_is_said_for_a_shipped_type_and_for_an_own_one(tmp_path: Path, m
     assert known["c6a.large"].price is None
 
 
+def test_a_new_price_makes_no_earlier_result_worthless(tmp_path: Path) -> None:
+    own = own_file(tmp_path, "prices:\n  c6i.large: {per_hour: 0.085, currency: USD}\n")
+    priced = read_catalogue(CATALOGUE_FILE, own)["c6i.large"]
+    assert priced != SHIPPED["c6i.large"]
+    assert digest_of(priced) == digest_of(SHIPPED["c6i.large"])
+
+
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
