@@ -301,12 +301,12 @@ def _sent(draft: Draft) -> list[str]:
 
 def instance_types(draft: Draft, _folder: Path) -> Found:
     """Instance types of the catalogue, each once."""
-    from tasks.smoke.catalogue import CATALOGUE_FILE, OWN_FILE_VARIABLE, load_catalogue
+    from tasks.smoke.catalogue import OWN_FILE_VARIABLE, load_catalogue
 
     known, own = load_catalogue(), f"your own types go into the file that {OWN_FILE_VARIABLE} names"
     for index, name in draft.instance_types.items():
         if name not in known:
-            hint = nearest(name, known) or f"; tasks/smoke/{CATALOGUE_FILE.name} lists the {len(known)} that there are"
+            hint = nearest(name, known) or f"; `slipway instance-types` shows the {len(known)} that there are"
             yield ("smoke", "instance_types", index), f"unknown instance type {name!r}{hint}; {own}"
     for index, first in _repeated(draft.instance_types):
         name = draft.instance_types[index]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tasks.cli import evidence, images, stages
+from tasks.cli import catalogue, evidence, images, stages
 
 _COMMANDS = (
     stages.package,
@@ -20,6 +20,7 @@ _COMMANDS = (
     images.push,
     images.pull,
     evidence.verify_attestation,
+    catalogue.instance_types,
 )
 
 app = typer.Typer(

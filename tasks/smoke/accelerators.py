@@ -60,8 +60,8 @@ class RuntimeRow(Row):
     builds: tuple[Build, ...] = Field(min_length=1)
 
 
-class ProcessMemory(Contract):
-    """What one process holds of a GPU beside its models: the least and the most that was seen."""
+class RuntimeMemory(Contract):
+    """What the driver and one process hold of a GPU beside models: the least and the most that was seen."""
 
     least_bytes: int
     most_bytes: int
@@ -81,7 +81,7 @@ class Accelerators(Contract):
     cuda: tuple[CudaRow, ...]
     libraries: dict[str, tuple[LibraryRow, ...]]
     runtimes: dict[str, tuple[RuntimeRow, ...]]
-    process: ProcessMemory
+    runtime: RuntimeMemory
     inline_ecc: EccShare
 
 
@@ -105,18 +105,18 @@ def load_accelerators() -> Accelerators:
 
     content: dict[str, Any] = YAML(typ="safe").load(TABLE_FILE)
     known = {name: Source.model_validate(entry) for name, entry in content["sources"].items()}
-    process, ecc = content["memory"]["process"], content["memory"]["inline_ecc_share"]
+    holders = [content["memory"][name] for name in ("process", "driver")]
     return Accelerators.model_validate(
         {
             "cuda": [_sourced(row, known) for row in content["cuda"]],
             "libraries": _by_name(content["libraries"], known),
             "runtimes": _by_name(content["runtimes"], known),
-            "process": {
-                "least_bytes": process["least_mib"] * _MIB,
-                "most_bytes": process["most_mib"] * _MIB,
-                "sources": [known[name] for name in process["sources"]],
+            "runtime": {
+                "least_bytes": sum(holder["least_mib"] for holder in holders) * _MIB,
+                "most_bytes": sum(holder["most_mib"] for holder in holders) * _MIB,
+                "sources": [known[name] for holder in holders for name in holder["sources"]],
             },
-            "inline_ecc": _sourced(ecc, known),
+            "inline_ecc": _sourced(content["memory"]["inline_ecc_share"], known),
         }
     )
 

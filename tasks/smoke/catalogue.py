@@ -20,7 +20,6 @@ from tasks.contracts import Contract
 from tasks.errors import BadInput
 from tasks.smoke.hardware import (
     LEVELS,
-    VERSION_PATTERN,
     Architecture,
     CpuGeneration,
     DriverRange,
@@ -60,7 +59,7 @@ def instance_type(name: str) -> InstanceType:
     if name in catalogue:
         return catalogue[name]
     near = difflib.get_close_matches(name, catalogue, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"{CATALOGUE_FILE.name} lists its {len(catalogue)} types."
+    hint = f"did you mean {' or '.join(near)}?" if near else "`slipway instance-types` shows them."
     raise BadInput(
         f"no instance type {name!r} in the catalogue: {hint} Your own types go into a file named by {OWN_FILE_VARIABLE}"
     )
@@ -123,7 +122,7 @@ class _File(Contract):
     gpus: dict[str, Any] = Field(default_factory=dict)
     types: dict[str, Any] = Field(default_factory=dict)
     prices: dict[str, Any] = Field(default_factory=dict)
-    drivers: dict[str, Annotated[str, Field(pattern=VERSION_PATTERN)]] = Field(default_factory=dict)
+    drivers: dict[str, Any] = Field(default_factory=dict)
 
 
 class _Unresolved(Exception):
@@ -250,13 +249,15 @@ class _Reader:
     def _priced(self, content: Any, kind: InstanceType) -> InstanceType:
         return kind.model_copy(update={"price": Price.model_validate(content)})
 
-    def _driven(self, driver: str, kind: InstanceType) -> InstanceType:
+    def _driven(self, driver: Any, kind: InstanceType) -> InstanceType:
         """A type whose machines are known to run one driver: the one that the user's own nodes are set up with."""
+        if not isinstance(driver, str):
+            raise _Unresolved(f'{driver} is a number to YAML: put the version of the driver in quotes, "{driver}"')
+        exactly = DriverRange(min=driver, max=driver)
         if kind.gpu is None:
             raise _Unresolved("it has no GPU that a driver could be for")
         if not kind.gpu.driver.allows(driver):
             raise _Unresolved(f"driver {driver} is newer than {kind.gpu.driver.max}, the last for {kind.gpu.model}")
-        exactly = DriverRange(min=driver, max=driver)
         return kind.model_copy(update={"gpu": kind.gpu.model_copy(update={"driver": exactly})})
 
     def _resolve(self, kind: str, names: tuple[str, ...], known: Mapping[str, _T]) -> tuple[_T, ...]:

@@ -8,17 +8,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 from serving.contract import GpuNeeds, ServingContract
 from tasks.contracts import Finding, Owner, Verdict
-from tasks.smoke.accelerators import Accelerators, CudaRow, Row, find_row, is_of
+from tasks.smoke.accelerators import Accelerators, Row, find_row, is_of
 from tasks.smoke.findings import Evidence, mib
 from tasks.smoke.gpu_memory import InstanceGroup, plan, usable_bytes
 from tasks.smoke.hardware import VERSION_PATTERN, Gpu, InstanceType, numbers
 
 _NAMES = {"cudnn": "cuDNN", "tensorrt": "TensorRT"}
 _AnyRow = TypeVar("_AnyRow", bound=Row)
+
+
+@dataclass(frozen=True, slots=True)
+class _Driver:
+    """A driver that is needed, and who says so."""
+
+    version: str
+    source: str
 
 
 def check_gpu(contract: ServingContract, kind: InstanceType, table: Accelerators) -> tuple[Finding, ...]:
@@ -31,20 +40,20 @@ def check_gpu(contract: ServingContract, kind: InstanceType, table: Accelerators
         return (*found, _absent(needs, kind))
     found += [*_driver(needs, kind.name, gpu, table), *_capability(needs, kind.name, gpu, table)]
     found += _memory(contract, needs, kind.name, gpu, table)
-    return (*found, gpu_unproven(kind.name, gpu, _row(table.cuda, needs.cuda)))
+    return (*found, gpu_unproven(kind.name, gpu, _needed_driver(needs, table)))
 
 
 # --- one finding each ---------------------------------------------------------------------------------------------
 
 
-def gpu_unproven(kind: str, gpu: Gpu, cuda: CudaRow | None = None) -> Finding:
+def gpu_unproven(kind: str, gpu: Gpu, needed: _Driver | None = None) -> Finding:
     """Nothing that computes on a GPU runs on this host, so nothing is concluded about it."""
     evidence: Evidence = {"gpu": gpu.model, "compute_capability": gpu.compute_capability}
     advice = "take the type out of smoke.instance_types, or run the image once on such a machine"
-    if cuda is not None:
-        evidence["driver_needed"] = cuda.driver
-        if not gpu.driver.guarantees(cuda.driver):
-            advice += f", with NVIDIA's driver {cuda.driver} or newer"
+    if needed is not None:
+        evidence["driver_needed"] = needed.version
+        if not gpu.driver.guarantees(needed.version):
+            advice += f", with NVIDIA's driver {needed.version} or newer"
     return Finding(
         code="SMOKE_GPU_UNPROVEN",
         owner=Owner.PLATFORM,
@@ -66,7 +75,7 @@ def _absent(needs: GpuNeeds, kind: InstanceType) -> Finding:
 
 
 def _malformed(needs: GpuNeeds) -> Iterator[Finding]:
-    given = {"cuda": needs.cuda, "cudnn": needs.cudnn, "tensorrt": needs.tensorrt}
+    given = {"cuda": needs.cuda, "cudnn": needs.cudnn, "tensorrt": needs.tensorrt, "driver": needs.driver}
     for name, version in given.items():
         if (version or name == "cuda") and not _is_version(version):
             yield _unknown(name, version or "(none)", "it is not a version: numbers with dots between")
@@ -126,23 +135,33 @@ def _skewed(what: str, made_for: str, needs: GpuNeeds, row: Row) -> Finding:
 
 
 def _driver(needs: GpuNeeds, kind: str, gpu: Gpu, table: Accelerators) -> Iterator[Finding]:
-    row = _row(table.cuda, needs.cuda)
-    if row is None or gpu.driver.allows(row.driver):
+    needed = _needed_driver(needs, table)
+    if needed is None or gpu.driver.allows(needed.version):
         return
     yield Finding(
         code="SMOKE_GPU_DRIVER_TOO_OLD",
         owner=Owner.PLATFORM,
-        message=f"CUDA {needs.cuda} needs NVIDIA's driver {row.driver} or newer, and the newest that {kind} "
+        message=f"CUDA {needs.cuda} needs NVIDIA's driver {needed.version} or newer, and the newest that {kind} "
         f"({gpu.model}) can have is {gpu.driver.max}",
         advice="build the image with an older CUDA, update the nodes' driver where the GPU allows it, or take this "
         "instance type out of smoke.instance_types",
         evidence={
             "cuda": needs.cuda,
-            "driver_needed": row.driver,
+            "driver_needed": needed.version,
             "newest_driver": gpu.driver.max or "",
-            "source": _said(row),
+            "source": needed.source,
         },
     )
+
+
+def _needed_driver(needs: GpuNeeds, table: Accelerators) -> _Driver | None:
+    """The oldest driver that will do: the table's for this CUDA, or the contract's where that is newer."""
+    row = _row(table.cuda, needs.cuda)
+    if row is None:
+        return None
+    if _is_version(needs.driver) and numbers(needs.driver) > numbers(row.driver):
+        return _Driver(needs.driver, "the package's contract")
+    return _Driver(row.driver, _said(row))
 
 
 def _capability(needs: GpuNeeds, kind: str, gpu: Gpu, table: Accelerators) -> Iterator[Finding]:
@@ -202,7 +221,7 @@ def _memory(contract: ServingContract, needs: GpuNeeds, kind: str, gpu: Gpu, tab
         instances=max(1, needs.instances),
         shares_weights=bool(needs.tensorrt),
     )
-    planned = plan([group], usable_bytes(gpu, table), table.process)
+    planned = plan([group], usable_bytes(gpu, table), table.runtime)
     evidence: Evidence = {
         "instances": group.instances,
         "weights_bytes": group.weights_bytes,
@@ -210,19 +229,20 @@ def _memory(contract: ServingContract, needs: GpuNeeds, kind: str, gpu: Gpu, tab
         "usable_bytes": planned.usable_bytes,
         "least_bytes": planned.least_bytes,
         "most_bytes": planned.most_bytes,
-        "source": " and ".join(source.url for source in (*table.process.sources, *table.inline_ecc.sources)),
+        "source": " and ".join(source.url for source in (*table.runtime.sources, *table.inline_ecc.sources)),
     }
     most = planned.most_instances(group)
     if most is not None:
         evidence["instances_that_fit"] = most
-    put = f"{group.instances} instance{'s' if group.instances > 1 else ''} of {contract.name}"
+    several = group.instances > 1
+    put = f"{group.instances} instance{'s' if several else ''} of {contract.name} need{'' if several else 's'}"
     beside = "" if needs.workspace_bytes else ", activations not counted: the contract does not say them"
     room = f"{mib(planned.usable_bytes)} MiB that one {gpu.model} of {kind} has for programs{beside}"
     if planned.certainly_too_large:
         yield Finding(
             code="SMOKE_GPU_OUT_OF_MEMORY",
             owner=Owner.MODEL,
-            message=f"{put} need at least {mib(planned.least_bytes)} MiB, more than the {room}",
+            message=f"{put} at least {mib(planned.least_bytes)} MiB, more than the {room}",
             advice="fewer instances, a smaller batch, a format of less precision, or a GPU with more memory",
             evidence=evidence,
         )
@@ -231,7 +251,7 @@ def _memory(contract: ServingContract, needs: GpuNeeds, kind: str, gpu: Gpu, tab
             code="SMOKE_GPU_MEMORY_TIGHT",
             owner=Owner.MODEL,
             verdict=Verdict.INCONCLUSIVE,
-            message=f"{put} need {mib(planned.least_bytes)} to {mib(planned.most_bytes)} MiB of the {room}: it "
+            message=f"{put} {mib(planned.least_bytes)} to {mib(planned.most_bytes)} MiB of the {room}: it "
             "depends on what the runtime takes for itself",
             advice="fewer instances, or measure it on such a machine at the highest load",
             evidence=evidence,
@@ -241,7 +261,7 @@ def _memory(contract: ServingContract, needs: GpuNeeds, kind: str, gpu: Gpu, tab
             code="SMOKE_GPU_MEMORY_PLANNED",
             owner=Owner.MODEL,
             verdict=Verdict.PASSED,
-            message=f"{put} need at most {mib(planned.most_bytes)} MiB of the {room}",
+            message=f"{put} at most {mib(planned.most_bytes)} MiB of the {room}",
             advice="nothing to do; a plan is no measurement",
             evidence=evidence | {"headroom_bytes": planned.headroom_bytes},
         )

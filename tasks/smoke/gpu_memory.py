@@ -3,7 +3,7 @@
 In: instance groups, as Triton calls them (a model, and how many instances of it share the GPU), and the GPU. Out: what
 they need at their largest batch, from the least to the most that it can be, and how many instances would fit.
 
-    needed = Σ over groups (weights × copies + workspace × instances) + one process
+    needed = Σ over groups (weights × copies + workspace × instances) + one process and the driver
     usable = the data sheet's memory, less what inline error correction takes
 
 Every instance holds its own copy of the weights (triton-inference-server/server, issues 3096 and 4138), except where
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tasks.smoke.accelerators import Accelerators, ProcessMemory
+from tasks.smoke.accelerators import Accelerators, RuntimeMemory
 from tasks.smoke.hardware import Gpu
 
 
@@ -42,7 +42,7 @@ class InstanceGroup:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """What groups need of one GPU. The least is certain; the most assumes the largest process that was seen."""
+    """What groups need of one GPU. The least is certain; the most assumes the largest runtime that was seen."""
 
     groups: tuple[InstanceGroup, ...]
     usable_bytes: int
@@ -55,7 +55,7 @@ class MemoryPlan:
 
     @property
     def fits(self) -> bool:
-        """With the largest process, too."""
+        """With the largest runtime, too."""
         return self.most_bytes <= self.usable_bytes
 
     @property
@@ -72,10 +72,10 @@ class MemoryPlan:
         return max(0, (free - shared) // group.another_bytes)
 
 
-def plan(groups: Sequence[InstanceGroup], usable_bytes: int, process: ProcessMemory) -> MemoryPlan:
+def plan(groups: Sequence[InstanceGroup], usable_bytes: int, runtime: RuntimeMemory) -> MemoryPlan:
     """Put `groups` onto one GPU, all in one process."""
     needed = sum(group.needed_bytes for group in groups)
-    return MemoryPlan(tuple(groups), usable_bytes, needed + process.least_bytes, needed + process.most_bytes)
+    return MemoryPlan(tuple(groups), usable_bytes, needed + runtime.least_bytes, needed + runtime.most_bytes)
 
 
 def usable_bytes(gpu: Gpu, table: Accelerators) -> int:

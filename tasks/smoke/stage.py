@@ -81,15 +81,16 @@ def _about_gpus(image: Image, kind: InstanceType, store: Store, work: Path) -> t
 
 
 def _read_contract(image: Image, store: Store, work: Path) -> ServingContract | None:
-    """The contract that lies in the image; none where the store holds none for it."""
+    """The contract that lies in the image; none where the store holds none for it, or one that only the image's own
+    server can read, which says what is wrong with it when it starts."""
     if image.contract is None:
         return None
     folder = work / "contract"
     fetch(store, image.contract, folder / CONTRACT_FILE)
     try:
         return read_contract(folder)
-    except Refused as refusal:
-        raise PlatformError(f"the contract of {image.reference} in the store is not one: {refusal}") from refusal
+    except Refused:
+        return None
 
 
 def _about_architecture(kind: InstanceType, host: Host) -> tuple[Finding, ...]:

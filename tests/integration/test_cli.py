@@ -104,6 +104,7 @@ BAD = {
     "unknown model": ["status", "nobody"],
     "unknown digest": ["lineage", "0123456789abcdef"],
     "no digest at all": ["lineage", "what?"],
+    "no such instance type": ["instance-types", "abacus"],
 }
 
 
@@ -198,6 +199,23 @@ def test_a_narrow_terminal_gets_a_table_that_fits(home: Path) -> None:
     table = done.stdout.partition("\n\n")[0]
     assert max(map(len, table.splitlines())) <= 80
     assert "(serves)" not in table
+
+
+def test_instance_types_are_listed_with_the_users_price(home: Path) -> None:
+    own = home.parent / "own.yaml"
+    own.write_text("prices: {c6i.large: {per_hour: 0.085, currency: USD}}\n")
+    asked = {"SLIPWAY_INSTANCE_TYPES": str(own)}
+    (found,) = json.loads(slipway(home, "instance-types", "c6i", "--json", env=asked).stdout)["instance_types"]
+    assert (found["name"], found["level"], found["gpu"]) == ("c6i.large", "x86-64-v4", None)
+    assert found["price"] == {"per_hour": 0.085, "currency": "USD"}
+    lines = slipway(home, "instance-types", "NVIDIA T4", env=asked).stdout.splitlines()
+    assert {line.split()[0] for line in lines} == {
+        "type",
+        "g4dn.xlarge",
+        "g4dn.12xlarge",
+        "g5g.xlarge",
+        "Standard_NC4as_T4_v3",
+    }
 
 
 def test_status_of_one_model_shows_its_findings(home: Path) -> None:

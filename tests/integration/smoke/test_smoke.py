@@ -351,6 +351,19 @@ def test_cuda_versions_that_do_not_go_together_fail_on_every_type(bench: Bench, 
     assert failed == codes
 
 
+def test_a_type_of_another_architecture_with_a_gpu_is_said_to_be_both(bench: Bench) -> None:
+    report = bench.smoke(bench.good, kind=instance_type("g5g.xlarge"))
+    assert [finding.code for finding in report.findings] == ["SMOKE_GPU_UNPROVEN", "SMOKE_ARCHITECTURE_UNPROVEN"]
+
+
+def test_a_contract_that_only_its_own_server_can_read_leaves_a_gpu_type_unproven(bench: Bench) -> None:
+    path = bench.work / "newer.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('{"contract_version": 99}')
+    image = bench.good.model_copy(update={"contract": put_file(bench.store, path)})
+    assert only(bench.smoke(image, kind=instance_type("g4dn.xlarge"))) == "SMOKE_GPU_UNPROVEN"
+
+
 def test_a_gpu_package_whose_versions_go_together_is_still_unproven(bench: Bench) -> None:
     image = built_for_a_gpu(bench, GpuNeeds(cuda="12.4", cudnn="9.1"))
     report = bench.smoke(image, kind=instance_type("g5.xlarge"))

@@ -221,6 +221,7 @@ def test_the_driver_of_one_s_own_nodes_is_said_for_a_shipped_type(tmp_path: Path
         ("p2.xlarge: 525.60.13", "is newer than 470"),
         ("g5.xlarg: 550.90.07", "did you mean g5.xlarge?"),
         ("g5.xlarge: newest", "drivers.g5.xlarge"),
+        ("g5.xlarge: 570.26", 'in quotes, "570.26"'),
     ],
 )
 def test_a_wrong_driver_is_named(tmp_path: Path, entry: str, expected: str) -> None:

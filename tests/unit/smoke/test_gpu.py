@@ -19,7 +19,7 @@ T4, K80, V100, A10G, H100 = map(instance_type, ("g4dn.xlarge", "p2.xlarge", "p3.
 CPU = instance_type("c6i.large")
 
 GOOD = GpuNeeds(cuda="12.6", cudnn="9.5.1.17", workspace_bytes=GIB)
-ORT = {"onnxruntime-gpu": "1.20.1", "numpy": "2.4.6"}
+ORT = {"onnxruntime-gpu": "1.22.0", "numpy": "2.4.6"}
 CONTRACT = ServingContract(
     "m", "1", "onnx", "onnx", "model", (), Signature((), ()), (), {}, "golden.npz", 8, ORT,
     needs=Needs(memory_bytes=2 * GIB, gpu=GOOD),
@@ -88,6 +88,13 @@ def test_an_older_driver_of_the_same_major_release_is_enough() -> None:
     assert blocking(said) == set()
 
 
+def test_a_contract_may_ask_for_a_newer_driver_than_its_cuda_does() -> None:
+    nodes = with_driver(A10G, DriverRange(min="535.54.03", max="535.54.03"))
+    said = found(nodes, replace(GOOD, driver="550.54.14"))["SMOKE_GPU_DRIVER_TOO_OLD"]
+    assert said.evidence["source"] == "the package's contract"
+    assert blocking(found(nodes, replace(GOOD, driver="450.80.02"))) == set()
+
+
 def test_the_driver_that_is_needed_is_said_until_the_nodes_are_known_to_have_it() -> None:
     assert "with NVIDIA's driver 525.60.13 or newer" in found(T4)["SMOKE_GPU_UNPROVEN"].advice
     known = with_driver(T4, DriverRange(min="550.90.07", max="550.90.07"))
@@ -139,7 +146,8 @@ def test_a_tensorrt_engine_runs_on_no_other_capability_than_its_own() -> None:
 @pytest.mark.parametrize(
     ("needs", "versions", "library"),
     [
-        (GpuNeeds(cuda="11.8", cudnn="8.9"), {"onnxruntime-gpu": "1.20.1"}, "onnxruntime-gpu 1.20.1"),
+        (GpuNeeds(cuda="11.8", cudnn="8.9"), {"onnxruntime-gpu": "1.22.0"}, "onnxruntime-gpu 1.22.0"),
+        (GpuNeeds(cuda="11.8", cudnn="9.5"), {"onnxruntime-gpu": "1.20.1"}, "onnxruntime-gpu 1.20.1"),
         (GpuNeeds(cuda="12.4", cudnn="8.9"), {"onnxruntime-gpu": "1.18.1"}, "onnxruntime-gpu 1.18.1"),
         (GpuNeeds(cuda="12.6"), {"onnxruntime-gpu": "1.20.1"}, "onnxruntime-gpu 1.20.1"),
         (GpuNeeds(cuda="12.1", cudnn="9.5"), {"torch": "2.7.0+cu126"}, "torch 2.7.0"),
@@ -166,6 +174,8 @@ def test_a_skew_is_found_on_a_type_without_a_gpu_too() -> None:
     ("needs", "versions"),
     [
         (GpuNeeds(cuda="11.8", cudnn="8.9.7"), {"onnxruntime-gpu": "1.16.3"}),
+        (GpuNeeds(cuda="11.8", cudnn="8.9.7"), {"onnxruntime-gpu": "1.20.1"}),
+        (GpuNeeds(cuda="13.0", cudnn="9.13"), {"onnxruntime-gpu": "1.27.0"}),
         (GpuNeeds(cuda="12.8", cudnn="9.7.1"), {"torch": "2.7.0+cu128"}),
         (GpuNeeds(cuda="12.3", cudnn="8.9"), {"tensorflow": "2.17.0"}),
         (GpuNeeds(cuda="12.6", cudnn="9.5", tensorrt="10.6.0"), {}),
@@ -183,6 +193,7 @@ def test_libraries_that_are_made_for_each_other_are_no_finding(needs: GpuNeeds, 
         (replace(GOOD, tensorrt="99.0"), {}),
         (replace(GOOD, cuda="twelve"), {}),
         (replace(GOOD, cuda=""), {}),
+        (replace(GOOD, driver="newest"), {}),
         (replace(GOOD, capabilities=("ampere",)), {}),
         (GOOD, {"onnxruntime-gpu": "99.0"}),
         (GOOD, {"torch": "nightly"}),
@@ -212,7 +223,7 @@ def test_what_fits_only_beside_a_small_process_is_not_concluded() -> None:
 
 def test_the_plan_says_the_headroom_and_how_many_instances_fit() -> None:
     said = found(T4)["SMOKE_GPU_MEMORY_PLANNED"]
-    assert said.evidence["headroom_bytes"] == 15 * GIB - 3 * GIB - TABLE.process.most_bytes
+    assert said.evidence["headroom_bytes"] == 15 * GIB - 3 * GIB - TABLE.runtime.most_bytes
     assert said.evidence["instances_that_fit"] == 4
 
 
