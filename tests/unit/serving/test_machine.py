@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from serving.contract import Needs
-from serving.machine import Machine, memory_limit
+from serving.machine import Machine, memory_limit, mib
 from serving.package import Refusal, Refused, verify_machine
 from tasks.image.runtimes import ARCHITECTURE, PYTHON
 
@@ -105,3 +105,11 @@ def test_weights_that_do_not_fit_beside_the_server_are_refused_with_all_three_fi
     code, sentence = refusal(Needs(memory_bytes=GIB - 2**24))
     assert code is Refusal.MEMORY
     assert all(figure in sentence for figure in ("1,008 MiB", "32 MiB", "1,024 MiB"))
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [(0, "0 KiB"), (1, "1 KiB"), (6_700, "7 KiB"), (2**20 // 5, "0.2 MiB"), (5 * 2**20, "5.0 MiB"), (GIB, "1,024 MiB")],
+)
+def test_no_size_is_rounded_to_nothing(size: int, said: str) -> None:
+    assert mib(size) == said
