@@ -85,19 +85,22 @@ class Tuned:
         """For people."""
         tuning, choice = self.tuning, self.tuning.choice
         shown: list[RenderableType] = ["", _table(tuning)]
+        busy = f"other programs had more than {DISTURBING:.0%} of the CPUs: measure again on a quiet machine"
+        disturbed = [busy] if tuning.disturbed else []
         if choice is None:
+            memory = self.asked.memory_mb
+            given = f"{tuning.cpus:g} CPUs" + (f" and {memory} MiB" if memory else "")
             why = (
                 "the budget was over before any did: --budget gives more"
                 if tuning.out_of_time
-                else "a request takes too long even when few come: raise serving.p99_ms, or take a faster format"
+                else f"on {given} a request takes too long even when few come: give the container more, raise "
+                "serving.p99_ms, or take a faster format"
             )
-            shown.append(f"no rate was shown to keep {tuning.p99_ms:g} ms: {why}")
-            return shown
+            return [*shown, f"no rate was shown to keep {tuning.p99_ms:g} ms: {why}", *disturbed]
         shown += ["", f"{_said(choice.setting)}: {_why(choice)}", *_again(tuning, choice)]
         if not choice.complete:
             shown.append("the budget was over before all settings were tried: --budget gives more")
-        if tuning.disturbed:
-            shown.append(f"other programs had more than {DISTURBING:.0%} of the CPUs: measure again on a quiet machine")
+        shown += disturbed
         if tuning.curve:  # the budget may have been over before
             shown += ["", "latency by rate:", *(_bar(item, tuning.p99_ms) for item in tuning.curve)]
         if self.image is not None:

@@ -375,6 +375,14 @@ def test_what_is_not_sure_is_said() -> None:
     assert "model.yaml" not in said
 
 
+def test_where_no_rate_was_kept_it_says_on_how_much_and_whether_others_were_at_work() -> None:
+    busy = tuple(replace(item, taken_by_others=0.5) for item in KEPT.measurements)
+    found = replace(KEPT, choice=None, confirmed=False, measurements=busy)
+    said = shown(Tuned(replace(ASKED, memory_mb=64), found))
+    assert "on 2 CPUs and 64 MiB a request takes too long even when few come: give the container more" in said
+    assert "other programs had more than 25% of the CPUs" in said
+
+
 @pytest.mark.parametrize("budget", ["soon", "2", "0m", "1.5m", "m", "²m"])
 def test_a_budget_that_is_none_is_bad_input(budget: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["tune", "slipway/m:onnx-1", "--budget", budget]) == 2
