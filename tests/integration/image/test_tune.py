@@ -81,7 +81,7 @@ def test_who_stops_it_leaves_nothing(engine: Engine, image: Image, tmp_path: Pat
         raise Stopped(130)
 
     with pytest.raises(Stopped):
-        tune(subject(engine, image, tmp_path), engine, p99_ms=30_000, rows=None, budget_s=60, tell=stop)
+        tune(subject(engine, image, tmp_path), engine, p99_ms=30_000, rows=None, budget_s=600, tell=stop)
     assert left() == []
 
 
