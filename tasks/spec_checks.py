@@ -17,7 +17,9 @@ from pathlib import Path
 from serving.contract import DType, NanPolicy, Signature, TensorSpec
 from tasks.spec import DEFAULT_MAX_BATCH, Framework
 from tasks.spec_document import KeyPath, dotted
-from tasks.spec_keys import EXPECTED, Draft, Found, nearest
+from tasks.spec_draft import Draft, Found
+from tasks.spec_hints import nearest
+from tasks.spec_keys import EXPECTED
 from tasks.spec_source import entrypoint, evaluation_data, metric_callables, source_uri
 
 #: What a message of the Open Inference Protocol over gRPC carries, because protobuf stops there

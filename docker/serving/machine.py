@@ -14,8 +14,8 @@ from pathlib import Path
 
 from serving.contract import Needs
 
-#: A mebibyte, which limits are given in.
-_MIB = 2**20
+#: A mebibyte, which limits are given in, and what is too small for it.
+_MIB, _KIB = 2**20, 2**10
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +166,8 @@ def _read(path: Path) -> str:
 
 
 def mib(size_bytes: int) -> str:
-    """For people."""
+    """For people; what a tenth of a MiB would round to nothing is said in KiB, rounded up."""
+    if size_bytes < _MIB / 10:
+        return f"{-(-size_bytes // _KIB)} KiB"
     mebibytes = size_bytes / _MIB
     return f"{mebibytes:,.0f} MiB" if mebibytes >= 10 else f"{mebibytes:.1f} MiB"

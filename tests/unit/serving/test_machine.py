@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from serving.contract import GpuNeeds, Needs
-from serving.machine import Machine, memory_limit
+from serving.machine import Machine, memory_limit, mib
 from serving.package import Refusal, Refused, verify_machine
 from tasks.image.runtimes import ARCHITECTURE, PYTHON
 
@@ -135,3 +135,11 @@ def test_a_driver_is_held_against_what_the_package_needs(driver: str, is_enough:
         verify_machine(needs, machine)
     else:
         assert f"needs NVIDIA's driver 525.60.13 or newer, this machine has {driver}" in refusal(needs, machine)[1]
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [(0, "0 KiB"), (1, "1 KiB"), (6_700, "7 KiB"), (2**20 // 5, "0.2 MiB"), (5 * 2**20, "5.0 MiB"), (GIB, "1,024 MiB")],
+)
+def test_no_size_is_rounded_to_nothing(size: int, said: str) -> None:
+    assert mib(size) == said

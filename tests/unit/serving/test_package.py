@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from serving.contract import (
 )
 from serving.golden import Golden, differences, read_golden
 from serving.package import (
+    OlderContract,
     Refusal,
     Refused,
     Served,
@@ -153,6 +155,17 @@ def test_a_contract_of_a_newer_version_is_refused_and_both_are_named(tmp_path: P
     error = refused(lambda: read_contract(tmp_path))
     assert error.refusal is Refusal.CONTRACT
     assert "a contract of version 2, this server knows version 1: serve it with the Slipway that built it" in str(error)
+
+
+def test_a_contract_of_an_older_slipway_is_told_from_what_is_none(tmp_path: Path) -> None:
+    written = json.loads(contract_bytes(contract(tmp_path)))
+    del written["contract_version"]
+    (tmp_path / "contract.json").write_text(json.dumps(written))
+    error = refused(lambda: read_contract(tmp_path))
+    assert isinstance(error, OlderContract)
+    assert error.refusal is Refusal.CONTRACT
+    sentence = "built by an older Slipway (its contract has no version, this one knows version 1): package it again"
+    assert sentence in str(error)
 
 
 def test_keys_that_the_server_does_not_know_are_refused_wherever_they_stand(tmp_path: Path) -> None:
