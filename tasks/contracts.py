@@ -370,7 +370,7 @@ class Capacity(Contract):
     )
     replicas: int | None = Field(None, ge=0, description="how many fit side by side in the type's memory and vCPUs")
     max_rate_rps: float | None = Field(
-        None, description="highest rate of Poisson arrivals that keeps the objective's p99, of one replica"
+        None, description="highest rate of Poisson arrivals that keeps the objective's p99, of one replica on its own"
     )
     p99_ms: float | None = Field(None, description="the p99 at that rate, from intended start")
     split: LatencySplit | None = None
