@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from tasks.contracts import Image, Package, digest_of
 from tasks.deployment.node_features import labels
-from tasks.errors import GateBlocked
+from tasks.errors import BadInput, GateBlocked
 from tasks.image.engine import NEEDS_LABEL
 from tasks.placement import Cell, Matrix, Recommendation
-from tasks.smoke.catalogue import InstanceType
+from tasks.smoke.catalogue import OWN_FILE_VARIABLE, InstanceType
 
 #: A quarter more than was needed under load: a bisected limit is the edge itself, smoke lasts minutes, and a server
 #: that runs for weeks keeps what its allocators could not give back.
@@ -58,11 +58,17 @@ def workload(
     """What the evidence allows for `image`, which is to be started by `reference`; `attestation` is the envelope.
 
     Raises:
+        BadInput: a proven type is not in `catalogue`.
         GateBlocked: no instance type is proven for the image's format, or what it needs was not measured.
     """
-    proven = tuple(cell for cell in matrix.proven(image.format) if cell.instance_type in catalogue)
+    proven = matrix.proven(image.format)
     if not proven:
         raise GateBlocked(_nothing_proven(matrix, image.format))
+    if unknown := sorted({cell.instance_type for cell in proven} - catalogue.keys()):
+        raise BadInput(
+            f"{', '.join(unknown)}: proven, but no longer in the catalogue, which says what its nodes are: "
+            f"name the file that has it in {OWN_FILE_VARIABLE}"
+        )
     kinds = [catalogue[cell.instance_type] for cell in proven]
     common = frozenset.intersection(*(kind.features for kind in kinds))
     cpus = min(cell.tried_vcpus or cell.vcpus or 0.0 for cell in proven)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tasks.figures import NOTHING, figure, short, size
+from tasks.figures import NOTHING, amount, figure, short, size
 from tasks.overview.view import PackageView
 from tasks.placement import Matrix, Recommendation
 
@@ -43,7 +43,7 @@ def _render(template: str, **values: object) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"size": _size, "figure": _figure, "short": short, "link": _link}
+    environment.filters |= {"size": _size, "figure": _figure, "short": short, "link": _link, "amount": _amount}
     return environment.get_template(template).render(**values)
 
 
@@ -61,6 +61,10 @@ def _size(count: int | None) -> str:
 
 def _figure(value: float | None, unit: str = "") -> str:
     return NOTHING if value is None else f"{figure(value)}\u202f{unit}".rstrip("\u202f")
+
+
+def _amount(value: float | None, unit: str = "") -> str:
+    return NOTHING if value is None else f"{amount(value)}\u202f{unit}".rstrip("\u202f")
 
 
 def _link(url: str | None) -> str | None:

@@ -14,7 +14,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from tasks.contracts import Contract
-from tasks.figures import figure, size
+from tasks.figures import amount, figure, size
 from tasks.placement.matrix import Cell, Matrix
 
 #: The highest rate and the smallest memory are found to within 5 %: what is nearer than that is the same.
@@ -97,14 +97,14 @@ def _ranking(proven: tuple[Cell, ...]) -> _Ranking:
         return _Ranking(
             Basis.PRICE,
             lambda cell: cell.price_per_million,
-            lambda cell: f"{figure(cell.price_per_million)} {currency} for a million requests",
+            lambda cell: f"{amount(cell.price_per_million)} {currency} for a million requests",
             "its price or its highest rate is not known",
         )
     if any(cell.rps_per_vcpu for cell in proven):
         return _Ranking(
             Basis.DENSITY,
             lambda cell: 1 / cell.rps_per_vcpu if cell.rps_per_vcpu else None,
-            lambda cell: f"{figure(cell.rps_per_vcpu)} requests/s per vCPU, {figure(cell.rps_per_gib)} per GiB",
+            lambda cell: f"{amount(cell.rps_per_vcpu)} requests/s per vCPU, {amount(cell.rps_per_gib)} per GiB",
             "its highest rate was not measured",
         )
     return _Ranking(
@@ -193,9 +193,9 @@ def _better(cell: Cell, chosen: Cell, matrix: Matrix) -> Iterator[str]:
     if cell.price and chosen.price and cell.price.currency == chosen.price.currency:
         hour = f"{cell.price.currency}/h"
         if _less(cell.price.amount, chosen.price.amount):
-            yield f"cheaper ({figure(cell.price.amount)} {hour} instead of {figure(chosen.price.amount)} {hour})"
+            yield f"cheaper ({amount(cell.price.amount)} {hour} instead of {amount(chosen.price.amount)} {hour})"
     if _less(chosen.rate_rps, cell.rate_rps):
-        yield f"able to bear more ({figure(cell.rate_rps)} requests/s instead of {figure(chosen.rate_rps)})"
+        yield f"able to bear more ({amount(cell.rate_rps)} requests/s instead of {amount(chosen.rate_rps)})"
     theirs, ours = (each.figures.p99_ms if each.figures else None for each in (cell, chosen))
     if _less(theirs, ours):
         yield f"faster (p99 {figure(theirs)} ms instead of {figure(ours)} ms)"

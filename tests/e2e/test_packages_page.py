@@ -11,11 +11,14 @@ from tests.e2e.conftest import Slipway
 pytestmark = pytest.mark.e2e
 
 
-@pytest.mark.parametrize("path", ["/slipway/packages", "/slipway/docs", "/slipway/openapi.json"])
+PAGES = ("/slipway/packages", "/slipway/matrix/digits")
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/slipway/docs", "/slipway/openapi.json"])
 def test_strangers_see_nothing(slipway: Slipway, path: str) -> None:
     answer = httpx.get(slipway.where.airflow + path, trust_env=False)
     assert answer.status_code in {401, 404}
-    assert path != "/slipway/packages" or answer.status_code == 401
+    assert path not in PAGES or answer.status_code == 401
 
 
 def test_who_is_signed_in_sees_the_packages(slipway: Slipway) -> None:

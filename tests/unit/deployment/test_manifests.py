@@ -96,6 +96,15 @@ def test_where_nothing_is_proven_one_sentence_says_so_and_nothing_is_written(sto
         chosen([package], "digits", None, {})
 
 
+def test_a_proven_type_that_the_catalogue_no_longer_knows_is_not_left_out_silently(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    package = _package(store)
+    known = {name: kind for name, kind in load_catalogue().items() if name != OLD}
+    with pytest.raises(BadInput, match=f"{OLD}: proven, but no longer in the catalogue"):
+        write_manifests(package, package.images[0], Asked(tmp_path / "out", REFERENCE, Scale()), known, {}, None)
+
+
 def test_features_that_all_proven_types_have_are_preferred_by_labels_that_are_really_set(
     store: LocalStore, tmp_path: Path
 ) -> None:
