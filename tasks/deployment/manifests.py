@@ -21,7 +21,7 @@ from tasks.deployment.compose import compose
 from tasks.deployment.kubernetes import Scale, documents
 from tasks.deployment.validation import check_compose, check_kubernetes
 from tasks.deployment.workload import Workload, workload
-from tasks.errors import BadInput, StoreUnavailable
+from tasks.errors import BadInput, GateBlocked, StoreUnavailable
 from tasks.placement import HourlyPrice, Recommendation, matrix_of, recommend
 from tasks.smoke.catalogue import InstanceType
 
@@ -54,11 +54,11 @@ def write_manifests(
     prices: Mapping[str, HourlyPrice],
     attestation: str | None,
 ) -> Manifests:
-    """Write the manifests of `image` to `asked.out`, which must not be there yet.
+    """Write the manifests of `image` to `asked.out`, which must not be there yet; `attestation` is the envelope.
 
     Raises:
         BadInput: `out` is there already, or has no folder to be in.
-        GateBlocked: nothing is proven for the image's format.
+        GateBlocked: nothing is proven for the image's format, or the evidence was not signed.
         PlatformError: what would be written is not valid.
         StoreUnavailable: it cannot be written there.
     """
@@ -66,6 +66,11 @@ def write_manifests(
         raise BadInput(f"{asked.out} is already there: give a folder that is not")
     if not asked.out.absolute().parent.is_dir():
         raise BadInput(f"{asked.out}: there is no folder {asked.out.absolute().parent} to write into; make it first")
+    if attestation is None:
+        raise GateBlocked(
+            f"{package.name} {package.digest} has no signed evidence in the store, which manifests name: "
+            "run the same `slipway package` again, which reuses every stage and signs it"
+        )
     matrix = matrix_of(package, prices)
     recommendation = recommend(matrix)
     # An image without a registry is started by its own digest, which only the engine that has it knows.

@@ -53,7 +53,7 @@ def workload(
     matrix: Matrix,
     recommendation: Recommendation,
     catalogue: Mapping[str, InstanceType],
-    attestation: str | None,
+    attestation: str,
 ) -> Workload:
     """What the evidence allows for `image`, which is to be started by `reference`; `attestation` is the envelope.
 
@@ -73,7 +73,7 @@ def workload(
     common = frozenset.intersection(*(kind.features for kind in kinds))
     cpus = min(cell.tried_vcpus or cell.vcpus or 0.0 for cell in proven)
     return Workload(
-        name=package.name,
+        name=_resource_name(package.name),
         format=image.format,
         version=image.labels.get("org.opencontainers.image.version", "unknown"),
         image=reference,
@@ -88,13 +88,18 @@ def workload(
         evidence={
             "io.slipway.package": package.digest,
             "io.slipway.evidence": digest_of(package),
-            **({} if attestation is None else {"io.slipway.attestation": _sha256(attestation)}),
+            "io.slipway.attestation": _sha256(attestation),
             "io.slipway.image": image.digest,
             "io.slipway.format": image.format,
             "io.slipway.verdict": package.verdict.value,
             "io.slipway.memory": _memory_basis(proven),
         },
     )
+
+
+def _resource_name(name: str) -> str:
+    """A Service's name begins with a letter (RFC 1035), which a model's need not."""
+    return name if name[0].isalpha() else f"model-{name}"[:63].rstrip("-")
 
 
 def _nothing_proven(matrix: Matrix, name: str) -> str:

@@ -341,6 +341,7 @@ def test_a_push_to_nowhere_is_said_before_the_engine_is_asked(home: Path) -> Non
 
 def test_manifests_are_written_once_the_image_is_in_a_registry(home: Path) -> None:
     package = published(home)
+    attest(package, LocalStore(home / "store"), Settings.from_environment({"SLIPWAY_HOME": str(home)}))
     refused = slipway(home, "manifests", "digits", "--out", "out")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "slipway push" in refused.stderr

@@ -34,7 +34,7 @@ def test_a_written_compose_file_starts_the_image_and_it_answers_as_the_source_mo
         bench.store, spec, parity=[bench.parity], images=[bench.good], smoke=[bench.smoke(bench.good)]
     )
     out = tmp_path / "out"
-    write_manifests(package, bench.good, Asked(out, None, Scale()), {kind.name: kind}, {}, None)
+    write_manifests(package, bench.good, Asked(out, None, Scale()), {kind.name: kind}, {}, "an envelope")
 
     with socket.socket() as http, socket.socket() as grpc:
         http.bind(("127.0.0.1", 0))

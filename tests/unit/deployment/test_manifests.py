@@ -102,7 +102,9 @@ def test_a_proven_type_that_the_catalogue_no_longer_knows_is_not_left_out_silent
     package = _package(store)
     known = {name: kind for name, kind in load_catalogue().items() if name != OLD}
     with pytest.raises(BadInput, match=f"{OLD}: proven, but no longer in the catalogue"):
-        write_manifests(package, package.images[0], Asked(tmp_path / "out", REFERENCE, Scale()), known, {}, None)
+        write_manifests(
+            package, package.images[0], Asked(tmp_path / "out", REFERENCE, Scale()), known, {}, "an envelope"
+        )
 
 
 def test_features_that_all_proven_types_have_are_preferred_by_labels_that_are_really_set(
@@ -184,6 +186,21 @@ def test_nothing_is_written_where_a_document_is_not_valid(
     with pytest.raises(PlatformError, match=r"compose.yaml does not hold at services.digits.pids_limit"):
         _write(_package(store), tmp_path / "out")
     assert list(tmp_path.iterdir()) == [tmp_path / "store"]
+
+
+def test_a_package_without_signed_evidence_is_not_deployed(store: LocalStore, tmp_path: Path) -> None:
+    package = _package(store)
+    with pytest.raises(GateBlocked, match="no signed evidence"):
+        write_manifests(
+            package, package.images[0], Asked(tmp_path / "out", REFERENCE, Scale()), load_catalogue(), {}, None
+        )
+
+
+def test_a_service_begins_with_a_letter_though_the_model_does_not(store: LocalStore, tmp_path: Path) -> None:
+    spec = samples.spec(formats=("onnx",), name="9lives")
+    smoke = [samples.smoke_report("onnx", kind) for kind in samples.TYPES]
+    _write(samples.package(store, spec, smoke=smoke), tmp_path / "out")
+    assert _read(tmp_path / "out", "kubernetes/service.yaml")["metadata"]["name"] == "model-9lives"
 
 
 def test_what_is_there_is_not_overwritten(store: LocalStore, tmp_path: Path) -> None:

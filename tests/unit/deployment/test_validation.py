@@ -27,7 +27,7 @@ def work(tmp_path: Path) -> Workload:
     package = samples.package(LocalStore(tmp_path))
     matrix = matrix_of(package, {})
     reference = f"registry.example.com/digits@sha256:{'a' * 64}"
-    return workload(package, package.images[0], reference, matrix, recommend(matrix), load_catalogue(), None)
+    return workload(package, package.images[0], reference, matrix, recommend(matrix), load_catalogue(), "an envelope")
 
 
 def _put(document: dict[str, Any], path: tuple[str | int, ...], value: Any) -> dict[str, Any]:
