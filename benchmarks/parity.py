@@ -1,21 +1,24 @@
 """The parity gate against the fault corpus, beside what the exporters' own checks say, and what the stage costs.
 
     make bench-parity                                           everything
-    .venv/bin/python benchmarks/parity.py corpus --only 'onnx-*'    a part: corpus, clean, examples
+    .venv/bin/python -m benchmarks.parity corpus --only 'onnx-*'    a part: corpus, clean, examples
 
 Every fault of `tests/parity/corpus` and every clean model in all its formats goes through the real gate in the real
 runtimes. Of the ONNX files torch.onnx, Optimum and Polygraphy are asked as well, by the rules that
-`tests/parity/corpus/other_checks.py` cites; Polygraphy itself is installed beside, under SLIPWAY_HOME, for that. The
-examples are exported and checked in processes of their own, for their time and memory.
+`tests/parity/corpus/other_checks.py` cites; Polygraphy itself is installed beside, under SLIPWAY_HOME, for that. Faults
+and clean models are shared out to as many processes as there are cores (`--processes`), model by model. The examples
+come last, one at a time in processes of their own, for their time and memory.
 
 Prints tables, and writes `bench/parity.json` under SLIPWAY_HOME, where what was not asked for keeps the figures of its
-last run. Exit code 1 where a fault passes or a clean one fails.
+last run. Exit code 1 where a fault passes, a clean one fails, or an export that
+cannot be is not refused for that reason.
 """
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
+import functools
 import json
 import logging
 import os
@@ -25,10 +28,12 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -39,10 +44,17 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from tasks.settings import Settings
 from tasks.workspace import use_own_temporary_folder
 
+if TYPE_CHECKING:
+    from tests.parity.corpus.bases import Corpus
+    from tests.parity.corpus.clean import Exports
+    from tests.parity.corpus.fault import Fault
+    from tests.parity.corpus.forked import ForkedWorkers
+
 _ROOT = Path(__file__).parents[1]
 _EXAMPLES = ("digits-cnn", "diabetes-regression", "breast-cancer-classifier")
 _POLYGRAPHY = "polygraphy==0.53.6"
 _PARTS = ("corpus", "clean", "examples")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +71,7 @@ class Faulty:
     layers: tuple[str, ...] = ()
     layer: str | None = None
     let_through: dict[str, bool] = field(default_factory=dict)
+    said: str = ""
 
     @property
     def blocked(self) -> bool:
@@ -71,13 +84,19 @@ class Faulty:
 
 @dataclass(frozen=True, slots=True)
 class Faithful:
-    """What became of one clean model in one format."""
+    """What became of one clean model in one format; `refused_by` is what its export has to be refused with."""
 
     name: str
     format: str
     codes: tuple[str, ...]
     margin: float | None
     seconds: float
+    refused_by: str | None = None
+    said: str = ""
+
+    @property
+    def right(self) -> bool:
+        return self.codes == (() if self.refused_by is None else (self.refused_by,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +116,12 @@ def main() -> int:
     """Run the parts that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(_PARTS)}; all of them unless given")
-    parser.add_argument("--only", default="*", help="faults or clean models by name, as a shell pattern")
+    parser.add_argument(
+        "--only",
+        default="*",
+        help="faults by format-name, clean models and examples by name-format, as a shell pattern",
+    )
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="for faults and clean models")
     parser.add_argument("--stage", nargs=3, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.stage:
@@ -113,19 +137,19 @@ def main() -> int:
     console, right = Console(), True
     figures: dict[str, list[dict[str, Any]]] = {}
     if "corpus" in parts:
-        sys.path.append(str(_polygraphy(folder)))
-        faults = list(_faults(asked.only, console))
+        polygraphy = _polygraphy(folder)
+        sys.path.append(str(polygraphy))
+        faults = _faults(asked.only, asked.processes, polygraphy, console)
         _print_faults(faults, console)
         figures["faults"] = [asdict(fault) for fault in faults]
         right &= all(fault.right for fault in faults)
     if "clean" in parts:
-        clean = list(_clean(asked.only, console))
+        clean = _clean(asked.only, asked.processes, console)
         _print_clean(clean, console)
-        right &= _refused(asked.only, console)
         figures["clean"] = [asdict(pair) for pair in clean]
-        right &= not any(pair.codes for pair in clean)
+        right &= all(pair.right for pair in clean)
     if "examples" in parts:
-        costs = list(_costs())
+        costs = list(_costs(asked.only, console))
         _print_costs(costs, console)
         figures["costs"] = [asdict(cost) for cost in costs]
     keep(folder / "parity.json", figures, asked.only)
@@ -150,51 +174,110 @@ def _pair(record: dict[str, Any]) -> tuple[str, str]:
     return record.get("name") or record["example"], record["format"]
 
 
+# --- sharing out --------------------------------------------------------------------------------------------------
+
+
+def _shared_out(
+    work: Callable[[str, Sequence[str]], list[_Result]],
+    groups: dict[str, list[str]],
+    processes: int,
+    libraries: tuple[Path, ...],
+    console: Console,
+) -> Iterator[_Result]:
+    """What `work` makes of each group and its members, in so many processes; a line for each group that is done."""
+    began = time.monotonic()
+    # Not forked: this process may have threads, and the runtimes do not survive it.
+    with ProcessPoolExecutor(processes, get_context("spawn"), _start, (libraries,)) as pool:
+        asked = {pool.submit(work, group, members): group for group, members in groups.items()}
+        for number, done in enumerate(as_completed(asked), start=1):
+            results, group = done.result(), asked[done]
+            spent = time.monotonic() - began
+            console.print(
+                f"{number} of {len(asked)} after {spent:.0f} s: {group}, {len(results)} files", highlight=False
+            )
+            yield from results
+
+
+def _start(libraries: tuple[Path, ...]) -> None:
+    sys.path += map(str, libraries)
+    use_own_temporary_folder()
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+
+
+@functools.cache
+def _workers() -> ForkedWorkers:
+    """This process's own, for all of its groups; they end when its end closes their standard input."""
+    from tests.parity.corpus.forked import ForkedWorkers
+
+    return ForkedWorkers()
+
+
 # --- the corpus ---------------------------------------------------------------------------------------------------
 
 
-def _faults(only: str, console: Console) -> Iterable[Faulty]:
-    from tests.parity.conftest import codes
-    from tests.parity.corpus.bases import BASES, Corpus
-    from tests.parity.corpus.other_checks import CHECKS
+def _faults(only: str, processes: int, libraries: Path, console: Console) -> list[Faulty]:
+    from tests.parity.corpus.table import FAULTS
+
+    asked = [fault for fault in FAULTS if fnmatch.fnmatch(str(fault), only)]
+    groups: dict[str, list[str]] = {}
+    for fault in asked:
+        groups.setdefault(f"{fault.base} as {fault.format}", []).append(str(fault))
+    results: dict[tuple[str, str], Faulty] = {}
+    for result in _shared_out(_faults_of, groups, processes, (libraries,), console):
+        results[result.format, result.name] = result
+        if result.said:
+            console.print(f"[yellow]{result.format}-{result.name}[/yellow]: {result.said}", highlight=False)
+    return [results[fault.format, fault.name] for fault in asked]
+
+
+def _faults_of(_: str, names: Sequence[str]) -> list[Faulty]:
+    """The faults of one good export, which is made once."""
+    from tests.parity.corpus.bases import Corpus
     from tests.parity.corpus.table import FAULTS
 
     with tempfile.TemporaryDirectory() as folder:
-        corpus = Corpus(Path(folder))
-        for fault in FAULTS:
-            if not fnmatch.fnmatch(str(fault), only):
-                continue
-            corpus.export(fault.base, fault.format)  # the good one, whose time is not this fault's
-            began = time.monotonic()
-            path = corpus.broken(fault)
-            judgement = corpus.judged(fault.base, fault.format, path)
-            spent = time.monotonic() - began
-            found = codes(judgement)
-            margins = [output.worst_margin for output in judgement.outputs if output.worst_margin is not None]
-            passes = {}
-            if fault.format == "onnx":
-                source, _ = corpus.source(fault.base)
-                for name, check in CHECKS.items():
-                    passes[name] = _lets_through(lambda: check(source.predict, BASES[fault.base].signature, path))  # noqa: B023
-            result = Faulty(
-                name=fault.name,
-                format=fault.format,
-                must_pass=fault.code is None,
-                codes=tuple(found),
-                right=fault.caught_by(found),
-                margin=max(margins, default=None),
-                seconds=spent,
-                layers=fault.layers,
-                layer=corpus.diverging_layer(fault, judgement, path) if fault.layers else None,
-                let_through=passes,
-            )
-            if not result.right:
-                said = "; ".join(finding.message for finding in judgement.findings) or "passed"
-                console.print(f"[red]{fault}[/red]: expected {fault.code or 'to pass'}: {said}", highlight=False)
-            elif result.layers and not result.named and corpus.can_locate:
-                console.print(f"[yellow]{fault}[/yellow]: {result.layer or 'no layer'} is named, not {fault.layers}")
-            yield result
-        corpus.close()
+        corpus = Corpus(Path(folder), workers=_workers())
+        return [_faulty(corpus, fault) for fault in FAULTS if str(fault) in names]
+
+
+def _faulty(corpus: Corpus, fault: Fault) -> Faulty:
+    from tests.parity.conftest import codes
+    from tests.parity.corpus.bases import BASES
+    from tests.parity.corpus.other_checks import CHECKS
+
+    corpus.export(fault.base, fault.format)  # the good one, whose time is not this fault's
+    began = time.monotonic()
+    path = corpus.broken(fault)
+    judgement = corpus.judged(fault.base, fault.format, path)
+    spent = time.monotonic() - began
+    found = codes(judgement)
+    margins = [output.worst_margin for output in judgement.outputs if output.worst_margin is not None]
+    layer = corpus.diverging_layer(fault, judgement, path) if fault.layers else None
+    passes = {}
+    if fault.format == "onnx":
+        source, _ = corpus.source(fault.base)
+        for name, check in CHECKS.items():
+            passes[name] = _lets_through(functools.partial(check, source.predict, BASES[fault.base].signature, path))
+    said = ""
+    if not fault.caught_by(found):
+        messages = "; ".join(finding.message for finding in judgement.findings) or "passed"
+        said = f"expected {fault.code or 'to pass'}: {messages}"
+    elif fault.layers and layer not in fault.layers and corpus.can_locate:
+        said = f"{layer or 'no layer'} is named, not {fault.layers}"
+    return Faulty(
+        name=fault.name,
+        format=fault.format,
+        must_pass=fault.code is None,
+        codes=tuple(found),
+        right=fault.caught_by(found),
+        margin=max(margins, default=None),
+        seconds=spent,
+        layers=fault.layers,
+        layer=layer,
+        let_through=passes,
+        said=said,
+    )
 
 
 def _lets_through(check: Any) -> bool:
@@ -247,50 +330,52 @@ def _print_faults(results: list[Faulty], console: Console) -> None:
 # --- clean models -------------------------------------------------------------------------------------------------
 
 
-def _clean(only: str, console: Console) -> Iterable[Faithful]:
-    from tests.parity.conftest import codes
-    from tests.parity.corpus.clean import PAIRS, Exports
+def _clean(only: str, processes: int, console: Console) -> list[Faithful]:
+    from tests.parity.corpus.clean import PAIRS, REFUSED
+
+    asked = [pair for pair in (*PAIRS, *REFUSED) if fnmatch.fnmatch("-".join(pair), only)]
+    groups: dict[str, list[str]] = {}
+    for name, written in asked:
+        groups.setdefault(name, []).append(written)
+    results: dict[tuple[str, str], Faithful] = {}
+    for result in _shared_out(_clean_of, groups, processes, (), console):
+        results[result.name, result.format] = result
+        if not result.right:
+            said = result.said or f"expected {result.refused_by}"
+            console.print(f"[red]{result.name} as {result.format}[/red]: {said}", highlight=False)
+    return [results[pair] for pair in asked]
+
+
+def _clean_of(name: str, formats: Sequence[str]) -> list[Faithful]:
+    """One model, which is made once, in these formats."""
+    from tests.parity.corpus.clean import Exports
 
     with tempfile.TemporaryDirectory() as folder:
-        exports = Exports(Path(folder))
-        for name, written in PAIRS:
-            if not fnmatch.fnmatch(f"{name}-{written}", only):
-                continue
-            began = time.monotonic()
-            judgement = exports.judged(name, written)
-            found = codes(judgement)
-            if found:
-                said = "; ".join(finding.message for finding in judgement.findings)
-                console.print(f"[red]{name} as {written}[/red]: {said}", highlight=False)
-            margins = [output.worst_margin for output in judgement.outputs if output.worst_margin is not None]
-            yield Faithful(name, written, tuple(found), max(margins, default=None), time.monotonic() - began)
-        exports.close()
+        exports = Exports(Path(folder), workers=_workers())
+        return [_faithful(exports, name, written) for written in formats]
 
 
-def _refused(only: str, console: Console) -> bool:
-    """Whether each export that cannot be is refused by the finding that says why."""
+def _faithful(exports: Exports, name: str, written: str) -> Faithful:
     from tasks.export.conversion import ExportFailure
-    from tests.parity.corpus.clean import REFUSED, Exports
+    from tests.parity.conftest import codes
+    from tests.parity.corpus.clean import REFUSED
 
-    said: dict[tuple[str, str], str] = {}
-    asked = {pair: code for pair, code in REFUSED.items() if fnmatch.fnmatch("-".join(pair), only)}
-    with tempfile.TemporaryDirectory() as folder:
-        exports = Exports(Path(folder))
-        for name, written in asked:
-            try:
-                exports.judged(name, written)
-            except ExportFailure as failure:
-                said[name, written] = failure.code
-        exports.close()
-    right = sum(said.get(pair) == code for pair, code in asked.items())
-    console.print(f"refused, because the format cannot express the model: {_share(right, len(asked))}")
-    return right == len(asked)
+    began, expected = time.monotonic(), REFUSED.get((name, written))
+    try:
+        judgement = exports.judged(name, written)
+    except ExportFailure as failure:
+        return Faithful(name, written, (failure.code,), None, time.monotonic() - began, expected, str(failure))
+    found, said = codes(judgement), "; ".join(finding.message for finding in judgement.findings)
+    margins = [output.worst_margin for output in judgement.outputs if output.worst_margin is not None]
+    margin = max(margins, default=None)
+    return Faithful(name, written, tuple(found), margin, time.monotonic() - began, expected, said if found else "")
 
 
 def _print_clean(pairs: list[Faithful], console: Console) -> None:
     table = Table("format", "clean models", "passed", "largest share of the tolerance")
-    for name in dict.fromkeys(pair.format for pair in pairs):
-        mine = [pair for pair in pairs if pair.format == name]
+    exported = [pair for pair in pairs if pair.refused_by is None]
+    for name in dict.fromkeys(pair.format for pair in exported):
+        mine = [pair for pair in exported if pair.format == name]
         table.add_row(
             name,
             str(len(mine)),
@@ -298,19 +383,32 @@ def _print_clean(pairs: list[Faithful], console: Console) -> None:
             f"{max((pair.margin or 0.0 for pair in mine), default=0):.0%}",
         )
     console.print(table)
+    console.print(f"clean models passed: {_share(sum(pair.right for pair in exported), len(exported))}")
+    refused = [pair for pair in pairs if pair.refused_by is not None]
+    said = _share(sum(pair.right for pair in refused), len(refused))
+    console.print(f"refused, because the format cannot express the model: {said}")
 
 
 # --- what it costs ------------------------------------------------------------------------------------------------
 
 
-def _costs() -> Iterable[Cost]:
+def _costs(only: str, console: Console) -> Iterable[Cost]:
     """Each stage in a process of its own: memory is the process's, and nothing is warm."""
     from tasks.export import formats_of
+    from tasks.export.formats import FORMATS
     from tasks.spec import load_spec
 
     for example in _EXAMPLES:
         spec = _ROOT / "examples" / example / "model.yaml"
+        if not fnmatch.filter([f"{example}-{written}" for written in FORMATS], only):
+            continue
+        if not spec.with_name("artifacts").is_dir():
+            console.print(f"{example} is trained", highlight=False)
+            subprocess.run([sys.executable, str(spec.with_name("train.py"))], check=True, cwd=_ROOT)
         for written in formats_of(load_spec(spec).source.framework.value):
+            if not fnmatch.fnmatch(f"{example}-{written}", only):
+                continue
+            console.print(f"{example} as {written}", highlight=False)
             export, parity, plain = (_in_a_process(what, spec, written) for what in ("export", "parity", "plain"))
             yield Cost(
                 example,
@@ -324,8 +422,9 @@ def _costs() -> Iterable[Cost]:
 
 
 def _in_a_process(what: str, spec: Path, format: str) -> dict[str, float]:
-    command = [sys.executable, __file__, "--stage", what, str(spec), format]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # As a module: as a file its own folder comes first on the path, where `serving` is another package.
+    command = [sys.executable, "-m", "benchmarks.parity", "--stage", what, str(spec), format]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=_ROOT)
     if done.returncode:
         raise RuntimeError(f"{what} of {spec.parent.name} as {format} failed:\n{done.stderr[-2000:]}")
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

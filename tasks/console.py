@@ -6,14 +6,15 @@ Nothing here decides anything. Text is never taken as Rich markup: shapes are wr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from tasks.contracts import Finding, LineageRecord, Package, ParityReport, SmokeReport, Verdict
+from tasks.contracts import Finding, LineageRecord, Package, ParityReport, SmokeReport, TunedImage, Verdict
 from tasks.figures import NOTHING, short, size
 from tasks.findings import placed
 from tasks.pipeline import Event, Moment
@@ -30,6 +31,8 @@ _MARKS = {Verdict.PASSED: "✓", Verdict.INCONCLUSIVE: "?", Verdict.FAILED: "✗
 
 #: Terminals that are narrower get a smaller table.
 _WIDE = 130
+#: Characters that no digest, reference and path together come to.
+_NEVER_CUT = 4096
 _MAY_WRAP = {"model", "parity"}
 
 
@@ -189,6 +192,14 @@ def mlflow_line(record: LineageRecord | None) -> str:
     return f"{record.run_url or f'run {record.run_id} in {record.tracking_uri}'}{version}"
 
 
+def tuning_line(tuned: TunedImage) -> str:
+    """What a tuned image was tuned for, and the curve that says so, for people."""
+    return (
+        f"{tuned.requests_per_s:,.0f} requests/s within {tuned.p99_ms:g} ms on {tuned.cpus:g} CPUs, "
+        f"by curve {tuned.curve.digest}"
+    )
+
+
 def finding_lines(findings: Sequence[Finding]) -> Iterable[Text]:
     """Each finding: where, what, whose it is, and what to do. What blocks comes first, remarks last."""
     for item in sorted(placed(findings), key=lambda item: list(_MARKS).index(item.finding.verdict), reverse=True):
@@ -244,16 +255,29 @@ def standings(known: Sequence[Recorded], width: int) -> Iterable[RenderableType]
     for item in known:
         yield Text()
         yield from package_lines(item.package, item.record)
+        for tuned in item.tuned:
+            yield Text(f"tuned {tuned.format}: {tuned.reference} ({tuned.digest}), {tuning_line(tuned)}")
 
 
 # --- chains -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Uncut:
+    """A tree whose lines are as long as they are, so that digests and references can be copied whole; by itself a tree
+    cuts them at the console's width."""
+
+    tree: Tree
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from console.render(self.tree, options.update(width=_NEVER_CUT))
 
 
 def chain(trace: Trace) -> Iterable[RenderableType]:
     """Each package as a tree: what it is made of above, where it came from below."""
     yield Text(f"{trace.found}  {trace.digest}", style="bold")
     for package in trace.packages:
-        yield _package_tree(package)
+        yield _Uncut(_package_tree(package))
     for note in trace.notes:
         yield Text(f"note: {note}", style="yellow")
 
@@ -268,7 +292,9 @@ def _package_tree(package: TracedPackage) -> Tree:
         serves = ", serves" if cell.format == package.serving_format else ""
         branch = formats.add(Text(f"{cell.format}{serves}"))
         if cell.image is not None:
-            branch.add(Text(f"image  {cell.image}  {cell.reference}"))
+            image = branch.add(Text(f"image  {cell.image}  {cell.reference}"))
+            for tuned in cell.tuned:
+                image.add(Text(f"tuned  {tuned.digest}  {tuned.reference}")).add(Text(tuning_line(tuned)))
         for kind, verdict in cell.smoke.items():
             branch.add(Text.assemble("smoke  ", _verdict(verdict, f"{kind} {verdict}")))
         if cell.parity is not None:

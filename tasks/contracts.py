@@ -21,7 +21,7 @@ from typing import Annotated, Any, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from serving.contract import PackagedFile, Signature, Tolerance
+from serving.contract import Batching, PackagedFile, Signature, Tolerance
 
 #: `sha256:` and 64 hexadecimal digits.
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -339,6 +339,29 @@ class Image(Contract):
     labels: dict[str, str]
     sbom: PackagedFile | None = Field(None, description="what is in it, CycloneDX JSON; also inside the image")
     licences: PackagedFile | None = Field(None, description="the licences of all that is in it, for people")
+
+
+class TunedImage(Contract):
+    """An image that `slipway tune` made of a package's: its layers, and one with another contract and the curve.
+
+    It is no part of the manifest, which was signed before; it names the package and is signed itself.
+    """
+
+    package: Digest
+    name: str
+    format: str
+    reference: str = Field(description="name:tag to start it by")
+    digest: Digest
+    layers: tuple[Digest, ...]
+    base: Digest = Field(description="the package's image that it stands on")
+    base_attestation: Digest = Field(description="sha256 of the envelope by which the package was trusted")
+    contract: PackagedFile = Field(description="contract.json with the chosen setting, in the store")
+    curve: PackagedFile = Field(description="tuning.json: every measurement, in the store")
+    setting: Batching
+    p99_ms: float = Field(description="the objective")
+    rows: int = Field(description="of each request")
+    cpus: float = Field(description="that it was tuned on")
+    requests_per_s: float = Field(description="the highest rate that kept the objective each time")
 
 
 class SmokeFigures(Contract):

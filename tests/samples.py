@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from serving.contract import DimRange, DType, PackagedFile, Signature, TensorSpec, Tolerance
+from serving.contract import Batching, DimRange, DType, PackagedFile, Signature, TensorSpec, Tolerance
 from tasks.contracts import (
     Artifact,
     DataReport,
@@ -24,6 +24,7 @@ from tasks.contracts import (
     ParityReport,
     SmokeFigures,
     SmokeReport,
+    TunedImage,
     Verdict,
     digest_of,
 )
@@ -176,6 +177,38 @@ def image(name: str = "onnx", **changes: Any) -> Image:
         "labels": {"org.opencontainers.image.title": "digits"},
     }
     return Image(**{**values, **changes})
+
+
+def proven_image(store: Store, name: str = "onnx", **changes: Any) -> Image:
+    """With the labels by which the image stage binds it to export and parity."""
+    labels = {
+        "io.slipway.export": export(store, name).files.digest,
+        "io.slipway.parity": digest_of(parity_report(store, name)),
+    }
+    return image(name, labels=labels, **changes)
+
+
+def tuned_image(store: Store, of: Package, **changes: Any) -> TunedImage:
+    """Tuned from the package's first image; attested to nobody yet."""
+    base = of.images[0]
+    values: dict[str, Any] = {
+        "package": of.digest,
+        "name": of.name,
+        "format": base.format,
+        "reference": f"{base.reference}-tuned-0123456789ab",
+        "digest": digest_of(["tuned", base.digest]),
+        "layers": (*base.layers, digest_of("the tuned layer")),
+        "base": base.digest,
+        "base_attestation": digest_of("no attestation"),
+        "contract": stored(store, "contract.json", '{"tuned": true}'),
+        "curve": stored(store, "tuning.json", '{"curve": []}'),
+        "setting": Batching(batch_rows=8, workers=2, threads=1, batch_window_ms=1.5),
+        "p99_ms": 50.0,
+        "rows": 1,
+        "cpus": 2.0,
+        "requests_per_s": 1200.0,
+    }
+    return TunedImage(**{**values, **changes})
 
 
 def smoke_report(name: str = "onnx", instance_type: str = TYPES[0], **changes: Any) -> SmokeReport:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 from typing import Any, TypeVar
 
@@ -57,6 +57,10 @@ class Failure:
     kind: str
     message: str
     retry_after_s: int | None = None
+
+
+#: What happened, as long as nothing is known of it.
+_UNKNOWN = Failure(500, "internal", "the server failed on this request")
 
 
 class Front:
@@ -120,7 +124,8 @@ class Front:
         self._in_flight += 1
         request: InferRequest | None = None
         answer: Answer | None = None
-        outcome = Outcome(None, protocol, 500, 0.0, "internal")
+        refused_input: tuple[str, str] | None = None
+        failure: Failure | None = _UNKNOWN
         try:
             if self.draining:
                 raise Refused(503, "draining", "the server is shutting down", retry_after_s=1)
@@ -128,20 +133,24 @@ class Front:
             waits = [seconds for seconds in (waits_s, request.timeout_s) if seconds is not None]
             answer = await self._inference.answer(request.inputs, began + min(waits) if waits else None)
             response: T | R = await write(request, answer)
-            outcome = Outcome(request.id, protocol, 200, 0.0, inputs=request.inputs, answer=answer)
+            failure = None
         except asyncio.CancelledError:
-            outcome = _outcome(request, answer, protocol, failure_of(client_gone()))
+            failure = failure_of(client_gone())
             raise
         except Exception as error:  # noqa: BLE001  a request must never take the server down
             failure = failure_of(error)
-            outcome = _outcome(request, answer, protocol, failure)
             if isinstance(error, BadRequest) and error.input:
-                outcome = replace(outcome, refused_input=(error.input, error.reason))
+                refused_input = (error.input, error.reason)
             response = refuse(failure)
         finally:
             self._in_flight -= 1
-            identity = request_id(outcome.id, called)
-            outcome = replace(outcome, id=identity, total_s=time.monotonic() - began)
+            identity = request_id(None if request is None else request.id, called)
+            status, kind, message = (
+                (200, "", "") if failure is None else (failure.status, failure.kind, failure.message)
+            )
+            inputs = None if request is None else request.inputs
+            total_s = time.monotonic() - began
+            outcome = Outcome(identity, protocol, status, total_s, kind, message, inputs, answer, refused_input)
             # Watching is not the client's time: it comes once the response was written.
             asyncio.get_running_loop().call_soon(self._observer.observe, outcome)
         return response, identity
@@ -168,8 +177,3 @@ async def beside(size_bytes: int, work: Callable[..., T], *arguments: Any) -> T:
     if size_bytes <= _INLINE_BYTES:
         return work(*arguments)
     return await asyncio.get_running_loop().run_in_executor(None, work, *arguments)
-
-
-def _outcome(request: InferRequest | None, answer: Answer | None, protocol: str, failure: Failure) -> Outcome:
-    identity, inputs = (None, None) if request is None else (request.id, request.inputs)
-    return Outcome(identity, protocol, failure.status, 0.0, failure.kind, failure.message, inputs, answer)

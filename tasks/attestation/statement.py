@@ -8,8 +8,7 @@ the same bytes.
 
 from __future__ import annotations
 
-import json
-
+from tasks.attestation.envelope import Kind, statement_of
 from tasks.contracts import (
     Contract,
     Digest,
@@ -23,10 +22,13 @@ from tasks.contracts import (
 )
 from tasks.reuse import artifact_digest
 
-#: What the predicate is, by in-toto's rule a URI (in-toto Statement v1, `predicateType`).
-PREDICATE_TYPE = "urn:slipway:package:v1"
-#: DSSE's `payloadType` for in-toto (in-toto Envelope v1).
-PAYLOAD_TYPE = "application/vnd.in-toto+json"
+PACKAGE = Kind(
+    predicate_type="urn:slipway:package:v1",
+    subject="the package",
+    redo="run the same `slipway package` again, which reuses every stage and signs the package anew",
+    beware="do not release it: package or attestation were changed after they were signed; "
+    "`slipway package` with --fresh makes both again",
+)
 
 #: Labels of an image that name what it was built from (`tasks.image.build`).
 _EXPORT_LABEL, _PARITY_LABEL = "io.slipway.export", "io.slipway.parity"
@@ -131,17 +133,7 @@ def statement(package: Package) -> bytes:
     Raises:
         ValueError: the package has no image, so there is nothing to make a statement about.
     """
-    from google.protobuf.json_format import MessageToDict
-    from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
-    from in_toto_attestation.v1.statement import Statement
-
-    subjects = [
-        ResourceDescriptor(name=image.reference, digest={"sha256": image.digest.removeprefix("sha256:")}).pb
-        for image in package.images
-    ]
-    made = Statement(subjects, PREDICATE_TYPE, predicate_of(package).model_dump(mode="json"))
-    made.validate()
-    return json.dumps(MessageToDict(made.pb), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return statement_of({image.reference: image.digest for image in package.images}, PACKAGE, predicate_of(package))
 
 
 def _of_format(package: Package, name: str) -> FormatEvidence:

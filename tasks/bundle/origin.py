@@ -14,10 +14,10 @@ from typing import Protocol
 
 from serving.contract import CONTRACT_FILE
 from serving.package import contract_digest, read_contract
-from tasks.contracts import Digest, Image, Package, Verdict
+from tasks.contracts import Digest, Image, Package, TunedImage, Verdict
 from tasks.errors import BadInput, CorruptObject, GateBlocked, PlatformError
 from tasks.figures import short
-from tasks.image.engine import Engine
+from tasks.image.engine import CONTRACT_LABEL, Engine
 from tasks.image.sbom import LICENCES_FILE, SBOM_FILE
 from tasks.lineage.named import unknown_model
 from tasks.store import Store, fetch
@@ -29,8 +29,8 @@ _DIGEST = re.compile(rf"(sha256:)?[0-9a-f]{{{_SHORTEST},64}}")
 #: Where an image has its package (tasks.image.build).
 _IN_IMAGE = "/package"
 
-#: On a serving image: the digest of the contract inside, and the format.
-_CONTRACT_LABEL, _FORMAT_LABEL = "io.slipway.contract", "io.slipway.format"
+#: On a serving image: its format.
+_FORMAT_LABEL = "io.slipway.format"
 
 
 class Files(Protocol):
@@ -61,10 +61,12 @@ def find(
     engine: Callable[[], Engine],
     *,
     unknown: bool = False,
+    tuned: Sequence[TunedImage] = (),
 ) -> Origin:
     """The package that `asked` names: a model, the digest of a package or an image (or its first digits), an image.
 
     `known` are the store's packages, newest first; `engine` connects to the engine, where one has to be asked.
+    `tuned` are the images that were tuned from theirs; such an image is asked for by its own name or digest.
     With `unknown`, also an image that no known package has; that is for whoever knows better than this store.
 
     Raises:
@@ -86,7 +88,7 @@ def find(
                     return _stored(package, _one_format(image.format, format, asked), known, store)
     elif not re.search("[:/@]", asked):
         raise BadInput(f"{unknown_model(asked, [item.name for item in known])} (an image is given as NAME:TAG)")
-    return _in_engine(asked, format, known, engine(), unknown=unknown)
+    return _in_engine(asked, format, known, tuned, engine(), unknown=unknown)
 
 
 def _stored(package: Package, format: str | None, known: Sequence[Package], store: Store) -> Origin:
@@ -99,19 +101,27 @@ def _stored(package: Package, format: str | None, known: Sequence[Package], stor
     return Origin(StoredFiles(store, image), package.digest)
 
 
-def _in_engine(asked: str, format: str | None, known: Sequence[Package], engine: Engine, *, unknown: bool) -> Origin:
+def _in_engine(
+    asked: str,
+    format: str | None,
+    known: Sequence[Package],
+    tuned: Sequence[TunedImage],
+    engine: Engine,
+    *,
+    unknown: bool,
+) -> Origin:
     found = engine.find_image(asked)
     if found is None:
         raise BadInput(f"the engine has no image {asked}, and the store no package: `slipway status` lists what it has")
-    if _CONTRACT_LABEL not in found.labels:
-        raise BadInput(f"the image {asked} is not one that Slipway built: it has no label {_CONTRACT_LABEL}")
-    files = ImageFiles(engine, found.id, found.labels[_CONTRACT_LABEL])
+    if CONTRACT_LABEL not in found.labels:
+        raise BadInput(f"the image {asked} is no serving image that Slipway built: it has no label {CONTRACT_LABEL}")
+    files = ImageFiles(engine, found.id, found.labels[CONTRACT_LABEL])
+    tuned_from = {image.package for image in tuned if image.digest == found.id}
     for package in known:
-        for image in package.images:
-            if image.digest == found.id:
-                _one_format(image.format, format, asked)
-                _check_passed(package, known)
-                return Origin(files, package.digest)
+        if package.digest in tuned_from or found.id in {image.digest for image in package.images}:
+            _one_format(found.labels.get(_FORMAT_LABEL, ""), format, asked)
+            _check_passed(package, known)
+            return Origin(files, package.digest)
     _one_format(found.labels.get(_FORMAT_LABEL, ""), format, asked)
     if not unknown:
         raise GateBlocked(

@@ -87,7 +87,8 @@ def _fill(folder: Path, origin: Origin) -> ServingContract:
         contract = read_contract(folder)
         verify_files(folder, contract)
     except Refused as error:
-        raise CorruptObject(f"the package cannot be bundled: {error}") from error
+        said = str(error).replace(f"{folder}/", "")  # which is gone when somebody reads this
+        raise CorruptObject(f"the package cannot be bundled: {said}") from error
     named = {CONTRACT_FILE, *(file.path for file in contract.files)}
     if more := sorted(set(_files(folder)) - named):
         raise CorruptObject(f"the package has files that its contract does not name: {', '.join(more)}")

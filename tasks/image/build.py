@@ -20,7 +20,7 @@ from serving.preprocess import extras
 from tasks.contracts import Artifact, Digest, Export, Image, ParityReport, Verdict, digest_of
 from tasks.errors import BuildFailed, GateBlocked
 from tasks.image.context import Context
-from tasks.image.engine import NEEDS_LABEL, Engine, ImageInfo
+from tasks.image.engine import CONTRACT_LABEL, NEEDS_LABEL, Engine, ImageInfo
 from tasks.image.inventory import inventory_of
 from tasks.image.libraries import locked_hashes
 from tasks.image.runtimes import ARCHITECTURE, PYTHON, Runtime, ensure_runtime, find_extras, find_runtime
@@ -201,7 +201,7 @@ def _labels(
         "org.opencontainers.image.base.name": next(iter(below.tags), ""),
         "org.opencontainers.image.base.digest": below.id,
         "io.slipway.format": export.format,
-        "io.slipway.contract": contract,
+        CONTRACT_LABEL: contract,
         "io.slipway.artifact": artifact.files.digest,
         "io.slipway.export": export.files.digest,
         "io.slipway.parity": digest_of(parity),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from tasks.contracts import Digest
-from tasks.errors import BuildFailed, EngineUnavailable, PlatformError, RegistryFailed
+from tasks.errors import BadInput, BuildFailed, EngineUnavailable, PlatformError, RegistryFailed
 from tasks.image.archive import unpack
 from tasks.image.context import Context
 from tasks.image.docker_answers import answers, raise_event, reason, registry_answers
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 #: Seconds that the engine may take for one answer; a build's answer is a stream, and each line counts anew.
 _TIMEOUT_S = 600
 _ERROR_LINES = 15
+#: How the engine says that a text cannot name an image at all (distribution's reference.ErrReferenceInvalidFormat).
+_INVALID_NAME = "invalid reference format"
 
 
 def connect() -> DockerEngine:
@@ -73,6 +75,12 @@ class DockerEngine:
                 return _image_info(self._api.inspect_image(reference))  # type: ignore[no-untyped-call]
             except docker.errors.NotFound:
                 return None
+            except (docker.errors.NullResource, docker.errors.APIError) as error:
+                if isinstance(error, docker.errors.APIError) and _INVALID_NAME not in reason(error):
+                    raise
+                raise BadInput(
+                    f"{reference!r} is no name of an image: expected NAME:TAG (slipway/digits:onnx-1) or a digest"
+                ) from error
 
     def images(self, label: str) -> tuple[ImageInfo, ...]:
         with answers():

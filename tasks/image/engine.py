@@ -25,6 +25,8 @@ BOOT_LABEL = "io.slipway.boot"
 
 #: On a serving image: the instruction-set extensions that its compiled model holds, separated by spaces.
 NEEDS_LABEL = "io.slipway.needs"
+#: On a serving image: the digest of the contract inside.
+CONTRACT_LABEL = "io.slipway.contract"
 
 
 #: A bridge network on which ports can be published and nothing else: no way out of the machine, none to each other.
@@ -101,7 +103,11 @@ class Engine(Protocol):
     # images
 
     def find_image(self, reference: str) -> ImageInfo | None:
-        """The image of that name, tag or id; `None` where the engine has none."""
+        """The image of that name, tag or id; `None` where the engine has none.
+
+        Raises:
+            BadInput: the text cannot name an image.
+        """
 
     def images(self, label: str) -> tuple[ImageInfo, ...]:
         """Every image that carries a label (`key` or `key=value`), tagged or dangling."""

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from typing import TypeAlias
 
 from pydantic import ValidationError
 
-from tasks.contracts import Contract, Digest, Image, digest_of
+from tasks.contracts import Contract, Digest, Image, TunedImage, digest_of
 from tasks.errors import BadInput, CorruptObject, PlatformError
 from tasks.image.engine import Engine, ImageInfo
 from tasks.store import Store
+
+AnyImage: TypeAlias = Image | TunedImage
 
 _STAGE = "pushed"
 #: host, or host with port, and at least one part of a path (the distribution specification's repository names); a first
@@ -41,7 +44,7 @@ class Pushed(Contract):
         return f"{self.repository}@{self.manifest}"
 
 
-def push(image: Image, repository: str, engine: Engine, store: Store) -> Pushed:
+def push(image: AnyImage, repository: str, engine: Engine, store: Store) -> Pushed:
     """Push an image, and note in the store under which digest the registry has it.
 
     Raises:
@@ -65,7 +68,7 @@ def push(image: Image, repository: str, engine: Engine, store: Store) -> Pushed:
     return pushed
 
 
-def pull(reference: str, known: Iterable[Image], engine: Engine, store: Store) -> tuple[ImageInfo, Image | None]:
+def pull(reference: str, known: Iterable[AnyImage], engine: Engine, store: Store) -> tuple[ImageInfo, AnyImage | None]:
     """Pull `repository@sha256:…`; the image, and which of those that are `known` it is.
 
     Raises:

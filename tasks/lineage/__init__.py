@@ -13,7 +13,18 @@ from __future__ import annotations
 
 from tasks.lineage.chain import Trace, trace
 from tasks.lineage.history import Recorded, packages
-from tasks.lineage.named import find_image, find_package, unknown_model
+from tasks.lineage.named import find_evidenced, find_image, find_package, find_tuned, unknown_model
 from tasks.lineage.recorder import record
 
-__all__ = ["Recorded", "Trace", "find_image", "find_package", "packages", "record", "trace", "unknown_model"]
+__all__ = [
+    "Recorded",
+    "Trace",
+    "find_evidenced",
+    "find_image",
+    "find_package",
+    "find_tuned",
+    "packages",
+    "record",
+    "trace",
+    "unknown_model",
+]

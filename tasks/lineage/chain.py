@@ -1,4 +1,5 @@
-"""From any digest to the chain it belongs to: image → package → parity and export → artifact → training run → data.
+"""From any digest to the chain it belongs to: tuned image → image → package → parity and export → artifact → training
+run → data.
 
 In: a digest, an unambiguous beginning of one, an image reference, or an MLflow run id (a training run leads forward to
 the packages made from it). Out: a `Trace`. The store answers what it knows; what MLflow would add and could not is
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from serving.contract import PackagedFile
-from tasks.contracts import Contract, Digest, LineageRecord, Package, Verdict, digest_of
+from tasks.contracts import Contract, Digest, LineageRecord, Package, TunedImage, Verdict, digest_of
 from tasks.errors import BadInput, TrackingUnavailable
 from tasks.lineage.history import Recorded, packages
 from tasks.lineage.origin import ARTIFACT_TAG, training_run_of
@@ -55,6 +56,7 @@ class TracedCell(Contract):
     parity: Verdict | None = None
     image: Digest | None = None
     reference: str | None = None
+    tuned: tuple[TunedImage, ...] = Field((), description="images that were tuned from this one, newest first")
     smoke: dict[str, Verdict] = Field(default_factory=dict, description="instance type → verdict")
 
 
@@ -129,7 +131,8 @@ def _resolve(query: str, known: list[Recorded]) -> tuple[str, str]:
     beginning = query.removeprefix("sha256:").lower()
     if not _HEXADECIMAL.fullmatch(beginning):
         raise BadInput(
-            f"{query} is no digest and no image that Slipway built: `slipway status` lists the packages that are known"
+            f"{query!r} is no digest and no image that Slipway built: "
+            "`slipway status` lists the packages that are known"
         )
     if len(beginning) < _SHORTEST:
         raise BadInput(f"{query} is too short to tell digests apart: give at least {_SHORTEST} hexadecimal digits")
@@ -154,6 +157,11 @@ def _identifiers(recorded: Recorded) -> Iterator[tuple[str, str]]:
         yield image.digest, f"image {image.format}"
         yield image.reference, f"image {image.format}"
         yield image.contract_digest, f"contract of image {image.format}"
+    for tuned in recorded.tuned:
+        yield tuned.digest, f"tuned image {tuned.format}"
+        yield tuned.reference, f"tuned image {tuned.format}"
+        yield tuned.contract.digest, f"contract of tuned image {tuned.format}"
+        yield tuned.curve.digest, f"curve of tuned image {tuned.format}"
     yield artifact_digest(artifact), "artifact"
     yield artifact.files.digest, "artifact"
     for report in package.exports:
@@ -187,7 +195,7 @@ def _traced(recorded: Recorded, runs: dict[Digest, TrainingRun]) -> TracedPackag
         owner=package.owner,
         verdict=package.verdict,
         serving_format=package.serving_format,
-        cells=tuple(_cells(package)),
+        cells=tuple(_cells(recorded)),
         artifact=artifact_digest(artifact),
         source_uri=artifact.source_uri,
         files=artifact.files.files,
@@ -199,7 +207,8 @@ def _traced(recorded: Recorded, runs: dict[Digest, TrainingRun]) -> TracedPackag
     )
 
 
-def _cells(package: Package) -> Iterator[TracedCell]:
+def _cells(recorded: Recorded) -> Iterator[TracedCell]:
+    package = recorded.package
     parity = {report.format: report for report in package.parity}
     images = {image.format: image for image in package.images}
     for report in package.exports:
@@ -211,6 +220,7 @@ def _cells(package: Package) -> Iterator[TracedCell]:
             parity=None if compared is None else compared.verdict,
             image=None if image is None else image.digest,
             reference=None if image is None else image.reference,
+            tuned=() if image is None else tuple(item for item in recorded.tuned if item.base == image.digest),
             smoke={item.instance_type: item.verdict for item in package.smoke if item.format == report.format},
         )
 

@@ -1,6 +1,7 @@
 """The packages that the store knows, and where each stands in MLflow. Works without MLflow.
 
-`results/package/<digest>` holds the manifest, `results/lineage/<digest>` where it was recorded.
+`results/package/<digest>` holds the manifest, `results/lineage/<digest>` where it was recorded;
+`results/tuned/<digest>` an image that was tuned from one of its images, by its own digest.
 """
 
 from __future__ import annotations
@@ -10,26 +11,30 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from tasks.contracts import LineageRecord, Package
+from tasks.contracts import Digest, LineageRecord, Package, TunedImage
 from tasks.store import Store
+
+_TUNED = "tuned"
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A package, and its record where MLflow has it."""
+    """A package, its record where MLflow has it, and the images that were tuned from its own, newest first."""
 
     package: Package
     record: LineageRecord | None
+    tuned: tuple[TunedImage, ...] = ()
 
 
 def packages(store: Store) -> Iterator[Recorded]:
     """Every package, newest first. Manifests that another version of Slipway wrote in another form are left out."""
+    tuned = _tuned(store)
     for text in store.results("package"):
         try:
             package = Package.model_validate_json(text)
         except ValidationError:
             continue
-        yield Recorded(package, record_of(package, store))
+        yield Recorded(package, record_of(package, store), tuple(tuned.get(package.digest, ())))
 
 
 def record_of(package: Package, store: Store) -> LineageRecord | None:
@@ -39,3 +44,20 @@ def record_of(package: Package, store: Store) -> LineageRecord | None:
         return None if text is None else LineageRecord.model_validate_json(text)
     except ValidationError:
         return None
+
+
+def remember_tuned(tuned: TunedImage, store: Store) -> None:
+    """Let a tuned image be known with its package."""
+    store.put_result(_TUNED, tuned.digest, tuned.model_dump_json())
+
+
+def _tuned(store: Store) -> dict[Digest, list[TunedImage]]:
+    """The tuned images by package, newest first."""
+    found: dict[Digest, list[TunedImage]] = {}
+    for text in store.results(_TUNED):
+        try:
+            tuned = TunedImage.model_validate_json(text)
+        except ValidationError:  # another version of Slipway wrote it in another form
+            continue
+        found.setdefault(tuned.package, []).append(tuned)
+    return found

@@ -1,7 +1,7 @@
 """What a person names on the command line → the package, or the image, that is meant. Pure.
 
 A package goes by its digest, the first digits of it, or its model's name, which stands for the newest; an image by its
-reference or digest, or by its package.
+reference or digest, or by its package; a tuned image by its reference or digest alone.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from tasks.contracts import Image, Package
+from tasks.contracts import Image, Package, TunedImage
 from tasks.errors import BadInput
+from tasks.lineage.history import Recorded
 
 #: Fewer hexadecimal digits than this are a typing mistake, not an abbreviation.
 _SHORTEST = 6
@@ -36,7 +37,7 @@ def find_image(known: Sequence[Package], name: str, format: str | None = None) -
     """
     for package in known:
         for image in package.images:
-            if image.reference == name.removeprefix("docker.io/") or _begins(image.digest, name):
+            if _is_called(image, name):
                 return package, image
     package = find_package(known, name)
     images = {image.format: image for image in package.images}
@@ -45,6 +46,32 @@ def find_image(known: Sequence[Package], name: str, format: str | None = None) -
         which = f"no image as {asked}" if asked else "no format that passed every gate: choose an image with --format"
         raise BadInput(f"{package.name} {package.digest} has {which}; there are {', '.join(images) or 'none'}")
     return package, images[asked]
+
+
+def find_tuned(known: Sequence[Recorded], name: str) -> tuple[Package, TunedImage] | None:
+    """The tuned image of that name, and the package whose image it was tuned from; `None` where no tuned image has it.
+
+    The model's name never means one: what was packaged, and not what was tuned since, is the package.
+    """
+    for recorded in known:
+        for tuned in recorded.tuned:
+            if _is_called(tuned, name):
+                return recorded.package, tuned
+    return None
+
+
+def find_evidenced(known: Sequence[Recorded], name: str) -> tuple[Package, TunedImage | None]:
+    """What of that name was signed: a tuned image and its package, or a package, which one of its images may name.
+
+    Raises:
+        BadInput: there is neither.
+    """
+    if (tuned := find_tuned(known, name)) is not None:
+        return tuned
+    for recorded in known:
+        if any(_is_called(image, name) for image in recorded.package.images):
+            return recorded.package, None
+    return find_package([item.package for item in known], name), None
 
 
 def unknown_model(name: str, known: Sequence[str]) -> str:
@@ -58,6 +85,10 @@ def unknown_model(name: str, known: Sequence[str]) -> str:
         else "nothing is packaged yet"
     )
     return f"no package of a model {name!r} is known: {hint}"
+
+
+def _is_called(image: Image | TunedImage, name: str) -> bool:
+    return image.reference == name.removeprefix("docker.io/") or _begins(image.digest, name)
 
 
 def _begins(digest: str, name: str) -> bool:

@@ -17,6 +17,9 @@ the format's noise: dynamic ranges are those of the whole batch, and a last digi
 file's answer by more than the source's noise, the row is compared with the clipped answer and counted: made-up rows
 often are such rows, and it is no fault of the exporter. Whether it matters is the metrics' business.
 
+**Whole numbers** that the model makes by rounding a float may be those that it makes of any float within the noise of
+the format; classes stay exact (`tasks.parity.whole_numbers`).
+
 Edges of full precision (rows on which the last digit decides) stay what they are; a row that the coarse rounding pushes
 over a threshold has to match an answer that the perturbed file gives (`tasks.parity.edges`).
 """
@@ -25,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +46,7 @@ from tasks.parity.outcomes import Outcome
 from tasks.parity.perturbed import Span
 from tasks.parity.reference import Reference
 from tasks.parity.tolerance import Noise, confidence, evened, scale_of
+from tasks.parity.whole_numbers import Rounded, is_continuous, with_unrounded
 from tasks.spec import Int8
 
 if TYPE_CHECKING:
@@ -112,20 +117,22 @@ class Coarseness:
         Raises:
             BaseFailed: the full-precision file does not answer.
         """
+        base, rounded = self._base
         clips = self._reduced.precision == "int8" and self._reduced.int8 is Int8.STATIC
         probed = [_only(given, found.probed) for given, found in zip(inputs, references, strict=True)]
+        every_row = clips or bool(rounded)
         if clips:
             plain, self._spans = self._with_ranges(inputs)
         else:
-            plain = [each[0] for each in self._ask(self._model(), probed)]
+            plain = [each[0] for each in self._ask(base, inputs if every_row else probed)]
         draws = self._ask(self._perturbed(1.0), probed, _DRAWS)
         clipped = [each[0] for each in self._ask(self._perturbed(0.0), inputs)] if clips else plain
         shown, judged, findings = [], [], []
         for number, (pool, found) in enumerate(zip(pools, references, strict=True)):
-            rows = np.arange(pool.rows) if clips else found.probed
+            rows = np.arange(pool.rows) if every_row else found.probed
             if number == 0 and (difference := self._base_difference(found, rows, plain[0])) is not None:
                 return Coarse(tuple(references), tuple(references), (difference,))
-            middle = _only(clipped[number], found.probed) if clips else plain[number]
+            middle = _only(clipped[number], found.probed) if every_row else plain[number]
             noise = {
                 tensor.name: _coarsened(
                     found.noise[tensor.name],
@@ -140,7 +147,12 @@ class Coarseness:
             beyond, expected = np.arange(0), found.answers
             if clips:
                 beyond, expected = self._expected(found, plain[number], clipped[number])
-            coarse = replace(found, noise=noise, steady=found.noise, clipped=beyond)
+            whole = {
+                each.output: allowed
+                for each in rounded
+                if (allowed := _whole(each, expected, clipped[number], draws[number], found.probed)) is not None
+            }
+            coarse = replace(found, noise=noise, steady=found.noise, clipped=beyond, whole=whole)
             shown.append(coarse)
             judged.append(replace(coarse, answers=expected))
             if len(beyond):
@@ -157,25 +169,32 @@ class Coarseness:
 
     # --- asking -----------------------------------------------------------------------------------------------
 
-    def _model(self) -> onnx.ModelProto:
+    @cached_property
+    def _base(self) -> tuple[onnx.ModelProto, tuple[Rounded, ...]]:
+        """The full-precision file, which also gives the floats that become whole numbers."""
         import onnx
 
-        return onnx.load(self._reduced.base, load_external_data=False)
+        return with_unrounded(onnx.load(self._reduced.base, load_external_data=False), self._signature.outputs)
+
+    @property
+    def _outputs(self) -> tuple[TensorSpec, ...]:
+        floats = (TensorSpec(each.unrounded, DType.FLOAT32, ()) for each in self._base[1])
+        return (*self._signature.outputs, *floats)
 
     def _perturbed(self, size: float) -> onnx.ModelProto:
         if self._reduced.precision == "float16":
-            return perturbed.float16(self._model(), size)
+            return perturbed.float16(self._base[0], size)
         if self._reduced.int8 is Int8.DYNAMIC:
-            return perturbed.dynamic_int8(self._model(), size)
-        return perturbed.static_int8(self._model(), self._spans, size)
+            return perturbed.dynamic_int8(self._base[0], size)
+        return perturbed.static_int8(self._base[0], self._spans, size)
 
     def _with_ranges(self, inputs: Sequence[Arrays]) -> tuple[list[dict[str, Any]], dict[str, Span]]:
         """The answers to all rows; the range of every value that static int8 rounds, on the rows of its calibration."""
-        values = perturbed.rounded_values(self._model())
-        model, names = perturbed.with_ranges(self._model(), values)
+        values = perturbed.rounded_values(self._base[0])
+        model, names = perturbed.with_ranges(self._base[0], values)
         rows = next(iter(inputs[0].values())).shape[0]
         pools = [*inputs, _only(inputs[0], spread(rows, MOST_ROWS))]
-        outputs = (*self._signature.outputs, *(TensorSpec(name, DType.FLOAT32, ()) for name in names))
+        outputs = (*self._outputs, *(TensorSpec(name, DType.FLOAT32, ()) for name in names))
         plan = self._plan(pools, 1)
         answers = self._answers(model, replace(self._signature, outputs=outputs), pools, plan)
         calibration = [answer for batch, answer in zip(plan, answers, strict=True) if batch.pool == len(inputs)]
@@ -189,7 +208,8 @@ class Coarseness:
     def _ask(self, model: onnx.ModelProto, pools: Sequence[Arrays], times: int = 1) -> list[list[dict[str, Any]]]:
         """Pool by pool, time by time, the answers to all rows."""
         plan = self._plan(pools, times)
-        return self._joined(plan, self._answers(model, self._signature, pools, plan), pools, times)
+        signature = replace(self._signature, outputs=self._outputs)
+        return self._joined(plan, self._answers(model, signature, pools, plan), pools, times)
 
     def _joined(
         self, plan: Sequence[Batch], answers: Sequence[Arrays], pools: Sequence[Arrays], times: int
@@ -204,7 +224,7 @@ class Coarseness:
                 found[-1].append(
                     {
                         tensor.name: np.concatenate([answer[tensor.name][: batch.kept] for batch, answer in parts])
-                        for tensor in self._signature.outputs
+                        for tensor in self._outputs
                     }
                 )
         return found
@@ -321,19 +341,37 @@ def _beyond(pool: Pool, rows: int) -> Finding:
 def _coarsened(
     noise: Noise, middle: NDArray[Any], draws: Sequence[NDArray[Any]], tensor: TensorSpec, values: int, condition: str
 ) -> Noise:
-    """The noise with the format's own added; outputs that are no floats stay exact."""
+    """The noise with the format's own added; outputs that are no floats have none."""
     if not tensor.dtype.is_float:
         return noise
+    allowed, largest = _reach(middle, draws, values)
+    wider = Allowance(noise.allowance.atol + allowed, noise.allowance.rtol)
+    return replace(noise, allowance=wider, beside=wider, largest={**noise.largest, condition: largest})
+
+
+def _reach(middle: NDArray[Any], draws: Sequence[NDArray[Any]], values: int) -> tuple[NDArray[np.float64], float]:
+    """How far the format may move each position in any of so many values, and the largest move that was seen."""
     expected = middle.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         change = np.stack([draw.astype(np.float64) - expected for draw in draws])
     change = np.where(np.isfinite(change), change, 0.0)
     deviation = np.sqrt(np.mean(change**2, axis=0)).max(axis=0, initial=0.0)
-    allowed = confidence(values) * evened(deviation, scale_of(expected))
-    wider = Allowance(noise.allowance.atol + allowed, noise.allowance.rtol)
-    return replace(
-        noise, allowance=wider, beside=wider, largest={**noise.largest, condition: float(np.abs(change).max())}
-    )
+    return confidence(values) * evened(deviation, scale_of(expected)), float(np.abs(change).max())
+
+
+def _whole(
+    rounded: Rounded, expected: Arrays, middle: Arrays, draws: Sequence[Arrays], probed: NDArray[np.int64]
+) -> NDArray[np.float64] | None:
+    """How far each value of a whole-number output may lie from what is expected; None where it stays exact.
+
+    `middle` are the full-precision file's answers to all rows, `draws` the perturbed one's to the probed rows.
+    """
+    floats, moved = middle[rounded.unrounded], [draw[rounded.unrounded] for draw in draws]
+    whole = expected[rounded.output]
+    if floats.shape != whole.shape or not is_continuous(moved):
+        return None
+    reach, _ = _reach(floats[probed], moved, whole.size)
+    return rounded.allowed(whole, floats, reach)
 
 
 def _only(arrays: Arrays, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:

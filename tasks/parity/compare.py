@@ -1,8 +1,9 @@
 """One output of one batch: the export's answer against the source model's, value by value.
 
 Functions of arrays. Nothing is broadcast: an answer of another shape is a mismatch, whatever NumPy could make of it.
-Whole numbers are compared exactly and never subtracted in their own dtype, where unsigned ones wrap around. NaN and
-infinities must stand in the same places with the same signs. Strings are compared exactly.
+Whole numbers are never subtracted in their own dtype, where unsigned ones wrap around; they are compared exactly, but
+where an allowance says otherwise of a value (`tasks.parity.whole_numbers`). NaN and infinities must stand in the same
+places with the same signs. Strings are compared exactly.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Mismatch(StrEnum):
 class Allowance:
     """How far an output may lie from the source's: `atol[position] + rtol * |expected|`.
 
-    `atol` has the shape of one row of the output, so that no position borrows tolerance from a larger one.
+    `atol` has the shape of one row of the output, so that no position borrows tolerance from a larger one; or of all
+    rows, where each value has its own.
     """
 
     atol: NDArray[np.float64]
@@ -43,10 +45,10 @@ class Allowance:
 
     def of(self, expected: NDArray[np.float64]) -> NDArray[np.float64]:
         """The allowed difference of every value of `expected`, (rows, *position)."""
-        if expected.shape[1:] != self.atol.shape:
+        if self.atol.shape not in (expected.shape, expected.shape[1:]):
             raise ValueError(f"an allowance for rows of {self.atol.shape} does not fit rows of {expected.shape[1:]}")
         with np.errstate(invalid="ignore", over="ignore"):
-            return np.asarray(self.atol[np.newaxis] + self.rtol * np.abs(expected))
+            return np.asarray(np.broadcast_to(self.atol, expected.shape) + self.rtol * np.abs(expected))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def compare(
 ) -> Comparison:
     """Hold `answer` against `expected`, which has the rows of the batch and may be wider than the declared dtype.
 
-    `allowance` is for floating-point outputs; others are compared exactly.
+    `allowance` is needed for floating-point outputs; whole numbers are compared exactly without one, or with one of 0.
     """
     everything = np.ones(len(expected), dtype=bool)
     if (dtype := dtype_problem(answer, tensor)) is not None:
@@ -95,7 +97,9 @@ def compare(
         wrong = np.asarray(answer.astype(object) != expected.astype(object), dtype=bool)
         return _judged(expected, answer, wrong.astype(np.float64), np.full(wrong.shape, _EXACT))
     if not tensor.dtype.is_float:
-        return _judged(expected, answer, _whole_difference(expected, answer), np.full(expected.shape, _EXACT))
+        exact = np.full(expected.shape, _EXACT)
+        allowed = exact if allowance is None else np.maximum(exact, allowance.of(expected.astype(np.float64)))
+        return _judged(expected, answer, _whole_difference(expected, answer), allowed)
     if allowance is None:
         raise ValueError(f"output {tensor.name!r} holds {tensor.dtype}, which needs an allowance")
     return _compare_floats(expected.astype(np.float64), answer.astype(np.float64), allowance)

@@ -251,7 +251,7 @@ def _outputs(
             max_rel_diff=largest(tensor.name, "max_rel_diff"),
             worst_margin=largest(tensor.name, "worst_margin"),
             noise=references[0].noise[tensor.name].level if tensor.dtype.is_float else None,
-            tolerance=references[0].noise[tensor.name].tolerance,
+            tolerance=references[0].tolerance(tensor.name),
         )
         for tensor in signature.outputs
     )

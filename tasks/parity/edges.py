@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.contract import TensorSpec
-from tasks.parity.compare import compare
-from tasks.parity.tolerance import Noise
+from tasks.parity.compare import Allowance, compare
 
 #: How often a row that differs is moved: 2^-16 is the chance to miss an edge that half of the directions cross.
 NEIGHBOURS = 16
@@ -35,9 +34,12 @@ def excused(
     expected: Mapping[str, NDArray[Any]],
     neighbours: tuple[Mapping[str, NDArray[Any]], ...],
     outputs: tuple[TensorSpec, ...],
-    noise: Mapping[str, Noise],
+    allowed: Mapping[str, Allowance],
+    beside: Mapping[str, Allowance],
 ) -> NDArray[np.bool_]:
     """Which rows of `answer` agree with the same row of one neighbour, or of `expected`, in each of the outputs.
+
+    `beside` is what may lie between an answer and a neighbour's, `allowed` between it and what is expected.
 
     All outputs have to agree with the same neighbour: a class and its scores do not jump apart from each other.
     """
@@ -45,9 +47,9 @@ def excused(
     for neighbour in neighbours:
         agrees = np.ones(len(found), dtype=bool)
         for tensor in outputs:
-            given, own = answer[tensor.name], noise[tensor.name]
-            here = compare(expected[tensor.name], given, tensor, own.allowance)
-            beside = compare(neighbour[tensor.name], given, tensor, own.beside)
-            agrees &= ~here.wrong_rows | ~beside.wrong_rows
+            given = answer[tensor.name]
+            here = compare(expected[tensor.name], given, tensor, allowed[tensor.name])
+            there = compare(neighbour[tensor.name], given, tensor, beside[tensor.name])
+            agrees &= ~here.wrong_rows | ~there.wrong_rows
         found |= agrees
     return found

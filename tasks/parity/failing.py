@@ -89,7 +89,7 @@ def _asked_alone(
     case = _case(_said(rows, asked.pools[pool].name), rows, pool, asked, references, again[1], None)
     source = references[pool]
     right = all(
-        compare(case.expected[tensor.name], again[1][tensor.name], tensor, source.noise[tensor.name].allowance).mismatch
+        compare(case.expected[tensor.name], again[1][tensor.name], tensor, source.allowance(tensor.name, rows)).mismatch
         is None
         for tensor in asked.signature.outputs
     )
@@ -127,16 +127,18 @@ def _case(
         place=place,
         inputs={name: array[rows] for name, array in asked.inputs[pool].items()},
         expected=expected,
-        allowed=_allowed(expected, source, asked.signature),
+        allowed=_allowed(expected, source, rows, asked.signature),
         actual=actual,
         error=error,
     )
 
 
-def _allowed(expected: Arrays, source: Reference, signature: Signature) -> Mapping[str, NDArray[Any]]:
+def _allowed(
+    expected: Arrays, source: Reference, rows: NDArray[np.int64], signature: Signature
+) -> Mapping[str, NDArray[Any]]:
     return {
-        tensor.name: source.noise[tensor.name].allowance.of(expected[tensor.name].astype(np.float64))
-        if tensor.dtype.is_float
+        tensor.name: source.allowance(tensor.name, rows).of(expected[tensor.name].astype(np.float64))
+        if tensor.dtype.is_float or tensor.name in source.whole
         else np.zeros(expected[tensor.name].shape)
         for tensor in signature.outputs
     }

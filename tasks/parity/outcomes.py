@@ -103,33 +103,31 @@ def _compared(
     own: Arrays | None,
     signature: Signature,
 ) -> Outcome:
-    against_source = {
-        tensor.name: _compare(source.answers[tensor.name][rows], answers[tensor.name], tensor, source)
-        for tensor in signature.outputs
-    }
+    against_source = {tensor.name: _compare(answers[tensor.name], tensor, source, rows) for tensor in signature.outputs}
     against_itself = {}
     if own is not None and batch.part is not Part.WHOLE:
-        noise = source.steady if batch.part is Part.AGAIN and source.steady is not None else source.noise
+        steady = source.steady if batch.part is Part.AGAIN else None
         against_itself = {
-            tensor.name: compare(own[tensor.name][rows], answers[tensor.name], tensor, noise[tensor.name].allowance)
+            tensor.name: compare(
+                own[tensor.name][rows],
+                answers[tensor.name],
+                tensor,
+                source.allowance(tensor.name, rows) if steady is None else steady[tensor.name].allowance,
+            )
             for tensor in signature.outputs
         }
     wrong = [tensor for tensor in signature.outputs if against_source[tensor.name].mismatch is not None]
     looks_like = {}
     for tensor in wrong:
         for other in signature.outputs:
-            if other is not tensor and _is(source, other, rows, answers[tensor.name]):
+            if other is not tensor and _compare(answers[tensor.name], other, source, rows).mismatch is None:
                 looks_like[tensor.name] = other.name
                 break
     return Outcome(batch, pool, rows, None, against_source, against_itself, looks_like)
 
 
-def _compare(expected: NDArray[Any], answer: NDArray[Any], tensor: TensorSpec, source: Reference) -> Comparison:
-    return compare(expected, answer, tensor, source.noise[tensor.name].allowance)
-
-
-def _is(source: Reference, other: TensorSpec, rows: NDArray[np.int64], answer: NDArray[Any]) -> bool:
-    return _compare(source.answers[other.name][rows], answer, other, source).mismatch is None
+def _compare(answer: NDArray[Any], tensor: TensorSpec, source: Reference, rows: NDArray[np.int64]) -> Comparison:
+    return compare(source.answers[tensor.name][rows], answer, tensor, source.allowance(tensor.name, rows))
 
 
 def _dtype(name: str, signature: Signature) -> np.dtype[Any]:
@@ -171,7 +169,8 @@ def excuse_edges(
                 expected,
                 tuple({name: array[beside] for name, array in answers.items()} for answers in neighbours),
                 asked.signature.outputs,
-                references[pool].noise,
+                {name: references[pool].allowance(name, rows[here]) for name in expected},
+                {name: noise.beside for name, noise in references[pool].noise.items()},
             )
             excused_rows.update(int(row) for row in rows[here[fine]])
             kept = np.setdiff1d(np.arange(len(rows)), here[fine])
@@ -212,7 +211,7 @@ def _without(
         outcome,
         rows=rows[kept],
         against_source={
-            tensor.name: _compare(source.answers[tensor.name][rows[kept]], answers[tensor.name][kept], tensor, source)
+            tensor.name: _compare(answers[tensor.name][kept], tensor, source, rows[kept])
             for tensor in signature.outputs
         },
         looks_like={},

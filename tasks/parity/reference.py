@@ -7,13 +7,15 @@ some rows again under every condition that changes only rounding.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.contract import Tolerance
 from tasks.contracts import Finding, Owner, Verdict
+from tasks.parity.compare import Allowance
 from tasks.parity.edges import MOST_ON_EDGE
 from tasks.parity.inputs import Pool
 from tasks.parity.source import AskedSource, as_declared
@@ -30,6 +32,7 @@ class Reference:
 
     For exports of reduced precision `noise` is the format's, `steady` the source's own, to which the same question
     again must give the same answer, and `clipped` are rows beyond the calibrated range (`tasks.parity.coarse`).
+    `whole` is how far each value of a whole-number output may lie from `answers`, where that is a rounded float.
     """
 
     answers: Mapping[str, NDArray[Any]]
@@ -37,6 +40,17 @@ class Reference:
     probed: NDArray[np.int64]
     steady: Mapping[str, Noise] | None = None
     clipped: NDArray[np.int64] | None = None
+    whole: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    def allowance(self, output: str, rows: NDArray[np.int64]) -> Allowance:
+        """How far an export's answers to these rows may lie from `answers`."""
+        whole = self.whole.get(output)
+        return self.noise[output].allowance if whole is None else Allowance(whole[rows], 0.0)
+
+    def tolerance(self, output: str) -> Tolerance:
+        """That as one pair of numbers for the whole output, as loose as its loosest value."""
+        whole = self.whole.get(output)
+        return self.noise[output].tolerance if whole is None else Tolerance(float(whole.max(initial=0.0)), 0.0)
 
     def edges(self) -> NDArray[np.int64]:
         """Rows that stand on an edge in any output, as far as they were probed, or beyond the calibrated range."""

@@ -3,7 +3,8 @@
 load.py      open-loop load: arrivals that do not wait for answers, times from the intended arrival
 search.py    which setting, which rate: decisions over measurements (pure)
 run.py       settings in containers under load
-write.py     the choice as an image of its own
+basis.py     the package's image that a tuned one stands on, once its evidence holds
+write.py     the choice as an image of its own, signed
 record.py    the measurements in MLflow, beside the package's evidence
 command.py   `slipway tune`
 """

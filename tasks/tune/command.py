@@ -17,11 +17,16 @@ from rich.table import Table
 from rich.text import Text
 
 from serving.contract import Batching
-from tasks.contracts import Verdict
+from tasks.attestation import signer
+from tasks.contracts import TunedImage, Verdict
 from tasks.errors import BadInput, SlipwayError
 from tasks.image import connect
+from tasks.image.engine import CONTRACT_LABEL, Engine, ImageInfo
+from tasks.lineage.history import packages, record_of
 from tasks.settings import Settings
 from tasks.smoke.quiet import DISTURBING
+from tasks.store import Store, open_store
+from tasks.tune.basis import Basis, basis_of
 from tasks.tune.record import record
 from tasks.tune.run import Measurement, Tuning, open_image, tune
 from tasks.tune.search import CONFIDENCE, Held
@@ -46,12 +51,11 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What came out. `reference` and `digest` are the new image's, where one was written; `run` is MLflow's."""
+    """What came out. `image` is the new one, where one was written; `run` is MLflow's."""
 
     asked: Asked
     tuning: Tuning
-    reference: str | None = None
-    digest: str | None = None
+    image: TunedImage | None = None
     run: str | None = None
     note: str | None = None
 
@@ -71,7 +75,7 @@ class Tuned:
             **plain(self.tuning),
             "image": self.asked.image,
             "verdict": self.verdict,
-            "tuned": None if self.reference is None else {"reference": self.reference, "digest": self.digest},
+            "tuned": None if self.image is None else self.image.model_dump(mode="json"),
             "mlflow_run": self.run,
             "note": self.note,
         }
@@ -102,9 +106,10 @@ class Tuned:
             shown.append("the budget was over before all settings were tried: --budget gives more")
         if tuning.disturbed:
             shown.append(f"other programs had more than {DISTURBING:.0%} of the CPUs: measure again on a quiet machine")
-        shown += ["", "latency by rate:", *(_bar(item, tuning.p99_ms) for item in tuning.curve)]
-        if self.reference is not None:
-            shown += ["", f"written into {self.reference} ({self.digest})"]
+        if tuning.curve:  # the budget may have been over before
+            shown += ["", "latency by rate:", *(_bar(item, tuning.p99_ms) for item in tuning.curve)]
+        if self.image is not None:
+            shown += ["", f"written into {self.image.reference} ({self.image.digest}), and signed"]
         if tuning.confirmed:
             shown += ["to package it so from now on, in model.yaml:", f"  serving: {{{_keys(choice.setting)}}}"]
         shown += [f"MLflow run {self.run}"] if self.run else []
@@ -116,13 +121,24 @@ def tuned(asked: Asked, show: Callable[[Text], None], check: Callable[[], None])
     """Tune an image, write the choice, record it.
 
     Raises:
-        BadInput: there is no such image, or no objective.
+        BadInput: there is no such image, it is none of Slipway's, or there is no objective.
+        GateBlocked: the image's attestation does not verify, so nothing may be written that stands on it.
         EngineUnavailable, PlatformError: the engine, or the server in the image, does not do its part.
     """
+    here = os.cpu_count() or 1
+    if asked.cpus is not None and asked.cpus > here:
+        raise BadInput(f"--cpus {asked.cpus:g}: this machine has {here}: tune on one like that which will serve")
     engine, settings = connect(), Settings.from_environment()
     image = engine.find_image(asked.image)
     if image is None:
         raise BadInput(f"the engine has no image {asked.image}: `slipway status` lists those that were packaged")
+    if CONTRACT_LABEL not in image.labels:
+        raise BadInput(
+            f"the image {asked.image} is no serving image that Slipway built: it has no label {CONTRACT_LABEL}"
+        )
+    store = open_store(settings.store_uri)
+    # before minutes of measuring, whose result could not be written
+    basis = _basis(asked.image, image, engine, store, settings) if asked.write else None
     cpus = asked.cpus or float(len(os.sched_getaffinity(0)))
     memory = None if asked.memory_mb is None else asked.memory_mb << 20
 
@@ -136,17 +152,20 @@ def tuned(asked: Asked, show: Callable[[Text], None], check: Callable[[], None])
         if p99_ms is None:
             raise BadInput(f"the contract of {asked.image} has no p99_ms: say --p99-ms")
         tuning = tune(subject, engine, p99_ms=p99_ms, rows=asked.rows, budget_s=asked.budget_s, tell=tell)
-    if tuning.choice is None or not tuning.confirmed or not asked.write:
+    if tuning.choice is None or not tuning.confirmed or basis is None:
         return Tuned(asked, tuning)
     content = json.dumps(plain(tuning), indent=1).encode() + b"\n"
-    reference = asked.image if ":" in asked.image else next(iter(image.tags), asked.image)
-    written, info = write_tuned(reference, image, subject.contract, tuning.choice.setting, content, engine, settings)
+    written = write_tuned(basis, subject.contract, tuning, tuning.choice, content, engine, store, settings)
     try:
-        run = record(image.id, info.id, subject.contract.format, tuning, content, settings)
-        note = None if run else "no package in the store has this image, so MLflow was told nothing"
+        run = record(written, record_of(basis.package, store), store, settings)
+        note = None if run else "the package is not in MLflow, so MLflow was told nothing"
     except SlipwayError as error:
         run, note = None, f"not recorded: {error}"
-    return Tuned(asked, tuning, written, info.id, run, note)
+    return Tuned(asked, tuning, written, run, note)
+
+
+def _basis(asked: str, image: ImageInfo, engine: Engine, store: Store, settings: Settings) -> Basis:
+    return basis_of(asked, image, list(packages(store)), store, engine, signer(settings).public_key)
 
 
 def plain(tuning: Tuning) -> dict[str, Any]:

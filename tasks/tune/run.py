@@ -119,7 +119,10 @@ def open_image(image: ImageInfo, engine: Engine, work: Path, cpus: float, memory
         raw = raw_signature(contract.signature, contract.preprocess)
         found = read_golden(folder / contract.golden)
     except (PlatformError, Refused, OSError, ValueError) as error:
-        raise BadInput(f"the image cannot be tuned: {error}: give an image that `slipway package` made") from error
+        said = str(error).replace(f"{folder}/", "")  # which is gone when somebody reads this
+        raise BadInput(
+            f"the image cannot be tuned: {said}: give an image that `slipway package` of this version made"
+        ) from error
     golden = GoldenSamples(found.inputs, found.outputs, contract.tolerances, raw)
     return Subject(image, contract, golden, cpus, memory_bytes)
 
@@ -138,7 +141,7 @@ def tune(
     `rows` are those of each request, unless given the fewest that the model takes.
 
     Raises:
-        BadInput: the model does not take so many rows.
+        BadInput: the model does not take so many rows, or so few.
         PlatformError: the server does not start, or does not answer rightly.
     """
     engine.sweep(COMPONENT)
@@ -146,6 +149,8 @@ def tune(
     asked_rows = rows or smallest
     if subject.golden.raw.batch is None and asked_rows != 1:
         raise BadInput(f"--rows {asked_rows}: the model has no batch dimension, so each request is one")
+    if asked_rows < smallest:
+        raise BadInput(f"--rows {asked_rows}: the model takes no fewer than {smallest}")
     began = time.monotonic()
     bench = _Bench(subject, engine, asked_rows, p99_ms, began + budget_s * (1 - _RESERVED), tell)
     resolved = scheduling(subject.contract, cpus=max(1, round(subject.cpus)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import signal
@@ -15,18 +16,20 @@ from typing import cast
 
 import httpx
 import pytest
+from rich.console import Console
 
-from serving.contract import Batching, PackagedFile
+from serving.contract import PackagedFile
+from tasks.console import chain
 from tasks.contracts import FileTree, Package, SmokeReport, Verdict, digest_of
 from tasks.errors import BadInput, TrackingUnavailable
 from tasks.lineage import record, trace
 from tasks.lineage.evidence import LARGEST_ARTIFACT, of_stages
+from tasks.lineage.history import remember_tuned
 from tasks.lineage.origin import ARTIFACT_TAG
 from tasks.lineage.tracking import tracking
 from tasks.reuse import artifact_digest
 from tasks.settings import Settings
 from tasks.store import Store, open_store
-from tasks.tune import Choice, Tuning
 from tasks.tune.record import record as record_tuning
 from tests import samples
 
@@ -501,20 +504,42 @@ def test_the_evidence_of_a_package_covers_every_report(store: Store) -> None:
 def test_a_tuning_is_kept_in_the_run_of_its_package(embedded: Settings, store: Store) -> None:
     package, spec = published(store, "tuned")
     recorded = record(package, spec, store, embedded)
-    choice = Choice(Batching(batch_rows=8), rate=1200.0, gain=1.5, complete=True)
-    tuning = Tuning(50, 1, 2.0, choice, confirmed=True, out_of_time=False, measurements=(), seconds=60)
-    measured, tuned = samples.image("onnx").digest, digest_of("tuned")
-    assert record_tuning(measured, tuned, "onnx", tuning, b"{}", embedded) == recorded.run_id
+    tuned = samples.tuned_image(store, package)
+    store.put_result("attestation", tuned.digest, "envelope")
+    assert record_tuning(tuned, recorded, store, embedded) == recorded.run_id
 
     client = client_of(embedded)
     run = client.get_run(recorded.run_id)
-    assert run.data.tags["slipway.tuned.onnx"] == tuned
+    said = {
+        "slipway.tuned.onnx": tuned.digest,
+        "slipway.tuned.onnx.from": package.images[0].digest,
+        "slipway.tuned.onnx.curve": tuned.curve.digest,
+    }
+    assert said.items() <= run.data.tags.items()
+    assert said.items() <= client.get_model_version(recorded.model_name, recorded.model_version).tags.items()
     assert run.data.metrics["tuned_onnx_requests_per_s"] == 1200.0
-    assert Path(client.download_artifacts(recorded.run_id, "tuning/onnx.json")).read_text() == "{}"
+    files = {"tuning/onnx.json": '{"curve": []}', "tuning/onnx.attestation.json": "envelope"}
+    for name, content in files.items():
+        assert Path(client.download_artifacts(recorded.run_id, name)).read_text() == content
 
 
-def test_a_tuning_of_an_image_that_no_package_has_is_recorded_nowhere(embedded: Settings, store: Store) -> None:
-    published(store, "other")
-    choice = Choice(Batching(), rate=1.0, gain=1.0, complete=True)
-    tuning = Tuning(50, 1, 2.0, choice, confirmed=True, out_of_time=False, measurements=(), seconds=60)
-    assert record_tuning(digest_of("unknown"), digest_of("tuned"), "onnx", tuning, b"{}", embedded) is None
+def test_a_tuned_image_leads_to_its_package_and_the_package_to_it(embedded: Settings, store: Store) -> None:
+    package, _ = published(store, "digits-tuned")
+    tuned = samples.tuned_image(store, package)
+    remember_tuned(tuned, store)
+    for query, found in (
+        (tuned.digest, "tuned image onnx"),
+        (tuned.reference, "tuned image onnx"),
+        (tuned.curve.digest, "curve of tuned image onnx"),
+        (package.digest, "package"),
+    ):
+        traced = trace(query, embedded, store)
+        assert traced.found == found
+        [of_package] = traced.packages
+        assert of_package.package == package.digest
+        assert {cell.format: cell.tuned for cell in of_package.cells} == {"onnx": (tuned,), "savedmodel": ()}
+    shown = Console(file=io.StringIO(), width=80)
+    shown.print(*chain(traced), sep="\n", soft_wrap=True)
+    text = shown.file.getvalue()  # type: ignore[attr-defined]
+    assert f"tuned  {tuned.digest}  {tuned.reference}\n" in text, "lines are not cut at the console's width"
+    assert tuned.curve.digest in text

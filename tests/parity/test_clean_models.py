@@ -48,6 +48,7 @@ ASKED = [
     ("vision", "onnx-fp16"),
     ("norm_first", "onnx-fp16"),
     ("recurrent", "onnx-int8"),
+    ("tabular", "onnx-int8"),
     ("keras_cnn", "onnx-int8"),
     ("onnx_file", "onnx-fp16"),
 ]

@@ -283,6 +283,88 @@ def test_a_row_that_depends_on_its_neighbours_by_more_than_rounding_is_caught(ca
     assert "PARITY_BATCH_DEPENDENT" in codes(faulty.judged())
 
 
+# --- whole numbers ------------------------------------------------------------------------------------------------
+
+
+#: Its levels are floats cut to eight bits, as an image's are.
+LEVELS = NET.replace("(float[batch, 4] y)", "(float[batch, 4] y, uint8[batch, 4] level)").replace(
+    "w2, b)\n",
+    "w2, b)\n    grown = Mul (y, twelve)\n    inside = Clip (grown, zero, most)\n    level = Cast <to = 2> (inside)\n",
+)
+LEVELLED = Signature(
+    SIGNATURE.inputs, (*SIGNATURE.outputs, TensorSpec("level", DType.UINT8, ("batch", CLASSES))), SIGNATURE.dynamic
+)
+
+
+def levels(case: Callable[..., Case], format: str = "onnx-int8", mode: Int8 = Int8.STATIC) -> Case:
+    constants = {"twelve": np.float32(12), "zero": np.float32(0), "most": np.float32(255)}
+    source = model(LEVELS, **weights(), **{name: np.asarray(value) for name, value in constants.items()})
+    return case(format, mode, source=source, signature=LEVELLED)
+
+
+def added_to_levels(faulty: Case, more: float) -> None:
+    """The float behind the levels is this much larger: what another zero point does to it."""
+    file = onnx.load(faulty.path)
+    cast = next(node for node in file.graph.node if node.output[0] == "level")
+    file.graph.initializer.append(numpy_helper.from_array(np.float32(more), "more"))
+    place = list(file.graph.node).index(cast)
+    file.graph.node.insert(place, onnx.helper.make_node("Add", ["wide", "more"], ["shifted"]))
+    file.graph.node.insert(place, onnx.helper.make_node("Cast", [cast.input[0]], ["wide"], to=onnx.TensorProto.FLOAT))
+    cast.input[0] = "shifted"
+    onnx.save(file, faulty.path)
+
+
+@pytest.mark.parametrize(("format", "mode"), KINDS)
+def test_whole_numbers_that_are_rounded_floats_may_move_as_the_float_does(
+    format: str, mode: Int8, case: Callable[..., Case]
+) -> None:
+    judged = levels(case, format, mode).judged()
+    assert codes(judged) == [], [finding.message for finding in judged.findings]
+    assert judged.outputs[1].tolerance.atol >= 1
+
+
+@pytest.mark.parametrize(("format", "mode"), KINDS)
+def test_whole_numbers_that_move_further_than_the_float_may_are_caught(
+    format: str, mode: Int8, case: Callable[..., Case]
+) -> None:
+    faulty = levels(case, format, mode)
+    added_to_levels(faulty, 1.5 if format == "onnx-fp16" else 12.0)
+    judged = faulty.judged()
+    assert codes(judged) == ["PARITY_TENSOR_DIFFERS"]
+    assert {finding.evidence.get("output") for finding in judged.findings if finding.verdict != "passed"} == {"level"}
+
+
+def test_whole_numbers_that_wrap_around_are_caught(case: Callable[..., Case]) -> None:
+    faulty = levels(case)
+    file = onnx.load(faulty.path)
+    cast = next(node for node in file.graph.node if node.output[0] == "level")
+    clip = next(node for node in file.graph.node if node.output[0] == cast.input[0])
+    file.graph.node.insert(
+        list(file.graph.node).index(cast),
+        onnx.helper.make_node("Cast", [clip.input[0]], ["wide"], to=onnx.TensorProto.INT64),
+    )
+    cast.input[0] = "wide"
+    onnx.save(file, faulty.path)
+    assert codes(faulty.judged()) == ["PARITY_TENSOR_DIFFERS"]
+
+
+def test_classes_from_a_table_of_floats_are_no_rounded_floats(case: Callable[..., Case]) -> None:
+    text = NET.replace("(float[batch, 4] y)", "(float[batch, 4] y, int64[batch] label)").replace(
+        "w2, b)\n",
+        "w2, b)\n    place = ArgMax <axis = 1, keepdims = 0> (y)\n    number = Gather (numbers, place)\n"
+        "    label = Cast <to = 7> (number)\n",
+    )
+    two = Signature(
+        SIGNATURE.inputs, (*SIGNATURE.outputs, TensorSpec("label", DType.INT64, ("batch",))), SIGNATURE.dynamic
+    )
+    numbers = np.float32([3, 1, 2, 5])
+    other = case(source=model(text, **weights(), numbers=numbers), signature=two, evaluation={"x": rows(400, WIDTH)})
+    other.change(numbers=lambda table: table[[1, 0, 2, 3]])
+    judged = other.judged()
+    assert codes(judged) == ["PARITY_TENSOR_DIFFERS"]
+    assert judged.outputs[1].tolerance.atol == 0
+
+
 # --- what is no fault ---------------------------------------------------------------------------------------------
 
 

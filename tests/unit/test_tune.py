@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -19,8 +20,10 @@ from rich.console import Console
 
 from serving.contract import Batching
 from tasks.cli import run
+from tasks.errors import BadInput
 from tasks.smoke.client import Address, get
-from tasks.tune.command import Asked, Tuned
+from tasks.store import LocalStore
+from tasks.tune.command import Asked, Tuned, tuned
 from tasks.tune.load import Offered, arrivals, offer
 from tasks.tune.run import Measurement, Tuning, environment_of
 from tasks.tune.search import (
@@ -35,7 +38,7 @@ from tasks.tune.search import (
     requests_needed,
     windows,
 )
-from tasks.tune.write import tuned_reference
+from tests import samples
 
 DEFAULT = Batching(batch_rows=32, batch_window_ms=0.0, workers=2, threads=2)
 
@@ -169,19 +172,6 @@ def test_a_setting_reaches_the_container_as_its_environment() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("reference", "tuned"),
-    [
-        ("slipway/m:onnx-1", "slipway/m:onnx-1-tuned-0123456789ab"),
-        ("slipway/m:onnx-1-tuned-ffff", "slipway/m:onnx-1-tuned-0123456789ab"),
-        ("registry:5000/m", "registry:5000/m:latest-tuned-0123456789ab"),
-        ("registry:5000/m:1", "registry:5000/m:1-tuned-0123456789ab"),
-    ],
-)
-def test_a_tuned_image_has_a_name_of_its_own(reference: str, tuned: str) -> None:
-    assert tuned_reference(reference, "sha256:0123456789abcdef") == tuned
-
-
 # --- what is said ------------------------------------------------------------------------------------------------
 
 
@@ -228,11 +218,13 @@ def shown(said: Tuned) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
-def test_the_choice_is_said_as_it_goes_into_model_yaml() -> None:
-    said = shown(Tuned(Asked("slipway/m:onnx-1", 60), KEPT, "slipway/m:onnx-1-tuned-2", "sha256:2"))
+def test_the_choice_is_said_as_it_goes_into_model_yaml(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    image = samples.tuned_image(store, samples.package(store))
+    said = shown(Tuned(Asked("slipway/m:onnx-1", 60), KEPT, image))
     assert "serving: {batch_rows: 32, batch_window_ms: 0, workers: 2, threads: 2}" in said
     assert "bears 800 requests/s of 1 row(s) within 50 ms on 2 CPUs (as before)" in said
-    assert "written into slipway/m:onnx-1-tuned-2 (sha256:2)" in said
+    assert f"written into {image.reference}" in said
 
 
 def test_what_is_not_sure_is_said() -> None:
@@ -246,10 +238,15 @@ def test_what_is_not_sure_is_said() -> None:
     assert "model.yaml" not in said
 
 
-@pytest.mark.parametrize("budget", ["soon", "2", "0m", "1.5m", "m"])
+@pytest.mark.parametrize("budget", ["soon", "2", "0m", "1.5m", "m", "²m"])
 def test_a_budget_that_is_none_is_bad_input(budget: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["tune", "slipway/m:onnx-1", "--budget", budget]) == 2
     assert "such as 2m" in capsys.readouterr().err
+
+
+def test_more_cpus_than_there_are_is_bad_input() -> None:
+    with pytest.raises(BadInput, match="--cpus 100000: this machine has"):
+        tuned(Asked("slipway/m:onnx-1", 60, cpus=100_000), lambda line: None, lambda: None)
 
 
 # --- the load -----------------------------------------------------------------------------------------------------

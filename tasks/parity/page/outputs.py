@@ -82,19 +82,21 @@ def chart(tensor: TensorSpec, judged: Judgement) -> Chart:
     ticks = tuple((round(100 * (power - low) / (high - low), 2), power) for power in range(low, high + 1, step))
     twin = judged.references[0].noise[name].twin
     method = "noise against the source in float64" if twin else "noise from moved inputs, and the rounding bound"
+    if not tensor.dtype.is_float:
+        method = "a rounded float: what the format's noise in the float lets it become"
     return Chart(name, tensor.dtype.value, method, placed, ticks, noise)
 
 
 def _bar(tensor: TensorSpec, pool: Pool, source: Reference, outcomes: Sequence[Outcome]) -> Bar:
     found = [outcome.against_source[tensor.name] for outcome in outcomes if outcome.error is None]
     worst = max(found, key=lambda item: item.worst_margin or -1.0, default=None)
-    exact = not tensor.dtype.is_float
+    exact = not tensor.dtype.is_float and tensor.name not in source.whole
     return Bar(
         pool=pool.name,
         rows=pool.rows,
         compared=sum(item.compared for item in found),
         exact=exact,
-        noise=None if exact else source.noise[tensor.name].level,
+        noise=source.noise[tensor.name].level if tensor.dtype.is_float else None,
         difference=max((item.max_abs_diff for item in found if item.max_abs_diff is not None), default=None),
         margin=worst.worst_margin if worst else None,
         allowed=worst.worst.allowed if worst and worst.worst and not exact else None,

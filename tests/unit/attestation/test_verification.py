@@ -12,9 +12,10 @@ import pytest
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner
 
-from tasks.attestation.statement import PAYLOAD_TYPE, statement
+from tasks.attestation.envelope import PAYLOAD_TYPE
+from tasks.attestation.statement import statement
 from tasks.attestation.verification import verify
-from tasks.contracts import Image, Package, ParityReport, SmokeReport, Verdict, digest_of
+from tasks.contracts import Package, ParityReport, SmokeReport, Verdict, digest_of
 from tasks.store import LocalStore
 from tests import samples
 
@@ -28,17 +29,8 @@ def key() -> CryptoSigner:
 
 @pytest.fixture
 def package(tmp_path: Path) -> Package:
-    return samples.package(LocalStore(tmp_path), images=[image(tmp_path, name) for name in samples.FORMATS])
-
-
-def image(folder: Path, name: str) -> Image:
-    """With the labels that the image stage gives it."""
-    store = LocalStore(folder)
-    labels = {
-        "io.slipway.export": samples.export(store, name).files.digest,
-        "io.slipway.parity": digest_of(samples.parity_report(store, name)),
-    }
-    return samples.image(name, labels=labels)
+    store = LocalStore(tmp_path)
+    return samples.package(store, images=[samples.proven_image(store, name) for name in samples.FORMATS])
 
 
 def signed(payload: bytes, key: CryptoSigner, payload_type: str = PAYLOAD_TYPE) -> str:

@@ -123,7 +123,7 @@ def test_what_neither_store_nor_engine_knows_is_said(passed: Package, store: Loc
 
 
 def test_another_image_than_slipways_is_refused(store: LocalStore) -> None:
-    with pytest.raises(BadInput, match="not one that Slipway built"):
+    with pytest.raises(BadInput, match="no serving image that Slipway built"):
         found("debian:12", [], store, Images({"debian:12": info("sha256:aa")}))
 
 

@@ -34,6 +34,22 @@ def test_the_command_itself_keeps_the_others(tmp_path: Path, monkeypatch: pytest
     assert json.loads(_file(tmp_path).read_text()) == {"costs": COSTS, "clean": []}
 
 
+@pytest.mark.parametrize(
+    ("codes", "refused_by", "right"),
+    [
+        ((), None, True),
+        (("PARITY_NAN",), None, False),
+        (("EXPORT_UNSUPPORTED_OPERATOR",), "EXPORT_UNSUPPORTED_OPERATOR", True),
+        ((), "EXPORT_UNSUPPORTED_OPERATOR", False),
+        (("EXPORT_CRASHED",), "EXPORT_UNSUPPORTED_OPERATOR", False),
+    ],
+)
+def test_a_clean_model_has_to_pass_and_one_that_a_format_cannot_express_to_be_refused_for_that(
+    codes: tuple[str, ...], refused_by: str | None, right: bool
+) -> None:
+    assert parity.Faithful("gru", "torch-aoti", codes, None, 1.0, refused_by).right is right
+
+
 def _file(home: Path) -> Path:
     (home / "bench").mkdir(exist_ok=True)
     return home / "bench" / "parity.json"

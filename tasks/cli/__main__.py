@@ -1,0 +1,7 @@
+"""`python -m tasks.cli`."""
+
+from __future__ import annotations
+
+from tasks.cli import main
+
+main()
