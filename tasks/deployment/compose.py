@@ -23,6 +23,8 @@ def compose(work: Workload) -> dict[str, Any]:
         "services": {
             work.name: {
                 "image": work.image,
+                # An image's own digest is in no registry: there is nowhere to pull it from.
+                **({"pull_policy": "never"} if work.image.startswith("sha256:") else {}),
                 "user": f"{USER}:{USER}",
                 "read_only": True,
                 "cap_drop": ["ALL"],

@@ -184,7 +184,7 @@ def _why_not(cell: Cell, chosen: Cell, ranking: _Ranking) -> str:
     if cost is None or least is None:
         return f"{ranking.missing}, so it cannot be compared by {ranking.basis}"
     if cost <= least * (1 + INDISTINGUISHABLE):
-        return f"it is no better by {ranking.basis} than can be told apart, and worse or equal otherwise"
+        return f"by {ranking.basis} it is no better, and that decides"
     return f"{ranking.said(cell)} is worse"
 
 

@@ -213,7 +213,8 @@ def test_an_image_in_no_registry_gets_a_compose_file_alone(store: LocalStore, tm
     package = _package(store)
     written = _write(package, tmp_path / "out", reference=None)
     assert written.files == ("compose.yaml", "placement.json")
-    assert _read(tmp_path / "out", "compose.yaml")["services"]["digits"]["image"] == package.images[0].digest
+    service = _read(tmp_path / "out", "compose.yaml")["services"]["digits"]
+    assert (service["image"], service["pull_policy"]) == (package.images[0].digest, "never")
 
 
 def test_the_reasons_for_the_choice_lie_beside_it(store: LocalStore, tmp_path: Path) -> None:

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tasks.contracts import Capacity, SmokeFigures, Verdict
-from tasks.placement import HourlyPrice, Recommendation, matrix_of, recommend
+from tasks.contracts import Capacity, SmokeFigures, Verdict, digest_of
+from tasks.placement import Cell, HourlyPrice, Matrix, Recommendation, matrix_of, recommend
+from tasks.placement.matrix import Reason
 from tasks.placement.recommendation import Basis
 from tasks.store import LocalStore
 from tests import samples
@@ -112,3 +115,48 @@ def test_without_any_rate_the_p99_decides_and_it_says_so(store: LocalStore) -> N
     found = _recommend(store, {("savedmodel", OLD): {"figures": quick}})
     assert (found.format, found.instance_type, found.basis) == ("savedmodel", OLD, Basis.LATENCY)
     assert any("no highest rate was measured" in reason for reason in found.reasons)
+
+
+_CELL = st.builds(
+    lambda verdict, rate, price, p99, needed: {
+        "verdict": verdict,
+        "reasons": () if verdict is Verdict.PASSED else (Reason(code="SMOKE_LATENCY", message="slow"),),
+        "vcpus": 2.0,
+        "memory_bytes": 4 << 30,
+        "figures": SmokeFigures(p99_ms=p99, peak_memory_bytes=needed),
+        "capacity": Capacity(max_rate_rps=rate),
+        "price": price,
+    },
+    st.sampled_from(Verdict),
+    st.none() | st.floats(0.1, 1e5),
+    st.none()
+    | st.builds(
+        lambda amount, currency: HourlyPrice(amount=amount, currency=currency), st.floats(0.01, 9), st.just("USD")
+    )
+    | st.just(HourlyPrice(amount=1, currency="EUR")),
+    st.none() | st.floats(0.1, 1e4),
+    st.none() | st.integers(1, 1 << 33),
+)
+
+
+@given(st.lists(_CELL, min_size=4, max_size=4))
+def test_whatever_the_figures_only_a_proven_cell_is_taken_and_everything_given_up_says_why(
+    cells: list[dict[str, Any]],
+) -> None:
+    places = [(name, kind) for kind in samples.TYPES for name in samples.FORMATS]
+    matrix = Matrix(
+        package=digest_of("a package"),
+        name="digits",
+        formats=samples.FORMATS,
+        instance_types=samples.TYPES,
+        cells=tuple(
+            Cell(format=name, instance_type=kind, **cell) for (name, kind), cell in zip(places, cells, strict=True)
+        ),
+    )
+    found = recommend(matrix)
+    measured = [cell for cell in matrix.proven() if cell.rate_rps or (cell.figures and cell.figures.p99_ms)]
+    assert (found.format is None) == (measured == [])
+    if found.format is not None and found.instance_type is not None:
+        assert matrix.cell(found.format, found.instance_type).is_proven
+    assert all(other.why_not and other.better for other in found.given_up)
+    assert found.words
