@@ -25,6 +25,8 @@ def matrix(
     from tasks.settings import Settings
     from tasks.store import open_store
 
+    if html is not None and not html.absolute().parent.is_dir():
+        raise BadInput(f"{html}: there is no folder {html.absolute().parent} to write the page into; make it first")
     with opened(as_json, debug) as (session, _):
         store = open_store(Settings.from_environment().store_uri)
         cells = matrix_of(find_package([item.package for item in packages(store)], package), known_prices())

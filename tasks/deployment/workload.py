@@ -22,7 +22,7 @@ from tasks.smoke.catalogue import OWN_FILE_VARIABLE, InstanceType
 #: that runs for weeks keeps what its allocators could not give back.
 _MEMORY_HEADROOM = 1.25
 _MIB = 2**20
-#: Of the vCPUs that the figures hold for, four fifths are asked for: the rest is the kubelet's, the system's and the
+#: Of a replica's vCPUs, four fifths are asked for: the rest is the kubelet's, the system's and the
 #: daemon sets' on a node of that size, and a pod that asks for all of them is never scheduled. The limit is all.
 _REQUESTED_SHARE = 0.8
 
@@ -71,7 +71,7 @@ def workload(
         )
     kinds = [catalogue[cell.instance_type] for cell in proven]
     common = frozenset.intersection(*(kind.features for kind in kinds))
-    cpus = min(cell.tried_vcpus or cell.vcpus or 0.0 for cell in proven)
+    cpus = min(cell.tried_vcpus or 0.0 for cell in proven)
     return Workload(
         name=_resource_name(package.name),
         format=image.format,
@@ -81,8 +81,8 @@ def workload(
         instance_types=tuple(sorted(cell.instance_type for cell in proven)),
         recommended_type=recommendation.instance_type if recommendation.format == image.format else None,
         node_labels=labels(common.union(image.labels.get(NEEDS_LABEL, "").split())),
-        cpu_request_millis=math.floor(_measured(cpus, "vCPUs") * _REQUESTED_SHARE * 1000),
-        cpu_limit_millis=math.floor(cpus * 1000),
+        cpu_request_millis=math.floor(min(_share_of_a_machine(cell) for cell in proven) * _REQUESTED_SHARE * 1000),
+        cpu_limit_millis=math.floor(_measured(cpus, "vCPUs") * 1000),
         memory_bytes=_memory(proven),
         cold_start_s=max(_measured(_cold_start(cell), "cold start") for cell in proven),
         evidence={
@@ -107,6 +107,12 @@ def _nothing_proven(matrix: Matrix, name: str) -> str:
     cells = [cell for cell in matrix.cells if cell.format == name and not cell.is_proven]
     why = "; ".join(f"{cell.instance_type} is {cell.verdict} ({cell.reasons[0].code})" for cell in cells)
     return f"{matrix.name} as {name} is proven on no instance type, so there is nowhere to schedule it: {why or 'none'}"
+
+
+def _share_of_a_machine(cell: Cell) -> float:
+    """The vCPUs of one replica: those that the figures hold for, or its share where several were found to fit."""
+    tried = cell.tried_vcpus or 0.0
+    return tried if cell.replicas == 1 else min(tried, (cell.vcpus or 0.0) / cell.replicas)
 
 
 def _memory(proven: tuple[Cell, ...]) -> int:

@@ -61,9 +61,16 @@ class Cell(Contract):
         return self.verdict is Verdict.PASSED
 
     @property
+    def replicas(self) -> int:
+        """How many of them one machine bears side by side; one where that was not measured."""
+        return max(1, (self.capacity.replicas if self.capacity else None) or 1)
+
+    @property
     def rate_rps(self) -> float | None:
-        """The highest rate within the objective, where it was measured."""
-        return self.capacity.max_rate_rps if self.capacity and self.capacity.max_rate_rps else None
+        """The highest rate within the objective that one machine bears, where it was measured: that of one replica on
+        its own, times as many as have the CPUs that it used and the memory that it needs."""
+        rate = self.capacity.max_rate_rps if self.capacity else None
+        return rate * self.replicas if rate else None
 
     @property
     def needed_bytes(self) -> int | None:
@@ -81,7 +88,10 @@ class Cell(Contract):
 
     @property
     def rps_per_vcpu(self) -> float | None:
-        return self.rate_rps / self.vcpus if self.rate_rps and self.vcpus else None
+        """Of the vCPUs that the rate is of: the type's, or as many of them as smoke's host had for one replica."""
+        counted = self.capacity.replicas if self.capacity else None
+        vcpus = self.vcpus if counted else self.tried_vcpus
+        return self.rate_rps / vcpus if self.rate_rps and vcpus else None
 
     @property
     def rps_per_gib(self) -> float | None:

@@ -125,7 +125,7 @@ def _best(ranked: list[Cell], ranking: _Ranking, matrix: Matrix) -> Cell:
     return min(
         ties,
         key=lambda cell: (
-            max((drop.value for drop in matrix.drops.get(cell.format, ())), default=0.0),
+            _drop(cell, matrix),
             -(cell.rps_per_gib or 0.0) if ranking.basis is Basis.DENSITY else 0.0,
             cost(cell),
             cell.needed_bytes or 0,
@@ -133,6 +133,11 @@ def _best(ranked: list[Cell], ranking: _Ranking, matrix: Matrix) -> Cell:
             matrix.instance_types.index(cell.instance_type),
         ),
     )
+
+
+def _drop(cell: Cell, matrix: Matrix) -> float:
+    """The most that the cell's format loses of any task metric."""
+    return max((drop.value for drop in matrix.drops.get(cell.format, ())), default=0.0)
 
 
 # --- words --------------------------------------------------------------------------------------------------------
@@ -143,6 +148,8 @@ def _reasons(chosen: Cell, ranked: list[Cell], ranking: _Ranking, matrix: Matrix
     yield f"{ranking.said(chosen)}, {best} by {ranking.basis}"
     if ranking.basis is not Basis.PRICE:
         yield _why_no_price(matrix.proven())
+    if chosen.rate_rps and chosen.replicas > 1:
+        yield f"{chosen.replicas} replicas side by side, each {amount(chosen.rate_rps / chosen.replicas)} requests/s"
     if chosen.figures and chosen.figures.p99_ms is not None and ranking.basis is not Basis.LATENCY:
         yield f"its p99 is {figure(chosen.figures.p99_ms)} ms"
     if chosen.needed_bytes:
@@ -172,11 +179,11 @@ def _given_up(chosen: Cell, matrix: Matrix, ranking: _Ranking) -> Iterator[Given
                 format=cell.format,
                 instance_type=cell.instance_type,
                 better=better,
-                why_not=_why_not(cell, chosen, ranking),
+                why_not=_why_not(cell, chosen, matrix, ranking),
             )
 
 
-def _why_not(cell: Cell, chosen: Cell, ranking: _Ranking) -> str:
+def _why_not(cell: Cell, chosen: Cell, matrix: Matrix, ranking: _Ranking) -> str:
     if not cell.is_proven:
         first = cell.reasons[0]
         return f"it is {cell.verdict} ({first.code}: {first.message})"
@@ -184,7 +191,8 @@ def _why_not(cell: Cell, chosen: Cell, ranking: _Ranking) -> str:
     if cost is None or least is None:
         return f"{ranking.missing}, so it cannot be compared by {ranking.basis}"
     if cost <= least * (1 + INDISTINGUISHABLE):
-        return f"by {ranking.basis} it is no better, and that decides"
+        more = ", and it loses more of the task metrics" if _drop(cell, matrix) > _drop(chosen, matrix) else ""
+        return f"the two cannot be told apart by {ranking.basis}{more}"
     return f"{ranking.said(cell)} is worse"
 
 

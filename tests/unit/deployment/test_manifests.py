@@ -145,6 +145,13 @@ def test_cpus_are_those_that_figures_hold_for_and_leave_room_for_the_node(store:
     assert (resources["requests"]["cpu"], resources["limits"]["cpu"]) == ("1600m", "2000m")
 
 
+def test_where_several_replicas_fit_each_asks_for_its_share_of_the_machine(store: LocalStore, tmp_path: Path) -> None:
+    shared = {"vcpus": 8.0, "capacity": Capacity(max_rate_rps=100, replicas=4)}
+    _write(_package(store, new=shared, old={"vcpus": 4.0}), tmp_path / "out")
+    resources = _pod(tmp_path / "out")["containers"][0]["resources"]
+    assert (resources["requests"]["cpu"], resources["limits"]["cpu"]) == ("1600m", "4000m")
+
+
 def test_the_startup_probe_waits_three_times_the_slowest_measured_start(store: LocalStore, tmp_path: Path) -> None:
     slow = samples.smoke_report().figures.model_copy(update={"cold_start_s": 20.5})
     _write(_package(store, old={"figures": slow}), tmp_path / "out")

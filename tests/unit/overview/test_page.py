@@ -146,7 +146,7 @@ def test_the_matrix_shows_each_cell_with_its_verdict_reason_and_figures(store: L
         samples.smoke_report("onnx", samples.TYPES[1], verdict=Verdict.FAILED, findings=(slow,)),
     ]
     package = samples.package(store, samples.spec(formats=("onnx",)), smoke=smoke)
-    matrix = matrix_of(package, {samples.TYPES[0]: HourlyPrice(amount=0.9, currency="EUR")})
+    matrix = matrix_of(package, {samples.TYPES[0]: HourlyPrice(amount=6.3, currency="EUR")})
     page = render_matrix(matrix, recommend(matrix))
     for text in (
         "1 of 2 cells proven",
@@ -158,7 +158,7 @@ def test_the_matrix_shows_each_cell_with_its_verdict_reason_and_figures(store: L
     ):
         assert text in page
     assert "Take onnx on c6i.large" in page
-    assert "1\u202fEUR" in page  # 0.9 EUR for 900,000 requests
+    assert "1\u202fEUR" in page  # 6.3 EUR for 6,300,000 requests
 
 
 def test_what_a_finding_says_cannot_break_out_of_the_matrix(store: LocalStore) -> None:

@@ -81,6 +81,13 @@ def test_what_a_million_requests_cost_follows_from_price_and_rate(store: LocalSt
     assert matrix.cell("savedmodel", NEW).price_per_million is None  # no rate was measured
 
 
+def test_a_machine_bears_what_its_replicas_do_side_by_side(store: LocalStore) -> None:
+    measured = samples.smoke_report("onnx", NEW, vcpus=8.0, capacity=Capacity(max_rate_rps=100, replicas=4))
+    cell = matrix_of(_with(store, measured), {NEW: HourlyPrice(amount=1.44, currency="USD")}).cell("onnx", NEW)
+    assert (cell.rate_rps, cell.rps_per_vcpu) == (400, 50)
+    assert cell.price_per_million == pytest.approx(1.0)  # 1,440,000 requests an hour
+
+
 def test_figures_hold_for_the_vcpus_that_were_really_tried(store: LocalStore) -> None:
     capped = samples.finding("SMOKE_CPUS_CAPPED", verdict=Verdict.PASSED, evidence={"vcpus": 2, "type_vcpus": 8.0})
     report = samples.smoke_report("onnx", NEW, vcpus=8.0, findings=(capped,))

@@ -101,6 +101,15 @@ def test_of_equally_good_ones_the_format_that_loses_least_of_the_metrics_wins(st
     assert found.format == "savedmodel"
 
 
+def test_requests_per_vcpu_are_of_the_vcpus_that_smoke_had(store: LocalStore) -> None:
+    capped = samples.finding("SMOKE_CPUS_CAPPED", verdict=Verdict.PASSED, evidence={"vcpus": 2, "type_vcpus": 8.0})
+    cells = _rates(200, 150, 100, 100)
+    cells["onnx", NEW] |= {"vcpus": 8.0, "findings": (capped,)}
+    found = _recommend(store, cells)
+    assert (found.format, found.instance_type) == ("onnx", NEW)
+    assert "figures hold for 2 of its 8 vCPUs, which is what smoke's host has" in found.reasons
+
+
 def test_a_proven_cell_without_a_rate_is_said_to_be_not_comparable(store: LocalStore) -> None:
     cells = _rates(300, 200, 150, 100)
     quick = SmokeFigures(p99_ms=0.1, cold_start_s=0.1, peak_memory_bytes=1000)
@@ -122,6 +131,7 @@ _CELL = st.builds(
         "verdict": verdict,
         "reasons": () if verdict is Verdict.PASSED else (Reason(code="SMOKE_LATENCY", message="slow"),),
         "vcpus": 2.0,
+        "tried_vcpus": 2.0,
         "memory_bytes": 4 << 30,
         "figures": SmokeFigures(p99_ms=p99, peak_memory_bytes=needed),
         "capacity": Capacity(max_rate_rps=rate),
