@@ -12,6 +12,7 @@ import pytest
 from serving.contract import DimRange, PreprocessStep
 from tasks import reuse
 from tasks.contracts import Artifact, EvaluationData, ExportReport, Owner, SmokeReport, Verdict, digest_of
+from tasks.export.formats import FORMATS
 from tasks.manifest import package_inputs
 from tasks.reuse import files_of, is_repeatable, is_whole, stage_key
 from tasks.spec import (
@@ -149,6 +150,14 @@ def test_only_a_format_that_is_calibrated_follows_from_the_evaluation_data(store
     assert not any(follows(name, Int8.STATIC) for name in ("onnx", "onnx-fp16", "savedmodel"))
 
 
+def test_only_formats_that_are_calibrated_or_check_no_index_follow_from_the_files_that_preprocess(
+    store: LocalStore,
+) -> None:
+    artifacts = [samples.artifact(store, preprocess=samples.tree(store, name)) for name in ("one.json", "other.json")]
+    follow = {name for name in FORMATS if len({export_key(store, name, samples.spec(), one) for one in artifacts}) > 1}
+    assert follow == {"onnx-int8", "torch-aoti"}
+
+
 def test_how_int8_finds_its_ranges_matters_to_int8_alone(store: LocalStore) -> None:
     artifact = samples.artifact(store)
     static, dynamic = (samples.spec(export=ExportSpec(int8=mode)) for mode in (Int8.STATIC, Int8.DYNAMIC))
@@ -208,6 +217,8 @@ NEUTRAL = {
     "tasks/processes.py",
     "tasks/settings.py",
     "tasks/spec_document.py",
+    "tasks/spec_draft.py",
+    "tasks/spec_hints.py",
     "tasks/spec_keys.py",
     "tasks/store.py",
     "tasks/workspace.py",
