@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.log import RequestLog, Requests, in_background, log
+from serving.log import RequestLog, Requests, in_background, log, requests_to_log
 from serving.observation import Outcome
 from serving.spool import Spool
 from tests.unit.serving.observed import outcome, served
@@ -37,6 +37,18 @@ def test_which_requests_get_a_line_is_chosen(
     capfd: pytest.CaptureFixture[str], which: Requests, ids: list[str]
 ) -> None:
     assert [line["id"] for line in lines(capfd, which, ANSWERED, REFUSED, FAILED)] == ids
+
+
+@pytest.mark.parametrize(
+    ("said", "which"), [({}, "errors"), ({"SERVING_LOG": ""}, "errors"), ({"SERVING_LOG": "all"}, "all")]
+)
+def test_the_environment_chooses_them(said: dict[str, str], which: str) -> None:
+    assert requests_to_log(said) == which
+
+
+def test_a_choice_that_there_is_not_is_named_with_those_that_there_are() -> None:
+    with pytest.raises(ValueError, match=r"^SERVING_LOG: expected none, errors, all, found 'loud'$"):
+        requests_to_log({"SERVING_LOG": "loud"})
 
 
 def test_a_line_says_who_asked_what_came_of_it_and_where_the_time_went(capfd: pytest.CaptureFixture[str]) -> None:
