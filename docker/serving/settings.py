@@ -28,6 +28,7 @@ _PORT, _GRPC_PORT = 8000, 8001
 _LAST_PORT = 2**16 - 1
 #: No count of rows or workers is larger than what a machine could hold.
 _MOST = 2**31 - 1
+#: Of numbers that may have a fraction: anything but infinity.
 _LARGEST = math.nextafter(math.inf, 0)
 #: More threads than CPUs only take them from each other (docs/tune.md). Four times as many is room for whoever wants to
 #: see that; thousands are a slip of the finger, with which a runtime is not ready for minutes.

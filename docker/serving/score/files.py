@@ -68,6 +68,8 @@ def check_names(source: str, target: str) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise Unscorable(f"{source} cannot be read: {error.strerror or error}") from error
+    if target == PIPE:
+        return
     with contextlib.suppress(OSError):  # nothing is there yet, or what is wrong with it is said when it is written
         if os.path.samestat(rows, Path(target).stat()):
             raise Unscorable(f"{target} is the file of the rows, which answers must not replace: give another name")
