@@ -108,7 +108,9 @@ def _subject(asked: str, engine: Engine) -> _Subject:
         contract = msgspec.json.decode(done.stdout, type=ServingContract)
         return _Subject(asked, image.id, contract, raw_signature(contract.signature, contract.preprocess))
     except (msgspec.DecodeError, ValueError) as error:
-        raise BadInput(f"{asked} has a contract that this Slipway does not understand: {error}") from error
+        raise BadInput(
+            f"{asked} has a contract that this Slipway does not understand ({error}): package the model again"
+        ) from error
 
 
 def _through(subject: _Subject, reader: Reader, writer: Writer, size: int, progress: Progress) -> None:

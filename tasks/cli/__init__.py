@@ -4,6 +4,8 @@ app.py         the program: its commands in order
 stages.py      package, verify
 evidence.py    status, reproduce, lineage, verify-attestation
 images.py      score, bundle, tune, push, pull
+catalogue.py   instance-types
+placement.py   matrix, manifests
 arguments.py   what was typed → what is meant
 documents.py   what programs are told of a package
 session.py     how a command talks: to people, or with --json to programs

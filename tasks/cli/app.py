@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tasks.cli import evidence, images, stages
+from tasks.cli import catalogue, evidence, images, placement, stages
 
 _COMMANDS = (
     stages.package,
@@ -19,7 +19,10 @@ _COMMANDS = (
     evidence.lineage,
     images.push,
     images.pull,
+    placement.matrix,
+    placement.manifests,
     evidence.verify_attestation,
+    catalogue.instance_types,
 )
 
 app = typer.Typer(

@@ -1,0 +1,31 @@
+"""What an hour of an instance type costs: by the user's own file, for there is no price that Slipway could know."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from tasks.contracts import Contract
+
+
+class HourlyPrice(Contract):
+    """The price of one machine for one hour. Amounts in different currencies are never compared."""
+
+    amount: float = Field(gt=0, allow_inf_nan=False)
+    currency: str = Field(description="ISO 4217, e.g. USD")
+
+
+def known_prices() -> dict[str, HourlyPrice]:
+    """Instance type → price, for the types of the catalogue that have one.
+
+    Raises:
+        BadInput: the catalogue, or the user's own file, does not hold.
+    """
+    from tasks.smoke.catalogue import load_catalogue
+
+    # The catalogue's entries have no price unless their form allows one.
+    given = {name: getattr(kind, "price", None) for name, kind in load_catalogue().items()}
+    return {
+        name: HourlyPrice(amount=price.per_hour, currency=price.currency)
+        for name, price in given.items()
+        if price is not None
+    }
