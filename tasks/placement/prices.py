@@ -22,10 +22,8 @@ def known_prices() -> dict[str, HourlyPrice]:
     """
     from tasks.smoke.catalogue import load_catalogue
 
-    # The catalogue's entries have no price unless their form allows one.
-    given = {name: getattr(kind, "price", None) for name, kind in load_catalogue().items()}
     return {
-        name: HourlyPrice(amount=price.per_hour, currency=price.currency)
-        for name, price in given.items()
-        if price is not None
+        name: HourlyPrice(amount=kind.price.per_hour, currency=kind.price.currency)
+        for name, kind in load_catalogue().items()
+        if kind.price is not None
     }
