@@ -6,6 +6,7 @@ client, load       how it is asked
 instruction_set    which of the type's processors this host can stand for; `emulation` for those it cannot
 run                image + type + golden → Observation: containers, and nothing judged; `quiet` for the times
 judge              Observation + budgets → verdict, figures, and `findings` and `claims`: no containers
+served             what an image says of itself, in the place of a spec
 stage              contracts in, report out
 """
 
@@ -19,14 +20,14 @@ from tasks.smoke.catalogue import InstanceType, load_catalogue
 if TYPE_CHECKING:
     from tasks.contracts import Image, ParityReport, SmokeReport
     from tasks.image import Engine
-    from tasks.spec import ModelSpec
+    from tasks.smoke.served import Served
     from tasks.store import Store
 
 __all__ = ["InstanceType", "load_catalogue", "smoke"]
 
 
 def smoke(
-    spec: ModelSpec,
+    spec: Served,
     image: Image,
     parity: ParityReport,
     instance_type: str,
