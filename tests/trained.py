@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -410,3 +411,13 @@ def diabetes(folder: Path) -> Trained:
     np.savez(folder / "eval.npz", features=features[300:].astype(np.float32), progression_after_a_year=truth)
     (folder / "model.yaml").write_text(DIABETES)
     return Trained(folder)
+
+
+#: Name → what trains it into an empty folder.
+MODELS: Mapping[str, Callable[[Path], Trained]] = {
+    "digit_photos": digit_photos,
+    "reviews": reviews,
+    "orders": orders,
+    "digits_cnn": digits_cnn,
+    "diabetes": diabetes,
+}

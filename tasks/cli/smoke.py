@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,11 +12,13 @@ from tasks.cli.session import AsJson, Debug, Session, opened
 from tasks.errors import BadInput, PlatformError, SlipwayError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tasks.contracts import Package, SmokeRun
     from tasks.image.engine import Engine, ImageInfo
     from tasks.lineage import Recorded
+    from tasks.memory import Event
+    from tasks.settings import Settings
     from tasks.smoke.served import ServedImage
 
 
@@ -69,17 +72,41 @@ def smoke(
             served = open_image(
                 there, image, pipeline.engine, pipeline.store, work, p99_ms=p99_ms, cold_start_s=cold_start_s
             )
-        runs: list[SmokeRun] = []
-        errors: list[PlatformError] = []
-        for kind in types:
-            try:
-                runs.append(pipeline.smoke(served, served.image, served.parity, kind))
-            except PlatformError as error:
-                errors.append(error)
+        if len(types) == 1:
+            runs, errors = [pipeline.smoke(served, served.image, served.parity, types[0])], []
+        else:
+            runs, errors = _several(served, types, settings, fresh, progress)
         _show(session, served, runs, errors)
     if errors:
         return max(error.exit_code for error in errors)
     return 0 if all(run.result.verdict is Verdict.PASSED for run in runs) else 1
+
+
+def _several(
+    served: ServedImage, types: Sequence[str], settings: Settings, fresh: bool, progress: Callable[[Event], None]
+) -> tuple[list[SmokeRun], list[PlatformError]]:
+    """The runs in the order of `types`, and what the platform could not do."""
+    from tasks.memory import Event, Moment
+    from tasks.pipeline import Pipeline
+    from tasks.side_by_side import side_by_side
+
+    def work(kind: str) -> SmokeRun:
+        return Pipeline(settings, fresh=fresh).smoke(served, served.image, served.parity, kind)
+
+    runs: dict[str, SmokeRun] = {}
+    errors: list[PlatformError] = []
+    label = f"{served.image.format} × {len(types)} types"
+    progress(Event(Moment.STARTED, "smoke", label))
+    # One measures while the others wait, and no more emulate than there are CPUs to do it.
+    for kind, outcome in side_by_side(types, work, at_once=max(2, os.cpu_count() or 1)):
+        if isinstance(outcome, PlatformError):
+            errors.append(outcome)
+            progress(Event(Moment.STOPPED, "smoke", f"{served.image.format} × {kind}"))
+            continue
+        runs[kind] = outcome
+        moment = Moment.REUSED if outcome.reused else Moment.FINISHED
+        progress(Event(moment, "smoke", outcome.label, outcome.result.verdict, outcome.duration_s))
+    return [runs[kind] for kind in types if kind in runs], errors
 
 
 def _found(

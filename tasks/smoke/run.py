@@ -24,7 +24,7 @@ from tasks.smoke.golden import GoldenSamples, Sample
 from tasks.smoke.instruction_set import Host, plan
 from tasks.smoke.load import Answers, ask, ask_at_once, measure
 from tasks.smoke.observation import Limits, Observation, Phase
-from tasks.smoke.quiet import CpuTimes, taken_by_others, wait_until_quiet
+from tasks.smoke.quiet import CpuTimes, measuring, not_measuring, taken_by_others, wait_until_quiet
 from tasks.spec import ServingSpec
 
 COMPONENT = "smoke"
@@ -106,18 +106,20 @@ def observe(subject: Subject, host: Host, effort: Effort, engine: Engine) -> Obs
         memory_bytes=limits.memory_bytes,
     )
     seen = Observation(limits, waited_s=0, golden_rows=subject.golden.rows)
-    wait_until_quiet(host.vcpus, effort.quiet_within_s)
-    before = CpuTimes.now()
-    with running(engine, spec) as container:
-        seen = _Trial(subject, host, effort, engine, container).through(seen, before)
+    with measuring():
+        wait_until_quiet(host.vcpus, effort.quiet_within_s)
+        before = CpuTimes.now()
+        with running(engine, spec) as container:
+            seen = _Trial(subject, host, effort, engine, container).through(seen, before)
     if seen.ready_after_s is None:
         return seen
     emulation = ContainerSpec(image=subject.image.digest, name=f"{subject.container}-emulated", component=COMPONENT)
     models = {cpu.name: cpu.emulation for cpu in subject.kind.cpus}
-    tried = tuple(
-        under(planned, models[planned.cpu], host.emulator, emulation, engine, effort.emulation_within_s)
-        for planned in plan(subject.kind, host)
-    )
+    with not_measuring():
+        tried = tuple(
+            under(planned, models[planned.cpu], host.emulator, emulation, engine, effort.emulation_within_s)
+            for planned in plan(subject.kind, host)
+        )
     return replace(seen, instruction_sets=tried)
 
 

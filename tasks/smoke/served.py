@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from serving.contract import PreprocessStep, ServingContract, Signature
+from serving.contract import CONTRACT_FILE, PreprocessStep, ServingContract, Signature
 from serving.package import Refused, contract_digest, read_contract
 from tasks.contracts import Image, OutputComparison, ParityReport, Verdict
 from tasks.errors import BadInput, PlatformError
@@ -58,7 +58,7 @@ def open_image(
     p99_ms: float | None = None,
     cold_start_s: float | None = None,
 ) -> ServedImage:
-    """Read an image's contract, and put its golden samples into the store.
+    """Read an image's contract, and put it and the golden samples into the store.
 
     Budgets that are given replace those that the image was packaged with.
 
@@ -93,6 +93,7 @@ def open_image(
             reference=next(iter(info.tags), info.id),
             digest=info.id,
             contract_digest=info.labels[CONTRACT_LABEL],
+            contract=put_file(store, work / CONTRACT_FILE),
             size_bytes=info.size_bytes,
             model_bytes=sum(file.size_bytes for file in contract.files),
             layers=info.layers,
@@ -123,7 +124,7 @@ def open_image(
 def _contract(info: ImageInfo, reference: str, engine: Engine, work: Path) -> ServingContract:
     """The contract in the image, with the golden samples beside it; it is the one that the image's label names."""
     try:
-        engine.copy_out(info.id, f"{_IN_IMAGE}/contract.json", work)
+        engine.copy_out(info.id, f"{_IN_IMAGE}/{CONTRACT_FILE}", work)
         contract = read_contract(work)
         engine.copy_out(info.id, f"{_IN_IMAGE}/{contract.golden}", work)
     except (PlatformError, Refused, OSError, ValueError) as error:
