@@ -106,7 +106,7 @@ def summary(outcomes: Sequence[Outcome], seconds: float) -> list[str]:
         f"{sum(item.right for item in bad)} of them with the right finding",
         f"falsely blocked {sum(item.blocked for item in good)} of {len(good)} good ones",
     ]
-    for what, emulated in (("native", False), ("emulated", True)):
+    for what, emulated in (("a native", False), ("an emulated", True)):
         took = sorted(item.seconds for item in good if item.emulated is emulated)
         if took:
             said.append(f"a good image on {what} type: {took[len(took) // 2]:.1f} s (median), {took[-1]:.1f} s at most")

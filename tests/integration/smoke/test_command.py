@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tasks.lineage.history import remember_tuned
+from tasks.spec import SmokeSpec
+from tasks.store import LocalStore
+from tests import samples
 from tests.integration.smoke.bench import Bench, Spoil
+from tests.integration.smoke.packages import Packages
 from tests.integration.test_cli import published, slipway
 
 pytestmark = pytest.mark.docker
@@ -35,10 +40,14 @@ def test_what_passed_is_not_run_again_and_says_from_when_it_is(bench: Bench, hom
     assert f"{made[:10]} {made[11:16]} UTC, not run again" in again.stdout
 
 
-def test_a_bad_image_is_exit_code_1_with_the_finding_and_its_type(home: Path, spoil: Spoil) -> None:
-    done = slipway(home, "smoke", spoil("import ctypes\nctypes.string_at(0)\n").digest, "--instance-type", "c4.large")
+def test_a_bad_image_is_exit_code_1_with_the_finding_and_its_types(home: Path, spoil: Spoil) -> None:
+    crashing = spoil("import ctypes\nctypes.string_at(0)\n")
+    done = slipway(
+        home, "smoke", crashing.digest, "--instance-type", "c4.large,c6i.large", "--instance-type", "c4.large"
+    )
     assert done.returncode == 1, done.stderr
-    assert "SMOKE_CRASHED  c4.large  (for the model team)" in done.stdout
+    assert "SMOKE_CRASHED  c4.large; c6i.large  (for the model team)" in done.stdout
+    assert done.stderr.count("failed") == 2
 
 
 def test_an_image_whose_contract_was_changed_is_not_taken_at_its_word(bench: Bench, home: Path, spoil: Spoil) -> None:
@@ -87,3 +96,22 @@ def test_without_an_engine_it_is_exit_code_3(home: Path) -> None:
     )
     assert done.returncode == 3
     assert "Docker" in done.stderr
+
+
+#: Decided without starting anything.
+UNPROVEN = "g4dn.xlarge"
+
+
+def test_a_tuned_image_is_smoked_by_its_own_name_on_the_types_of_its_package(
+    bench: Bench, packages: Packages, home: Path
+) -> None:
+    spec = samples.spec(name="digits", smoke=SmokeSpec(instance_types=(UNPROVEN,)))
+    store = LocalStore(home / "store")
+    package = samples.package(store, spec, artifact=samples.artifact(store), images=[bench.good], smoke=[])
+    store.put_result("package", package.digest, package.model_dump_json())
+    image = packages.spoiled(bench, files={"package/tuning.json": b"{}"})
+    remember_tuned(samples.tuned_image(store, package, reference=image.reference, digest=image.digest), store)
+    done = slipway(home, "smoke", image.reference, "--json")
+    document = json.loads(done.stdout)
+    assert document["digest"] == image.digest
+    assert [of_type["instance_type"] for of_type in document["types"]] == [UNPROVEN]
