@@ -6,6 +6,7 @@
 Every image is made by the image stage, and run by the smoke stage itself with its ordinary effort, under ordinary
 budgets (docs/instance-types.md). What is wrong with each and how it was made is in `tests/integration/smoke/seeded.py`.
 
+Last comes the time that the matrix of the examples takes: three formats, one of each runtime, on two instance types.
 Prints a table; writes `bench/smoke.json` and `bench/smoke.md` under SLIPWAY_HOME. Exit code 1 where a bad image passes,
 is blocked without the finding that it has to be blocked by, or where a good one is blocked.
 """
@@ -25,17 +26,23 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tasks.contracts import Verdict
+from tasks.contracts import Image, SmokeReport, Verdict
 from tasks.image import connect
 from tasks.settings import Settings
+from tasks.smoke.catalogue import InstanceType, instance_type
 from tasks.smoke.run import Effort
 from tasks.spec import ServingSpec
 from tasks.workspace import scratch, use_own_temporary_folder
+from tests.integration.smoke.bench import Bench
 from tests.integration.smoke.packages import Packages
 from tests.integration.smoke.seeded import BAD, GOOD, Case
 
 #: What model.yaml would say of a small model: the budgets of examples/digits-cnn.
 ORDINARY = ServingSpec(max_batch=32, p99_ms=100, cold_start_s=10)
+
+#: The instance types of the examples, and a format of each runtime.
+MATRIX_TYPES = ("c6i.large", "c4.large")
+MATRIX_FORMATS = {"onnx": "onnx", "tensorflow": "savedmodel", "torch": "torch-export"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +77,10 @@ def main() -> int:
         for case in cases:
             outcomes.append(smoked(case, packages))
             console.print(_line(outcomes[-1]), soft_wrap=True, markup=False, highlight=False)
+        said = summary(outcomes, time.monotonic() - started)
+        if asked.only == "*":
+            said.append(matrix(packages))
     console.print("", _table(outcomes))
-    said = summary(outcomes, time.monotonic() - started)
     console.print(*said, sep="\n", markup=False, highlight=False)
     for path in _written(settings.home / "bench", outcomes, said):
         console.print(f"written to {path}", soft_wrap=True, markup=False, highlight=False)
@@ -81,9 +90,9 @@ def main() -> int:
 def smoked(case: Case, packages: Packages) -> Outcome:
     """One image through the gate; the time is smoke's alone, without making the image."""
     bench, image = case.make(packages)
-    serving, kind = case.serving or ORDINARY, case.kind()
     began = time.monotonic()
-    report = bench.smoke(image, kind=kind, serving=serving, effort=Effort.of(serving))
+    kind = case.kind()
+    report = through_the_gate(bench, image, kind, case.serving or ORDINARY)
     return Outcome(
         name=case.name,
         wrong=case.wrong,
@@ -95,6 +104,25 @@ def smoked(case: Case, packages: Packages) -> Outcome:
         right=case.is_right(report),
         seconds=time.monotonic() - began,
     )
+
+
+def through_the_gate(bench: Bench, image: Image, kind: InstanceType, budgets: ServingSpec) -> SmokeReport:
+    """The smoke stage with its ordinary effort; the largest batch is the one that the image was packaged with."""
+    serving = budgets.model_copy(update={"max_batch": bench.spec.serving.max_batch})
+    return bench.smoke(image, kind=kind, serving=serving, effort=Effort.of(serving))
+
+
+def matrix(packages: Packages) -> str:
+    """How long the smoke stage takes for one model in three formats on two types."""
+    seconds = {}
+    for runtime, written_as in MATRIX_FORMATS.items():
+        bench = packages.tiny(runtime)
+        began = time.monotonic()
+        for name in MATRIX_TYPES:
+            through_the_gate(bench, bench.good, instance_type(name), ORDINARY)
+        seconds[written_as] = time.monotonic() - began
+    each = ", ".join(f"{name} {took:.0f} s" for name, took in seconds.items())
+    return f"three formats on {' and '.join(MATRIX_TYPES)}: {sum(seconds.values()) / 60:.1f} minutes ({each})"
 
 
 def summary(outcomes: Sequence[Outcome], seconds: float) -> list[str]:

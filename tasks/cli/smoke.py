@@ -14,7 +14,7 @@ from tasks.errors import BadInput, PlatformError, SlipwayError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tasks.contracts import Package, SmokeRun
+    from tasks.contracts import Image, Package, SmokeRun, TunedImage
     from tasks.image.engine import Engine, ImageInfo
     from tasks.lineage import Recorded
     from tasks.memory import Event
@@ -120,18 +120,26 @@ def _found(
     """
     from tasks.lineage import find_image, find_tuned
 
-    package, digest, reference = None, None, what
-    try:
-        package, image = find_tuned(known, what) or find_image([item.package for item in known], what, format)
-        digest, reference = image.digest, image.reference
-    except BadInput as error:
-        unknown = error
-    there = engine.find_image(digest or what)
-    if there is not None:
-        return package or _package_of(there.id, known), there
-    if digest is None:
-        raise BadInput(f"{unknown} The engine has no image {what} either; an image is given as NAME:TAG or by digest")
-    raise PlatformError(f"the image {reference} ({digest}) is not in the engine: `slipway package` makes it again")
+    named: tuple[Package, Image | TunedImage] | None = find_tuned(known, what)
+    if named is None:
+        try:
+            named = find_image([item.package for item in known], what, format)
+        except BadInput as error:
+            there = None if format else engine.find_image(what)
+            if there is not None:
+                return _package_of(there.id, known), there
+            if format:
+                raise
+            raise BadInput(
+                f"the engine has no image {what} (an image is given as NAME:TAG or by its digest), and {error}"
+            ) from error
+    package, image = named
+    there = engine.find_image(image.digest)
+    if there is None:
+        raise PlatformError(
+            f"the image {image.reference} ({image.digest}) is not in the engine: `slipway package` makes it again"
+        )
+    return package, there
 
 
 def _package_of(digest: str, known: Sequence[Recorded]) -> Package | None:

@@ -65,8 +65,12 @@ def test_an_image_whose_contract_was_changed_is_not_taken_at_its_word(bench: Ben
             "no instance type 'c4.larg' in the catalogue: did you mean c4.large",
         ),
         (["digits", "--instance-type", "c4.larg,m5.larg"], "no instance type 'm5.larg'"),
-        (["digit", "--instance-type", "c4.large"], "did you mean digits? The engine has no image digit either"),
-        (["python:3", "--instance-type", "c4.large"], "The engine has no image python:3 either"),
+        (
+            ["digit", "--instance-type", "c4.large"],
+            "the engine has no image digit (an image is given as NAME:TAG or by its digest), and no package",
+        ),
+        (["digit", "--instance-type", "c4.large"], "did you mean digits?"),
+        (["python:3", "--instance-type", "c4.large"], "the engine has no image python:3"),
         (["digits", "--format", "tflite"], "has no image as tflite"),
     ],
 )
