@@ -24,7 +24,7 @@ from tasks.smoke.golden import GoldenSamples, Sample
 from tasks.smoke.instruction_set import Host, plan
 from tasks.smoke.load import Answers, ask, ask_at_once, measure
 from tasks.smoke.observation import Limits, Observation, Phase
-from tasks.smoke.quiet import CpuTimes, measuring, not_measuring, taken_by_others, wait_until_quiet
+from tasks.smoke.quiet import CpuTimes, Turn, taken_by_others, wait_until_quiet
 from tasks.spec import ServingSpec
 
 COMPONENT = "smoke"
@@ -83,8 +83,10 @@ class Subject:
         return f"slipway-smoke-{digest}-{re.sub(r'[^a-zA-Z0-9_.-]', '-', self.kind.name)}"
 
 
-def observe(subject: Subject, host: Host, effort: Effort, engine: Engine) -> Observation:
+def observe(subject: Subject, host: Host, effort: Effort, engine: Engine, turn: Turn) -> Observation:
     """Run the image natively under the type's limits, then each emulated instruction set; all containers are removed.
+
+    `turn` is ours alone until only answers count.
 
     Raises:
         EngineUnavailable: the engine stopped answering.
@@ -106,20 +108,19 @@ def observe(subject: Subject, host: Host, effort: Effort, engine: Engine) -> Obs
         memory_bytes=limits.memory_bytes,
     )
     seen = Observation(limits, waited_s=0, golden_rows=subject.golden.rows)
-    with measuring():
-        wait_until_quiet(host.vcpus, effort.quiet_within_s)
-        before = CpuTimes.now()
-        with running(engine, spec) as container:
-            seen = _Trial(subject, host, effort, engine, container).through(seen, before)
+    wait_until_quiet(host.vcpus, effort.quiet_within_s)
+    before = CpuTimes.now()
+    with running(engine, spec) as container:
+        seen = _Trial(subject, host, effort, engine, container).through(seen, before)
     if seen.ready_after_s is None:
         return seen
+    turn.share()
     emulation = ContainerSpec(image=subject.image.digest, name=f"{subject.container}-emulated", component=COMPONENT)
     models = {cpu.name: cpu.emulation for cpu in subject.kind.cpus}
-    with not_measuring():
-        tried = tuple(
-            under(planned, models[planned.cpu], host.emulator, emulation, engine, effort.emulation_within_s)
-            for planned in plan(subject.kind, host)
-        )
+    tried = tuple(
+        under(planned, models[planned.cpu], host.emulator, emulation, engine, effort.emulation_within_s)
+        for planned in plan(subject.kind, host)
+    )
     return replace(seen, instruction_sets=tried)
 
 
