@@ -58,11 +58,10 @@ def test_a_bad_image_is_exit_code_1_with_the_finding_and_its_types(home: Path, s
     ],
 )
 def test_an_image_that_was_changed_after_it_was_built_is_not_taken_at_its_word(
-    bench: Bench, home: Path, spoil: Spoil, file: str, said: str
+    bench: Bench, home: Path, tmp_path: Path, spoil: Spoil, file: str, said: str
 ) -> None:
-    there = bench.work / "contract.json"
-    bench.engine.copy_out(bench.good.digest, "/package/contract.json", bench.work)
-    easier = {"golden.npz": b"easier questions", "contract.json": there.read_bytes() + b" "}
+    bench.engine.copy_out(bench.good.digest, "/package/contract.json", tmp_path)
+    easier = {"golden.npz": b"easier questions", "contract.json": (tmp_path / "contract.json").read_bytes() + b" "}
     image = spoil(files={f"package/{file}": easier[file]})
     done = slipway(home, "smoke", image.digest, "--instance-type", "c4.large")
     assert done.returncode == 2
