@@ -25,6 +25,8 @@ from tasks.smoke.client import Address, Broken
 _CONNECTIONS = 512
 #: Requests beyond the objective, as a share of all, after which nothing could be saved by going on.
 _HOPELESS = 0.05
+#: A server that takes so long to take a connection or a request has stalled.
+_SEND_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class _Client:
         self.sent = 0
         self.refused = 0
         self._late = 0
+        self._until = math.inf
 
     @property
     def hopeless(self) -> bool:
@@ -127,6 +130,7 @@ class _Client:
 
     def run(self, within_s: float) -> None:
         began = time.perf_counter()
+        self._until = began + within_s
         while self._schedule or self.waiting or len(self._idle) < len(self._open):
             now = time.perf_counter() - began
             if now > within_s or self.hopeless:
@@ -135,7 +139,7 @@ class _Client:
                 due = self._schedule.popleft()
                 self.lags.append(now - due)
                 self.waiting.append(due)
-            while self.waiting and (connection := self._free()):
+            while self.waiting and time.perf_counter() < self._until and (connection := self._free()):
                 self._send(connection, self.waiting.popleft())
             pause = self._schedule[0] - (time.perf_counter() - began) if self._schedule else 0.05
             for key, _ in self._selector.select(max(0.0, pause)):
@@ -146,7 +150,8 @@ class _Client:
             return self._idle.pop()
         if len(self._open) == _CONNECTIONS:
             return None
-        opened = socket.create_connection((self._address.host, self._address.port), timeout=10)
+        patience_s = max(0.001, min(_SEND_WITHIN_S, self._until - time.perf_counter()))
+        opened = socket.create_connection((self._address.host, self._address.port), timeout=patience_s)
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = _Connection(opened)
         self._open.add(connection)
