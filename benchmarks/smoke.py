@@ -17,6 +17,7 @@ import argparse
 import fnmatch
 import json
 import platform
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -32,6 +33,7 @@ from tasks.settings import Settings
 from tasks.smoke.catalogue import InstanceType, instance_type
 from tasks.smoke.run import Effort
 from tasks.spec import ServingSpec
+from tasks.terminal import width_of
 from tasks.workspace import scratch, use_own_temporary_folder
 from tests.integration.smoke.bench import Bench
 from tests.integration.smoke.packages import Packages
@@ -71,7 +73,7 @@ def main() -> int:
     asked = parser.parse_args()
     cases = [case for case in (*BAD, *GOOD) if fnmatch.fnmatch(case.name, asked.only)]
     use_own_temporary_folder()
-    console, settings, outcomes = Console(), Settings.from_environment(), list[Outcome]()
+    console, settings, outcomes = Console(width=width_of(sys.stdout)), Settings.from_environment(), list[Outcome]()
     started = time.monotonic()
     with scratch(settings.work) as work, Packages(work, connect()) as packages:
         for case in cases:
@@ -142,8 +144,13 @@ def summary(outcomes: Sequence[Outcome], seconds: float) -> list[str]:
 
 
 def _line(item: Outcome) -> str:
+    return f"{'✓' if item.right else '✗'} {item.name} on {item.instance_type}: {_said(item)} in {item.seconds:.1f} s"
+
+
+def _said(item: Outcome) -> str:
+    """The findings; and that they are inconclusive, as on a machine that was too busy to measure."""
     found = ", ".join(item.found) or str(item.verdict)
-    return f"{'✓' if item.right else '✗'} {item.name} on {item.instance_type}: {found} in {item.seconds:.1f} s"
+    return f"{found} (inconclusive)" if item.found and item.verdict is Verdict.INCONCLUSIVE else found
 
 
 _COLUMNS = ("image", "what is wrong", "on", "expected", "found", "right", "s")
@@ -155,7 +162,7 @@ def _cells(item: Outcome) -> tuple[str, ...]:
         item.wrong or "nothing",
         f"{item.instance_type}{' (emulated)' if item.emulated else ''}",
         item.expected or "passed",
-        ", ".join(item.found) or str(item.verdict),
+        _said(item),
         "yes" if item.right else "NO",
         f"{item.seconds:.1f}",
     )

@@ -12,12 +12,16 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from serving.contract import CONTRACT_FILE, GpuNeeds
+from serving.package import read_contract
 from tasks.contracts import Image, SmokeReport, Verdict
+from tasks.image.build import contract_bytes
 from tasks.smoke.catalogue import InstanceType, instance_type
 from tasks.spec import ServingSpec
+from tasks.store import fetch, put_file
 from tests.integration.smoke.bench import MACHINE_CODE, MIB, Bench, around_run
 from tests.integration.smoke.packages import Packages, this_processor
 
@@ -41,6 +45,10 @@ def haswell() -> InstanceType:
 def ivy_bridge() -> InstanceType:
     """The newest generation without AVX2."""
     return instance_type("c3.large")
+
+
+def with_gpu() -> InstanceType:
+    return instance_type("g5.xlarge")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +143,27 @@ def whole(find: Callable[[Packages], Bench]) -> Make:
     def make(packages: Packages) -> tuple[Bench, Image]:
         bench = find(packages)
         return bench, bench.good
+
+    return make
+
+
+def built_for_a_gpu(needs: GpuNeeds) -> Make:
+    """The tiny model with the contract that a build of onnxruntime-gpu would have, inside and in the store; no runtime
+    of today is one, and none is started: versions that do not go together are known before."""
+
+    def make(packages: Packages) -> tuple[Bench, Image]:
+        bench = packages.tiny("onnx")
+        assert bench.good.contract is not None
+        with tempfile.TemporaryDirectory() as folder:
+            fetch(bench.store, bench.good.contract, Path(folder) / CONTRACT_FILE)
+            contract = read_contract(Path(folder))
+            declared = replace(
+                contract, runtime_versions={"onnxruntime-gpu": "1.20.1"}, needs=replace(contract.needs, gpu=needs)
+            )
+            (Path(folder) / CONTRACT_FILE).write_bytes(contract_bytes(declared))
+            stored = put_file(bench.store, Path(folder) / CONTRACT_FILE)
+        image = packages.spoiled(bench, files={f"package/{CONTRACT_FILE}": contract_bytes(declared)})
+        return bench, image.model_copy(update={"contract": stored, "contract_digest": stored.digest})
 
     return make
 
@@ -245,6 +274,14 @@ BAD = (
         says="SIGILL",
         kind=haswell,
         make=whole(lambda packages: packages.compiled("x86-64-v4", 512)),
+    ),
+    Case(
+        name="CUDA version skew",
+        wrong="the contract says CUDA 12.4, and cuDNN 8.9, which no maker's table puts together",
+        code="SMOKE_GPU_CUDA_SKEW",
+        says="8.9",
+        kind=with_gpu,
+        make=built_for_a_gpu(GpuNeeds(cuda="12.4", cudnn="8.9")),
     ),
 )
 
