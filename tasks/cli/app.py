@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from tasks.cli import catalogue, evidence, images, placement, stages
+from tasks.cli import catalogue, evidence, images, placement, smoke, stages
 
 _COMMANDS = (
     stages.package,
     stages.verify,
+    smoke.smoke,
     images.score,
     evidence.status,
     evidence.reproduce,

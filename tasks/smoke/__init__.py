@@ -8,6 +8,7 @@ run                image + type + golden → Observation: containers, and nothin
 gpu                a GPU package against the tables of drivers, libraries and GPUs (`accelerators.yaml`), and a plan of
                    the GPU's memory (`gpu_memory`): nothing runs
 judge              Observation + budgets → verdict, figures, and `findings` and `claims`: no containers
+served             what an image says of itself, in the place of a spec
 stage              contracts in, report out
 """
 
@@ -21,14 +22,14 @@ from tasks.smoke.catalogue import InstanceType, load_catalogue
 if TYPE_CHECKING:
     from tasks.contracts import Image, ParityReport, SmokeReport
     from tasks.image import Engine
-    from tasks.spec import ModelSpec
+    from tasks.smoke.served import Served
     from tasks.store import Store
 
 __all__ = ["InstanceType", "load_catalogue", "smoke"]
 
 
 def smoke(
-    spec: ModelSpec,
+    spec: Served,
     image: Image,
     parity: ParityReport,
     instance_type: str,

@@ -3,14 +3,22 @@
 A time that was taken while other programs wanted the same CPUs says little about the image. So smoke waits for a quiet
 moment before it measures, and afterwards says what share of the CPUs went to others: a budget that was broken
 meanwhile is inconclusive, not failed. A budget that was kept in spite of that is kept.
+
+Smoke itself disturbs no other smoke: who measures has the `Turn` of this machine alone; who only looks at answers, as
+under emulation, shares it. Both wait for whatever process has it.
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+
+from tasks.workspace import locked
 
 #: Above this share of all CPUs, the times of a container that wants the rest cannot be told from the disturbance.
 DISTURBING = 0.25
@@ -48,6 +56,40 @@ def wait_until_quiet(cpus: int, within_s: float, window_s: float = 0.25) -> None
         time.sleep(window_s)
         if taken_by_others(before, CpuTimes.now(), 0.0, cpus) < DISTURBING:
             return
+
+
+class Turn:
+    """A turn at this machine's processors: alone, until it is shared with others who share theirs.
+
+    Two lock files for all homes, which share the processors. `measuring` is held by who has the turn; `wanted` by who
+    measures or waits to, so that those who do not measure any more let them go first, and then go together.
+    """
+
+    def __init__(self, on_wait: Callable[[], None] | None = None) -> None:
+        """`on_wait` is called where somebody else has the turn."""
+        self._held, self._on_wait = ExitStack(), on_wait
+
+    def __enter__(self) -> Turn:
+        with ExitStack() as both:  # whoever is stopped while waiting for the second lets go of the first
+            both.enter_context(locked(_lock("wanted"), shared=True))
+            both.enter_context(locked(_lock("measuring"), self._on_wait))
+            self._held = both.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
+
+    def share(self) -> None:
+        """Nothing is measured any more in this turn."""
+        self._held.close()
+        with locked(_lock("wanted")):
+            pass
+        self._held.enter_context(locked(_lock("measuring"), shared=True))
+
+
+def _lock(name: str) -> Path:
+    """A user cannot open what belongs to another, so each has files of their own."""
+    return Path(tempfile.gettempdir()) / f"slipway-{name}-{os.getuid()}.lock"
 
 
 def _busy_s(stat: str) -> float:

@@ -25,7 +25,7 @@ from tasks.smoke.golden import GoldenSamples, Sample
 from tasks.smoke.instruction_set import Host, plan
 from tasks.smoke.load import Answers, ask, ask_at_once, measure
 from tasks.smoke.observation import InstructionSet, Limits, Observation, Phase, Proof
-from tasks.smoke.quiet import CpuTimes, taken_by_others, wait_until_quiet
+from tasks.smoke.quiet import CpuTimes, Turn, taken_by_others, wait_until_quiet
 from tasks.spec import ServingSpec
 
 COMPONENT = "smoke"
@@ -88,8 +88,10 @@ def container_name(image: Digest, kind: InstanceType) -> str:
     return f"slipway-smoke-{image.removeprefix('sha256:')[:12]}-{re.sub(r'[^a-zA-Z0-9_.-]', '-', kind.name)}"
 
 
-def observe(subject: Subject, host: Host, effort: Effort, engine: Engine) -> Observation:
+def observe(subject: Subject, host: Host, effort: Effort, engine: Engine, turn: Turn) -> Observation:
     """Run the image natively under the type's limits, then each emulated instruction set; all containers are removed.
+
+    `turn` is ours alone until only answers count.
 
     Raises:
         EngineUnavailable: the engine stopped answering.
@@ -120,6 +122,7 @@ def observe(subject: Subject, host: Host, effort: Effort, engine: Engine) -> Obs
         seen = replace(seen, illegal=witness(again, engine, effort.ready_within_s))
     if seen.ready_after_s is None:
         return seen
+    turn.share()
     return replace(seen, instruction_sets=_instruction_sets(subject, seen, host, effort, engine))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from serving.contract import CONTRACT_FILE, ServingContract
@@ -20,13 +21,16 @@ from tasks.smoke.golden import NoGolden, batch_sizes, read_golden
 from tasks.smoke.gpu import check_gpu, gpu_unproven
 from tasks.smoke.instruction_set import Host
 from tasks.smoke.judge import figures, judge, processors, worst_first
+from tasks.smoke.quiet import Turn
 from tasks.smoke.run import COMPONENT, Effort, Subject, observe
-from tasks.spec import ModelSpec
+from tasks.smoke.served import Served
 from tasks.store import Store, fetch
+
+_log = logging.getLogger(__name__)
 
 
 def prove(
-    spec: ModelSpec,
+    spec: Served,
     image: Image,
     parity: ParityReport,
     kind: InstanceType,
@@ -71,14 +75,15 @@ def prove(
         batches=batch_sizes(raw, spec.serving.max_batch),
         infer_path=f"/v2/models/{spec.name}/infer",
     )
-    seen = observe(subject, host, effort, engine)
+    with Turn(lambda: _log.info("another smoke on this machine measures: waiting for %s's turn", kind.name)) as turn:
+        seen = observe(subject, host, effort, engine, turn)
     verdict, findings = judge(seen, Budgets(spec.serving.cold_start_s, spec.serving.p99_ms))
     report = _report(image, kind, verdict, findings)
     return report.model_copy(update={"figures": figures(seen), "processors": processors(seen)})
 
 
 def prove_here(
-    spec: ModelSpec, image: Image, parity: ParityReport, name: str, store: Store, engine: Engine, work: Path
+    spec: Served, image: Image, parity: ParityReport, name: str, store: Store, engine: Engine, work: Path
 ) -> SmokeReport:
     """`prove` on this host, with the catalogue's type of that name and the effort that the spec's budgets ask for."""
     kind = instance_type(name)

@@ -206,6 +206,18 @@ def test_packaging_again_reuses_every_stage_and_gives_the_same_package(
     assert package == first[1]
 
 
+def test_smoke_of_what_was_packaged_asks_the_image_the_same_and_is_not_run_again(
+    bench: Bench, first: tuple[Runs, Package]
+) -> None:
+    done = bench.command("smoke", NAME, "--json")
+    assert done.returncode == 0, done.stdout
+    document = json.loads(done.stdout)
+    (of_type,) = document["types"]
+    assert of_type["reused"] is True
+    assert of_type["report"] == first[1].smoke[0].model_dump(mode="json")
+    assert document["budgets"] == {"p99_ms": 5000, "cold_start_s": 60}
+
+
 def test_nothing_needs_to_be_run_to_know_that_nothing_changed(bench: Bench, first: tuple[Runs, Package]) -> None:
     pipeline = Pipeline(bench.settings)
     assert pipeline.packaged(bench.spec()) == first[1]

@@ -113,15 +113,6 @@ def test_more_memory_than_the_type_has_at_start_is_out_of_memory(bench: Bench, s
     assert "160 MiB" in report.findings[0].message
 
 
-def test_more_memory_than_the_type_has_under_load_is_out_of_memory(bench: Bench, spoil: Spoil) -> None:
-    image = spoil(
-        around_run("hog = []\ndef change(inputs, run):\n    hog.append(b'x' * (8 << 20))\n    return run(inputs)\n")
-    )
-    report = bench.smoke(image, kind=bench.kind.model_copy(update={"memory_bytes": 160 * MIB}))
-    assert only(report) == "SMOKE_OUT_OF_MEMORY"
-    assert "golden samples" in report.findings[0].message
-
-
 def test_a_segmentation_fault_on_start_names_its_signal(bench: Bench, spoil: Spoil) -> None:
     report = bench.smoke(spoil("import ctypes\nctypes.string_at(0)\n"))
     assert only(report) == "SMOKE_CRASHED"
