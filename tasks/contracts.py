@@ -376,6 +376,29 @@ class SmokeFigures(Contract):
     concurrency: int = 0
 
 
+class LatencySplit(Contract):
+    """Where one request's time goes at `Capacity.max_rate_rps`: the median of each part, in milliseconds."""
+
+    queue_ms: float
+    preprocess_ms: float
+    inference_ms: float
+    postprocess_ms: float
+
+
+class Capacity(Contract):
+    """How much one instance type bears of one image. `None` is what was not measured; no default stands for it."""
+
+    smallest_memory_bytes: int | None = Field(
+        None, description="the smallest limit that survived peak load, by bisection"
+    )
+    replicas: int | None = Field(None, ge=0, description="how many fit side by side in the type's memory and vCPUs")
+    max_rate_rps: float | None = Field(
+        None, description="highest rate of Poisson arrivals that keeps the objective's p99, of one replica"
+    )
+    p99_ms: float | None = Field(None, description="the p99 at that rate, from intended start")
+    split: LatencySplit | None = None
+
+
 class SmokeReport(Report):
     """One image on one instance type."""
 
@@ -385,6 +408,7 @@ class SmokeReport(Report):
     vcpus: float
     memory_bytes: int
     figures: SmokeFigures = SmokeFigures()
+    capacity: Capacity | None = Field(None, description="where it was measured")
 
 
 class LineageRecord(Contract):
