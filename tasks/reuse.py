@@ -65,7 +65,7 @@ CODE: Mapping[str, tuple[str, ...]] = {
         "docker/serving",
     ),
     "image": (*_CONTRACTS, "tasks/image", "docker/serving", "docker/runtimes", "docker/base"),
-    "smoke": (*_CONTRACTS, "tasks/smoke", *_ENGINE, "docker/serving"),
+    "smoke": (*_CONTRACTS, "tasks/smoke", "tasks/load", *_ENGINE, "docker/serving"),
 }
 
 _LOADING = ("keras", "numpy", "onnx", "onnxruntime", "scikit-learn", "skops", "tensorflow-cpu", "torch")
@@ -79,7 +79,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "export": (*_LOADING, *_CONVERTING, *_PREPROCESSING),
     "parity": (*_LOADING, *_EXPECTING, *_PREPROCESSING, "pyarrow", "onnx-ir", "onnxscript", "scipy"),
     "image": ("cyclonedx-python-lib",),  # writes the SBOM; what else is in an image is pinned by docker/runtimes
-    "smoke": (),
+    "smoke": ("prometheus-client", "scipy"),
 }
 
 

@@ -121,6 +121,7 @@ class Front:
         what the connection calls the request (`x-request-id`), should it have no id itself.
         """
         began = time.monotonic()
+        decode_s = 0.0
         self._in_flight += 1
         request: InferRequest | None = None
         answer: Answer | None = None
@@ -130,6 +131,7 @@ class Front:
             if self.draining:
                 raise Refused(503, "draining", "the server is shutting down", retry_after_s=1)
             request = await read()
+            decode_s = time.monotonic() - began
             waits = [seconds for seconds in (waits_s, request.timeout_s) if seconds is not None]
             answer = await self._inference.answer(request.inputs, began + min(waits) if waits else None)
             response: T | R = await write(request, answer)
@@ -150,7 +152,9 @@ class Front:
             )
             inputs = None if request is None else request.inputs
             total_s = time.monotonic() - began
-            outcome = Outcome(identity, protocol, status, total_s, kind, message, inputs, answer, refused_input)
+            outcome = Outcome(
+                identity, protocol, status, total_s, kind, message, inputs, answer, refused_input, decode_s
+            )
             # Watching is not the client's time: it comes once the response was written.
             asyncio.get_running_loop().call_soon(self._observer.observe, outcome)
         return response, identity

@@ -2,7 +2,7 @@
 
 catalogue          what instance types there are (`instance_types.yaml`)
 golden, protocol   what is asked, and whether an answer is right
-client, load       how it is asked
+load               how it is asked, one by one and at once; under load: `tasks.load`
 instruction_set    which of the type's processors this host can stand for; `emulation` for those it cannot
 run                image + type + golden → Observation: containers, and nothing judged; `quiet` for the times
 judge              Observation + budgets → verdict, figures, and `findings` and `claims`: no containers

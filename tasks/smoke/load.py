@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 
-from tasks.smoke.client import Address, Broken, Connection, Unanswered, post
+from tasks.load.client import Address, Broken, Connection, Unanswered, post
 from tasks.smoke.golden import GoldenSamples, Sample
 
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from tasks.contracts import Image
 from tasks.errors import PlatformError
 from tasks.image.engine import ISOLATED, ContainerSpec, ContainerState, Engine, running
+from tasks.load.client import Address, Broken, Connection, Unanswered, get
 from tasks.smoke.catalogue import InstanceType
-from tasks.smoke.client import Address, Broken, Connection, Unanswered, get
 from tasks.smoke.emulation import as_exit, under
 from tasks.smoke.golden import GoldenSamples, Sample
 from tasks.smoke.instruction_set import Host, plan

@@ -1,17 +1,18 @@
 """Tuning: which batch size, window, threads and workers bear the most requests within the objective.
 
-load.py      open-loop load: arrivals that do not wait for answers, times from the intended arrival
-search.py    which setting, which rate: decisions over measurements (pure)
+search.py    which setting bears the highest rate: decisions over measurements (pure)
 run.py       settings in containers under load
 basis.py     the package's image that a tuned one stands on, once its evidence holds
 write.py     the choice as an image of its own, signed
 record.py    the measurements in MLflow, beside the package's evidence
 command.py   `slipway tune`
+
+The load itself, and when an objective counts as kept, are `tasks.load`'s.
 """
 
 from __future__ import annotations
 
 from tasks.tune.run import Measurement, Tuning, tune
-from tasks.tune.search import Choice, Held, choose, held, highest
+from tasks.tune.search import Choice, choose
 
-__all__ = ["Choice", "Held", "Measurement", "Tuning", "choose", "held", "highest", "tune"]
+__all__ = ["Choice", "Measurement", "Tuning", "choose", "tune"]

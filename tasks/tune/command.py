@@ -23,13 +23,13 @@ from tasks.errors import BadInput, SlipwayError
 from tasks.image import connect
 from tasks.image.engine import CONTRACT_LABEL, Engine, ImageInfo
 from tasks.lineage.history import packages, record_of
+from tasks.load.objective import CONFIDENCE, Held
 from tasks.settings import Settings
 from tasks.smoke.quiet import DISTURBING
 from tasks.store import Store, open_store
 from tasks.tune.basis import Basis, basis_of
 from tasks.tune.record import record
 from tasks.tune.run import Measurement, Tuning, open_image, tune
-from tasks.tune.search import CONFIDENCE, Held
 from tasks.tune.write import write_tuned
 from tasks.workspace import scratch
 

@@ -19,11 +19,12 @@ from serving.preprocess import raw_signature
 from serving.scheduling import scheduling
 from tasks.errors import BadInput, PlatformError
 from tasks.image.engine import ISOLATED, ContainerSpec, Engine, ImageInfo
-from tasks.smoke.client import Address, Broken, Connection, Unanswered, get, post
+from tasks.load.client import Address, Broken, Connection, Unanswered, get, post
+from tasks.load.objective import Held, OutOfTime, held, requests_needed
+from tasks.load.openloop import Offered, offer
 from tasks.smoke.golden import GoldenSamples, batch_sizes
 from tasks.smoke.quiet import DISTURBING, CpuTimes, taken_by_others
-from tasks.tune.load import Offered, offer
-from tasks.tune.search import Choice, Held, OutOfTime, choose, held, requests_needed
+from tasks.tune.search import Choice, choose
 
 COMPONENT = "tune"
 _PORT = 8000
@@ -259,7 +260,7 @@ class _Bench:
         with self._answers(container):
             offered = offer(
                 address,
-                self._message,
+                [self._message],
                 rate,
                 seconds,
                 limit_ms=self._p99_ms,

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.contract import DimRange, DType, Signature, TensorSpec, Tolerance
-from tasks.smoke.client import Address, Broken, Connection, Unanswered, get
+from tasks.load.client import Address, Broken, Connection, Unanswered, get
 from tasks.smoke.golden import GoldenSamples
 from tasks.smoke.load import Latency, ask, ask_at_once, measure
 
