@@ -33,8 +33,9 @@ class Outcome:
 
     `id` is what `request_id` made of the request. `error` is empty for an answer, else the kind of error: bad_request,
     too_large, overloaded, deadline, draining, model or internal. `inputs` are there once the request was decoded, which
-    took `decode_s` from its arrival, and `answer` when it was given. `refused_input` is the input whose values a bad
-    request was refused for, and the reason (`serving.tensors.BadRequest`).
+    took `decode_s` from its arrival; `answer` when it was given, whose response took `postprocess_s` to write.
+    `refused_input` is the input whose values a bad request was refused for, and the reason
+    (`serving.tensors.BadRequest`).
     """
 
     id: str | None
@@ -47,15 +48,7 @@ class Outcome:
     answer: Answer | None = None
     refused_input: tuple[str, str] | None = None
     decode_s: float = 0.0
-
-    @property
-    def postprocess_s(self) -> float:
-        """What is left of an answered request's time: from the model's end until the response was written."""
-        if self.answer is None:
-            return 0.0
-        timings = self.answer.timings
-        before = self.decode_s + timings.queue_s + timings.preprocess_s + timings.inference_s
-        return max(0.0, self.total_s - before)
+    postprocess_s: float = 0.0
 
 
 class Observer(Protocol):

@@ -4,7 +4,8 @@ catalogue          what instance types there are (`instance_types.yaml`)
 golden, protocol   what is asked, and whether an answer is right
 load               how it is asked, one by one and at once; under load: `tasks.load`
 instruction_set    which of the type's processors this host can stand for; `emulation` for those it cannot
-run                image + type + golden → Observation: containers, and nothing judged; `quiet` for the times
+run, trial         image + type + golden → Observation: containers, and nothing judged; `quiet` for the times
+under_load         the highest rate and the fullest moment; `spent` for where the time goes, `bisection` for memory
 judge              Observation + budgets → verdict, figures, and `findings` and `claims`: no containers
 stage              contracts in, report out
 """

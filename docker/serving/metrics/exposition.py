@@ -84,7 +84,7 @@ class Page(Collector):
             ("queue", metrics.queue, "From a request's preprocessing until its work began."),
             ("preprocess", metrics.preprocess, "Preprocessing of answered requests."),
             ("inference", metrics.inference, "The model's own time of answered requests."),
-            ("postprocess", metrics.postprocess, "From the model's end until the response was written."),
+            ("postprocess", metrics.postprocess, "Writing the response of answered requests."),
         ):
             yield _histogram(f"slipway_{part}_duration", help_text, [("", histogram)], unit="seconds")
         yield _histogram("slipway_request_rows", "Rows of answered requests.", [("", metrics.request_rows)])
