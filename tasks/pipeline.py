@@ -238,6 +238,7 @@ class Pipeline:
         from tasks.smoke import smoke
         from tasks.smoke.catalogue import instance_type as described
         from tasks.smoke.instruction_set import Host
+        from tasks.smoke.run import is_capacity_asked
 
         key = reuse.stage_key(
             "smoke",
@@ -246,6 +247,7 @@ class Pipeline:
                 "parity": parity,
                 "instance_type": described(instance_type),
                 "host": Host.this().identity,
+                "capacity": is_capacity_asked(),
                 "serving": spec.serving.model_dump(mode="json", exclude={"format"}),
             },
         )

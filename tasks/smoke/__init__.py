@@ -6,7 +6,8 @@ load               how it is asked, one by one and at once; under load: `tasks.l
 instruction_set    which of the type's processors this host can stand for; `emulation` for those it cannot
 run, trial         image + type + golden → Observation: containers, and nothing judged; `quiet` for the times
 under_load         the highest rate and the fullest moment; `spent` for where the time goes, `bisection` for memory
-judge              Observation + budgets → verdict, figures, and `findings` and `claims`: no containers
+judge              Observation + budgets → verdict, figures, and `findings`, `misanswered`, `claims`: no containers
+capacity           Observation → what the type bears
 stage              contracts in, report out
 """
 

@@ -41,7 +41,7 @@ def smallest(
     Stops when the ends are near enough (`Bracket.is_exact`), after `most_probes`, or when time `is_over`.
     """
     found = Bracket(known, None, 0)
-    limit = _whole(guess)
+    limit = max(LEAST_BYTES, _whole(guess)) if guess < known else _next(found)
     while found.probes < most_probes and not found.is_exact and LEAST_BYTES <= limit < found.enough and not is_over():
         if probe(limit):
             found = Bracket(limit, found.too_little, found.probes + 1)
@@ -60,4 +60,4 @@ def _next(found: Bracket) -> int:
 
 
 def _whole(limit: float) -> int:
-    return int(limit) // _STEP_BYTES * _STEP_BYTES
+    return round(limit / _STEP_BYTES) * _STEP_BYTES

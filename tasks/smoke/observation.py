@@ -101,10 +101,12 @@ class Borne:
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """A server's fullest moment: so many clients that are always there, each with a full batch."""
+    """A server's fullest moment: so many clients that are always there, each with a full batch, which takes `alone_s`
+    where nobody else asks."""
 
     clients: int
     batch: int
+    alone_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,14 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from tasks.errors import PlatformError
+from tasks.errors import EngineUnavailable, PlatformError
 from tasks.image.engine import ISOLATED, ContainerSpec, Engine, running
 from tasks.smoke.bisection import Bracket, smallest
 from tasks.smoke.emulation import under
 from tasks.smoke.instruction_set import Host, plan
 from tasks.smoke.observation import Limits, Observation, Phase
 from tasks.smoke.quiet import CpuTimes, wait_until_quiet
-from tasks.smoke.trial import SERVER_PORT, Effort, Subject, Trial
+from tasks.smoke.trial import SERVER_PORT, Effort, Subject, Trial, is_capacity_asked
 
 COMPONENT = "smoke"
 
@@ -78,10 +78,11 @@ def _smallest_memory(
     A limit is enough where the server becomes ready, answers the whole crowd's samples rightly, and still runs.
     """
     until = time.monotonic() + effort.memory_within_s
+    everybody_s = lived.crowd.clients * lived.crowd.alone_s if lived.crowd else 0.0
     brief = replace(
         effort,
         ready_within_s=max(_SLOW_S, _SLOWER * (lived.ready_after_s or 0)),
-        request_within_s=min(effort.request_within_s, _SLOW_S),
+        request_within_s=min(effort.request_within_s, max(_SLOW_S, _SLOWER * everybody_s)),
     )
 
     def survives(limit: int) -> bool:
@@ -93,6 +94,8 @@ def _smallest_memory(
             with running(engine, smaller) as container:
                 trial = Trial(subject, host, brief, engine, container)
                 seen = trial.through(blank, CpuTimes.now(), only=(Phase.PEAK,))
+        except EngineUnavailable:
+            raise
         except PlatformError:  # the same image has started before: so little that not even a process begins
             return False
         return seen.exit is None and seen.pressed is not None and not seen.went_wrong
@@ -102,4 +105,4 @@ def _smallest_memory(
     return smallest(survives, known, guess, _MEMORY_PROBES, lambda: time.monotonic() > until)
 
 
-__all__ = ["COMPONENT", "SERVER_PORT", "Effort", "Subject", "observe"]
+__all__ = ["COMPONENT", "SERVER_PORT", "Effort", "Subject", "is_capacity_asked", "observe"]

@@ -8,13 +8,14 @@ from serving.preprocess import raw_signature
 from tasks.contracts import Finding, Image, Owner, ParityReport, SmokeReport, Verdict
 from tasks.errors import PlatformError
 from tasks.image.engine import NEEDS_LABEL, Engine
+from tasks.smoke.capacity import capacity
 from tasks.smoke.catalogue import InstanceType, instance_type
 from tasks.smoke.claims import beyond_type
 from tasks.smoke.findings import Budgets
 from tasks.smoke.golden import NoGolden, batch_sizes, read_golden
 from tasks.smoke.instruction_set import Host
 from tasks.smoke.judge import figures, judge
-from tasks.smoke.run import COMPONENT, Effort, Subject, observe
+from tasks.smoke.run import COMPONENT, Effort, Subject, is_capacity_asked, observe
 from tasks.spec import ModelSpec
 from tasks.store import Store
 
@@ -52,11 +53,12 @@ def prove(
         golden=golden,
         batches=batch_sizes(raw, spec.serving.max_batch),
         infer_path=f"/v2/models/{spec.name}/infer",
+        p99_ms=spec.serving.p99_ms,
     )
     seen = observe(subject, host, effort, engine)
     verdict, findings = judge(seen, Budgets(spec.serving.cold_start_s, spec.serving.p99_ms))
     report = _report(image, kind, verdict, findings)
-    return report.model_copy(update={"figures": figures(seen)})
+    return report.model_copy(update={"figures": figures(seen), "capacity": capacity(seen)})
 
 
 def prove_here(
@@ -64,7 +66,8 @@ def prove_here(
 ) -> SmokeReport:
     """`prove` on this host, with the catalogue's type of that name and the effort that the spec's budgets ask for."""
     kind = instance_type(name)
-    return prove(spec, image, parity, kind, store, engine, work, host=Host.this(), effort=Effort.of(spec.serving))
+    effort = Effort.of(spec.serving, capacity=is_capacity_asked())
+    return prove(spec, image, parity, kind, store, engine, work, host=Host.this(), effort=effort)
 
 
 def _out_of_reach(kind: InstanceType, host: Host) -> Finding | None:

@@ -33,6 +33,8 @@ _FEWEST_REQUESTS = round(1.1 * requests_needed())
 _ONE_RATE = 0.25
 #: Before each rate is counted: caches fill, and the server learns how long its model takes.
 _WARM_UP_S = 0.25
+#: A server that does not show its page of metrics within this is measured without it.
+_PAGE_S = 2.0
 #: A crowd's bytes in flight: as much again as a server lets wait (`serving.scheduling`).
 _CROWD_BYTES = 512 << 20
 _CROWD = min(256, CONNECTIONS)
@@ -104,8 +106,9 @@ class _Search:
         seconds = max(_PROBE_S, min(_PROBE_REQUESTS / rate, max(self._longest_s, _FEWEST_REQUESTS / rate)))
         if time.monotonic() + seconds > self._until:
             raise OutOfTime
-        address, within_s = self._target.address, self._target.request_within_s
-        before, used_s, ends = spent(address, within_s), self._meter.cpu_seconds(), self._meter.others()
+        address = self._target.address
+        before, used_s, ends = spent(address, _PAGE_S), self._meter.cpu_seconds(), self._meter.others()
+        began = time.monotonic()
         offered = offer(
             address,
             self._messages,
@@ -117,11 +120,12 @@ class _Search:
             warm_up_s=_WARM_UP_S,
             keep=True,
         )
-        others, used_after_s, after = ends(), self._meter.cpu_seconds(), spent(address, within_s)
+        took_s = time.monotonic() - began
+        others, used_after_s, after = ends(), self._meter.cpu_seconds(), spent(address, _PAGE_S)
         self.probes += 1
         tally = compare(offered, self._target.golden, self._samples)
         self.tallies.append(tally)
-        if tally.counts["wrong"] or tally.counts["refused"]:
+        if tally.counts["wrong"] or tally.counts["refused"] or (offered.unanswered and not offered.times_ms):
             raise _NotRight
         if offered.given_up or held(offered.asked, offered.late(self._p99_ms)) is not Held.KEPT:
             return False, others
@@ -133,14 +137,14 @@ class _Search:
                 mean_ms=sum(offered.times_ms) / len(offered.times_ms),
                 p99_ms=offered.percentile(0.99),
                 late_send_ms=offered.late_send_ms,
-                cpus=None if cpu_s is None else cpu_s / (seconds + _WARM_UP_S),
+                cpus=None if cpu_s is None else cpu_s / took_s,
                 spent=None if before is None or after is None else after.since(before),
             )
         return True, others
 
 
 class _NotRight(Exception):
-    """The server answers wrongly, or not at all: how quick it is does not matter any more."""
+    """The server answers wrongly, with errors, or not at all: how quick it is does not matter any more."""
 
 
 def bear(
@@ -168,7 +172,7 @@ def fullest(target: Target, batch: int) -> Crowd | None:
         return None
     bytes_each = len(target.message(samples[0]))
     clients = min(_CROWD, _CROWD_BYTES // bytes_each, int(_CROWD_S / times[0]))
-    return Crowd(max(4, clients), batch)
+    return Crowd(max(4, clients), batch, times[0])
 
 
 def press(target: Target, of: Crowd) -> Answers:

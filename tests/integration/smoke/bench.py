@@ -100,6 +100,34 @@ def around_run(body: str) -> str:
     return "import threading, time\nimport numpy as np\n" + textwrap.dedent(body) + _AROUND_RUN
 
 
+#: Keeps the process at NEED bytes of memory of its own (anonymous, which no kernel can take back) while it computes:
+#: what the server itself comes to need is given back by the hog, so that the whole need is known exactly.
+_HOG = """
+import mmap
+
+CHUNK, hog, one = 1 << 20, [], threading.Lock()
+
+def own():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith("RssAnon:"))
+
+def change(inputs, run):
+    answer = run(inputs)
+    with one:
+        for _ in range((NEED - own()) // CHUNK):
+            hog.append(mmap.mmap(-1, CHUNK, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+            hog[-1].write(b"x" * CHUNK)
+        while hog and own() > NEED:
+            hog.pop().close()
+    return answer
+"""
+
+
+def needing(bytes_: int) -> str:
+    """Code by which an image needs exactly so much memory."""
+    return around_run(f"NEED = {bytes_}\n{_HOG}")
+
+
 def only(report: SmokeReport) -> str:
     """The code of the one finding that a report has, and that blocks."""
     (finding,) = report.findings
