@@ -1,7 +1,7 @@
 # Everything a newcomer types. The work is in scripts/, so that it can be read, tested and run alone.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check up down status bench bench-metrics bench-parity bench-serving lock wheels
+.PHONY: help setup demo test check up down status bench bench-metrics bench-parity bench-smoke bench-serving lock wheels
 PYTHON := .venv/bin/python
 export SLIPWAY_HOME ?= $(CURDIR)/.slipway
 
@@ -41,6 +41,9 @@ bench-metrics: setup ## how often the metric gate passes what it should not, and
 
 bench-parity: setup ## the fault corpus through the parity gate, beside the exporters' own checks, and what it costs
 	@scripts/bench.sh parity
+
+bench-smoke: setup ## the smoke gate against images with one thing wrong each, and good ones
+	@scripts/bench.sh smoke
 
 bench-serving: ## the serving image beside MLServer, BentoML, LitServe and MLflow's server, in the same run
 	@scripts/setup.sh --bench

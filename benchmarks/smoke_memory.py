@@ -2,10 +2,9 @@
 
     .venv/bin/python -m benchmarks.smoke_memory
 
-Each image is the tiny model with one layer more, by which its process keeps exactly so many bytes of memory of its own
-(anonymous, by /proc/self/status) whenever it computes. Smoke does not know that: it finds the limit by starting the
-image again and again under peak load. What the kernel charges beside the process (page tables, sockets, stacks) is part
-of what is found, and part of the error here.
+Each image is the tiny model with one layer more, by which its container keeps at so many bytes that the kernel cannot
+take back (all that its control group is charged with but the page cache) whenever it computes. Smoke does not know
+that: it finds the limit by starting the image again and again under peak load.
 
 Prints a table; writes `bench/smoke-memory.json` under SLIPWAY_HOME. Exit code 1 where a figure is more than 5 % off.
 """
@@ -19,13 +18,13 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from tests.integration.smoke.packages import Packages
 
 from tasks.contracts import Verdict
 from tasks.image import connect
 from tasks.settings import Settings
 from tasks.workspace import scratch, use_own_temporary_folder
 from tests.integration.smoke.bench import MIB, QUICK, Bench, needing
+from tests.integration.smoke.packages import Packages
 
 #: A model that is hardly more than its server, one of an ordinary size, and a large one for a small machine.
 NEEDS_MIB = (200, 450, 900)

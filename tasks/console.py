@@ -14,7 +14,17 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from tasks.contracts import Finding, LineageRecord, Package, ParityReport, SmokeReport, TunedImage, Verdict
+from tasks.contracts import (
+    Finding,
+    Image,
+    LineageRecord,
+    Package,
+    ParityReport,
+    SmokeReport,
+    SmokeRun,
+    TunedImage,
+    Verdict,
+)
 from tasks.figures import NOTHING, short, size
 from tasks.findings import placed
 from tasks.pipeline import Event, Moment
@@ -24,6 +34,7 @@ if TYPE_CHECKING:
 
     from tasks.lineage import Recorded, Trace
     from tasks.lineage.chain import TracedPackage, TrainingRun
+    from tasks.spec import ServingSpec
 
 _STYLES = {Verdict.PASSED: "green", Verdict.FAILED: "bold red", Verdict.INCONCLUSIVE: "bold yellow"}
 _MARKS = {Verdict.PASSED: "✓", Verdict.INCONCLUSIVE: "?", Verdict.FAILED: "✗"}
@@ -218,6 +229,38 @@ def verification(report: ParityReport, reproduction: Path | None = None) -> Iter
     yield from finding_lines(report.findings)
     if reproduction is not None:
         yield Text(f"to see {report.format} fail by itself: python {reproduction / 'reproduce.py'}")
+
+
+def smoke_lines(image: Image, serving: ServingSpec, runs: Sequence[SmokeRun]) -> Iterable[RenderableType]:
+    """One image on several instance types: verdict, figures and when they are of; then the findings."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in ("instance type", "verdict", "start", "p50", "p99", "memory", "requests", "result of"):
+        table.add_column(column, no_wrap=True)
+    for run in runs:
+        figures = run.result.figures
+        when = "now" if run.made_at is None else f"{run.made_at:%Y-%m-%d %H:%M} UTC"
+        table.add_row(
+            Text(run.result.instance_type),
+            _verdict(run.result.verdict),
+            Text(_worst([figures.cold_start_s], "s", 2)),
+            Text(_worst([figures.p50_ms], "ms", 1)),
+            Text(_worst([figures.p99_ms], "ms", 1)),
+            Text(NOTHING if figures.peak_memory_bytes is None else size(figures.peak_memory_bytes)),
+            Text(f"{figures.requests:,}"),
+            Text(f"{when}, not run again (--fresh does)" if run.reused else "now"),
+        )
+    yield Text()
+    yield table
+    yield Text(f"\n{image.reference} ({image.digest}) as {image.format}")
+    yield Text(f"budgets: ready within {serving.cold_start_s:g} s, p99 within {serving.p99_ms:g} ms")
+    placed_at = [
+        finding.model_copy(update={"evidence": finding.evidence | {"instance_type": run.result.instance_type}})
+        for run in runs
+        for finding in run.result.findings
+    ]
+    if placed_at:
+        yield Text()
+    yield from finding_lines(placed_at)
 
 
 def reproduction_lines(package: Package) -> Iterable[Text]:

@@ -480,6 +480,7 @@ class StageRun(Contract, Generic[Result]):
     key: Digest = Field(description="what the result is remembered by: the digest of all that it follows from")
     reused: bool = Field(description="an earlier result was taken, nothing was run")
     duration_s: float = Field(ge=0, description="how long this call took, reused or not")
+    made_at: datetime | None = Field(None, description="when the result was worked for, UTC; not known of older ones")
     result: Result
 
 

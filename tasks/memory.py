@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -104,6 +105,7 @@ class Memory:
                     key=key,
                     reused=False,
                     duration_s=time.monotonic() - started,
+                    made_at=datetime.now(UTC),
                     result=result,
                 )
                 if reuse.is_repeatable(stage, result):

@@ -33,6 +33,16 @@ def narrowed(spec: ModelSpec, formats: Sequence[str], instance_types: Sequence[s
     return spec.model_copy(update={"formats": chosen, "every_format": every, "smoke": smoke})
 
 
+def refuse_unknown_types(names: Iterable[str]) -> None:
+    """Refuse instance types that the catalogue does not have.
+
+    Raises:
+        BadInput: every one of them, with the nearest names.
+    """
+    if problems := _unknown_types(names):
+        raise BadInput("\n".join(problems))
+
+
 def refuse_unknown(given: Iterable[str], known: Iterable[str]) -> None:
     """Refuse parameters that a run was started with and does not take, which Airflow lets through.
 

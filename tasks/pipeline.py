@@ -51,6 +51,7 @@ from tasks.store import Store, open_store
 
 if TYPE_CHECKING:
     from tasks.image import Engine
+    from tasks.smoke.served import Served
 
 Evidence: TypeAlias = tuple[Artifact, list[ExportReport], list[ParityReport], list[Image], list[SmokeReport]]
 
@@ -228,7 +229,7 @@ class Pipeline:
             lambda work: build(spec, artifact, export, parity, self.store, self.engine, self.settings),
         )
 
-    def smoke(self, spec: ModelSpec, image: Image, parity: ParityReport, instance_type: str) -> SmokeRun:
+    def smoke(self, spec: Served, image: Image, parity: ParityReport, instance_type: str) -> SmokeRun:
         """One image on one instance type.
 
         Raises:
@@ -240,17 +241,8 @@ class Pipeline:
         from tasks.smoke.instruction_set import Host
         from tasks.smoke.run import is_capacity_asked
 
-        key = reuse.stage_key(
-            "smoke",
-            {
-                "image": image.digest,
-                "parity": parity,
-                "instance_type": described(instance_type),
-                "host": Host.this().identity,
-                "capacity": is_capacity_asked(),
-                "serving": spec.serving.model_dump(mode="json", exclude={"format"}),
-            },
-        )
+        inputs = reuse.smoke_inputs(spec, image, parity, described(instance_type), Host.this().identity)
+        key = reuse.stage_key("smoke", inputs | {"capacity": is_capacity_asked()})
         return self._memory.run(
             SmokeRun,
             "smoke",

@@ -13,16 +13,31 @@ import importlib.metadata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from serving.contract import PackagedFile
-from tasks.contracts import Artifact, DataReport, Digest, Export, Owner, Report, Verdict, digest_of
+from tasks.contracts import (
+    Artifact,
+    DataReport,
+    Digest,
+    Export,
+    Image,
+    Owner,
+    ParityReport,
+    Report,
+    Verdict,
+    digest_of,
+)
 from tasks.export.compiler import compiler_version
 from tasks.export.formats import FORMATS
 from tasks.spec import Int8, ModelSpec
 from tasks.store import Store
+
+if TYPE_CHECKING:
+    from tasks.smoke.catalogue import InstanceType
+    from tasks.smoke.served import Served
 
 _ROOT = Path(__file__).parents[1]
 
@@ -178,6 +193,23 @@ def parity_inputs(spec: ModelSpec, artifact: Artifact, export: Export) -> dict[s
         "signature": _plain(spec, "inputs", "outputs", "dynamic", "preprocess"),
         "max_batch": spec.serving.max_batch,
         **({"int8": spec.export.int8} if export.precision == "int8" else {}),
+    }
+
+
+def smoke_inputs(
+    served: Served, image: Image, parity: ParityReport, kind: InstanceType, host: Digest
+) -> dict[str, Any]:
+    """The image, which answers must come back, the type's facts, this machine, and the budgets.
+
+    How requests are put together is not here: the contract says it, which is in the image.
+    """
+    return {
+        "image": image.digest,
+        "golden": parity.golden and parity.golden.digest,
+        "tolerances": {item.name: [item.tolerance.atol, item.tolerance.rtol] for item in parity.outputs},
+        "instance_type": kind,
+        "host": host,
+        "budgets": served.serving.model_dump(mode="json", include={"max_batch", "p99_ms", "cold_start_s"}),
     }
 
 

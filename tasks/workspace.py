@@ -26,19 +26,21 @@ _STALE_AFTER_S = 24 * 3600
 
 
 @contextlib.contextmanager
-def locked(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+def locked(path: Path, on_wait: Callable[[], None] | None = None, *, shared: bool = False) -> Iterator[None]:
     """Hold the lock file at `path`, waiting for whoever holds it; `on_wait` is called once before waiting.
 
-    Excludes other processes on this machine, and other threads of this one. Nothing is left at `path` afterwards.
+    Excludes other processes on this machine, and other threads of this one; `shared`, only those that do not share it.
+    Nothing is left at `path` afterwards, unless the last who held it shared it.
 
     Raises:
         StoreUnavailable: the folder cannot be written.
     """
-    descriptor = _acquire(path, on_wait)
+    descriptor = _acquire(path, on_wait, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # still locked: whoever opened it meanwhile sees that it is no longer there
+        if not shared:
+            path.unlink(missing_ok=True)  # still locked: whoever opened it meanwhile sees that it is no longer there
         os.close(descriptor)
 
 
@@ -116,17 +118,17 @@ def _lock_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.lock")
 
 
-def _acquire(path: Path, on_wait: Callable[[], None] | None) -> int:
+def _acquire(path: Path, on_wait: Callable[[], None] | None, how: int) -> int:
     while True:
         descriptor = _open(path)
         try:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, how | fcntl.LOCK_NB)
             except BlockingIOError:
                 if on_wait is not None:
                     on_wait()
                     on_wait = None
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                fcntl.flock(descriptor, how)
             if _is_still(descriptor, path):
                 return descriptor
         except BaseException:

@@ -2,6 +2,7 @@
 
 app.py         the program: its commands in order
 stages.py      package, verify
+smoke.py       smoke
 evidence.py    status, reproduce, lineage, verify-attestation
 images.py      score, bundle, tune, push, pull
 arguments.py   what was typed → what is meant

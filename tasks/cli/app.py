@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from tasks.cli import evidence, images, stages
+from tasks.cli import evidence, images, smoke, stages
 
 _COMMANDS = (
     stages.package,
     stages.verify,
+    smoke.smoke,
     images.score,
     evidence.status,
     evidence.reproduce,

@@ -20,7 +20,7 @@ from serving.preprocess import extras
 from tasks.contracts import Artifact, Digest, Export, Image, ParityReport, Verdict, digest_of
 from tasks.errors import BuildFailed, GateBlocked
 from tasks.image.context import Context
-from tasks.image.engine import CONTRACT_LABEL, NEEDS_LABEL, Engine, ImageInfo
+from tasks.image.engine import COLD_START_LABEL, CONTRACT_LABEL, EXPORT_LABEL, NEEDS_LABEL, Engine, ImageInfo
 from tasks.image.inventory import inventory_of
 from tasks.image.libraries import locked_hashes
 from tasks.image.runtimes import ARCHITECTURE, PYTHON, Runtime, ensure_runtime, find_extras, find_runtime
@@ -203,7 +203,8 @@ def _labels(
         "io.slipway.format": export.format,
         CONTRACT_LABEL: contract,
         "io.slipway.artifact": artifact.files.digest,
-        "io.slipway.export": export.files.digest,
+        EXPORT_LABEL: export.files.digest,
+        COLD_START_LABEL: f"{spec.serving.cold_start_s:g}",
         "io.slipway.parity": digest_of(parity),
         **({"io.slipway.source-run": artifact.source_run} if artifact.source_run else {}),
         **({NEEDS_LABEL: " ".join(export.needs)} if export.needs else {}),

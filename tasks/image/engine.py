@@ -27,6 +27,10 @@ BOOT_LABEL = "io.slipway.boot"
 NEEDS_LABEL = "io.slipway.needs"
 #: On a serving image: the digest of the contract inside.
 CONTRACT_LABEL = "io.slipway.contract"
+#: On a serving image: the digest of the export that it serves.
+EXPORT_LABEL = "io.slipway.export"
+#: On a serving image: the seconds that serving.cold_start_s allowed when it was packaged.
+COLD_START_LABEL = "io.slipway.cold-start-s"
 
 
 #: A bridge network on which ports can be published and nothing else: no way out of the machine, none to each other.

@@ -8,6 +8,7 @@ run, trial         image + type + golden → Observation: containers, and nothin
 under_load         the highest rate and the fullest moment; `spent` for where the time goes, `bisection` for memory
 judge              Observation + budgets → verdict, figures, and `findings`, `misanswered`, `claims`: no containers
 capacity           Observation → what the type bears
+served             what an image says of itself, in the place of a spec
 stage              contracts in, report out
 """
 
@@ -21,14 +22,14 @@ from tasks.smoke.catalogue import InstanceType, load_catalogue
 if TYPE_CHECKING:
     from tasks.contracts import Image, ParityReport, SmokeReport
     from tasks.image import Engine
-    from tasks.spec import ModelSpec
+    from tasks.smoke.served import Served
     from tasks.store import Store
 
 __all__ = ["InstanceType", "load_catalogue", "smoke"]
 
 
 def smoke(
-    spec: ModelSpec,
+    spec: Served,
     image: Image,
     parity: ParityReport,
     instance_type: str,

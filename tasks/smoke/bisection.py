@@ -32,6 +32,11 @@ class Bracket:
         """Whether the two ends are as near as they were to come."""
         return self.too_little is not None and self.enough <= self.too_little * (1 + WITHIN) + _STEP_BYTES
 
+    @property
+    def is_enforced(self) -> bool:
+        """Whether limits limited anything: no server lives in the least of them."""
+        return self.too_little is not None or self.enough >= 2 * LEAST_BYTES
+
 
 def smallest(
     probe: Callable[[int], bool], known: int, guess: int, most_probes: int, is_over: Callable[[], bool] = lambda: False

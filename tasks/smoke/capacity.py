@@ -24,7 +24,7 @@ def capacity(seen: Observation) -> Capacity | None:
     if seen.borne is None and seen.memory is None:
         return None
     borne, memory, limits = seen.borne, seen.memory, seen.limits
-    enough = memory.enough if memory else None
+    enough = memory.enough if memory and memory.is_enforced else None
     models = limits.type_memory_bytes // enough if enough else None
     return Capacity(
         smallest_memory_bytes=enough,

@@ -7,6 +7,7 @@ or not at all is `tasks.smoke.misanswered`'s. How they add up to a verdict is `t
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from serving.package import Refusal
@@ -50,6 +51,11 @@ def death(seen: Observation) -> Finding | None:
             "instruction-set level",
             evidence=evidence,
         )
+    library = _missing_library(ended)
+    return _crashed(ended, when, evidence) if library is None else _lacking(library, when, evidence)
+
+
+def _crashed(ended: Exit, when: str, evidence: Evidence) -> Finding:
     how = f"was killed by {ended.signal_name}" if ended.signal_name else f"ended with exit code {ended.code}"
     return Finding(
         code="SMOKE_CRASHED",
@@ -59,6 +65,26 @@ def death(seen: Observation) -> Finding | None:
         "a signal points at native code of the runtime or of the model's operators",
         evidence=evidence,
     )
+
+
+def _lacking(library: str, when: str, evidence: Evidence) -> Finding:
+    return Finding(
+        code="SMOKE_MISSING_LIBRARY",
+        owner=Owner.PLATFORM,
+        message=f"the image lacks a shared library: {library} could not be loaded {when}",
+        advice="something in the image is linked to it: add it to the runtime image (docker/runtimes), or use a "
+        "build that brings its own",
+        evidence=evidence | {"library": library},
+    )
+
+
+#: What the dynamic loader says of a library that it does not find (glibc, elf/dl-load.c).
+_NOT_FOUND = re.compile(r"([\w.+-]+\.so[\w.]*): cannot open shared object file")
+
+
+def _missing_library(ended: Exit) -> str | None:
+    found = _NOT_FOUND.search(ended.last_line)
+    return found and found.group(1)
 
 
 #: Refusal → the finding's code and what to do, where it is not about the package's own files.

@@ -3,14 +3,21 @@
 A time that was taken while other programs wanted the same CPUs says little about the image. So smoke waits for a quiet
 moment before it measures, and afterwards says what share of the CPUs went to others: a budget that was broken
 meanwhile is inconclusive, not failed. A budget that was kept in spite of that is kept.
+
+Smoke itself disturbs no other smoke: who measures is `measuring`, alone on this machine; who only looks at answers, as
+under emulation, is `not_measuring`, and may do so beside others. Both wait for their turn, whatever process has it.
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tasks.workspace import locked
 
 #: Above this share of all CPUs, the times of a container that wants the rest cannot be told from the disturbance.
 DISTURBING = 0.25
@@ -48,6 +55,21 @@ def wait_until_quiet(cpus: int, within_s: float, window_s: float = 0.25) -> None
         time.sleep(window_s)
         if taken_by_others(before, CpuTimes.now(), 0.0, cpus) < DISTURBING:
             return
+
+
+def measuring() -> AbstractContextManager[None]:
+    """Nobody else on this machine who asks here is at work inside the block."""
+    return locked(_turn())
+
+
+def not_measuring() -> AbstractContextManager[None]:
+    """Nobody measures inside the block; others who do not measure may be at work."""
+    return locked(_turn(), shared=True)
+
+
+def _turn() -> Path:
+    """One file for all homes: they share the processors. A user cannot open what belongs to another."""
+    return Path(tempfile.gettempdir()) / f"slipway-measuring-{os.getuid()}.lock"
 
 
 def _busy_s(stat: str) -> float:

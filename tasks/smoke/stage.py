@@ -16,12 +16,12 @@ from tasks.smoke.golden import NoGolden, batch_sizes, read_golden
 from tasks.smoke.instruction_set import Host
 from tasks.smoke.judge import figures, judge
 from tasks.smoke.run import COMPONENT, Effort, Subject, is_capacity_asked, observe
-from tasks.spec import ModelSpec
+from tasks.smoke.served import Served
 from tasks.store import Store
 
 
 def prove(
-    spec: ModelSpec,
+    spec: Served,
     image: Image,
     parity: ParityReport,
     kind: InstanceType,
@@ -62,7 +62,7 @@ def prove(
 
 
 def prove_here(
-    spec: ModelSpec, image: Image, parity: ParityReport, name: str, store: Store, engine: Engine, work: Path
+    spec: Served, image: Image, parity: ParityReport, name: str, store: Store, engine: Engine, work: Path
 ) -> SmokeReport:
     """`prove` on this host, with the catalogue's type of that name and the effort that the spec's budgets ask for."""
     kind = instance_type(name)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from tasks.image import Engine, connect
-from tests.integration.tiny import RUNTIMES, TinyModel
+from tests.integration.tiny import TinyModel, TinyModels
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -23,15 +22,4 @@ def engine() -> Engine:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], TinyModel]:
     """`tiny(runtime)`: the same small model as this runtime's files, written when first asked for."""
-    made: dict[str, TinyModel] = {}
-    root = tmp_path_factory.mktemp("tiny")
-
-    def make(runtime: str) -> TinyModel:
-        if runtime not in made:
-            folder: Path = root / runtime
-            folder.mkdir()
-            RUNTIMES[runtime](folder)
-            made[runtime] = TinyModel(runtime, folder)
-        return made[runtime]
-
-    return make
+    return TinyModels(tmp_path_factory.mktemp("tiny")).of

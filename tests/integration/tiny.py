@@ -227,6 +227,22 @@ class TinyModel:
         return folder
 
 
+class TinyModels:
+    """`of(runtime)`: the model as this runtime's files below `root`, written when first asked for."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._made: dict[str, TinyModel] = {}
+
+    def of(self, runtime: str) -> TinyModel:
+        if runtime not in self._made:
+            folder = self._root / runtime
+            folder.mkdir()
+            RUNTIMES[runtime](folder)
+            self._made[runtime] = TinyModel(runtime, folder)
+        return self._made[runtime]
+
+
 def packaged(folder: Path, name: str) -> PackagedFile:
     content = (folder / name).read_bytes()
     return PackagedFile(name, f"sha256:{hashlib.sha256(content).hexdigest()}", len(content))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,15 @@ def test_the_second_call_takes_the_first_ones_result(settings: Settings) -> None
     assert (first.reused, second.reused) == (False, True)
     assert second.result == first.result
     assert stage.moments() == [Moment.STARTED, Moment.FINISHED, Moment.REUSED]
+
+
+def test_a_reused_result_says_from_when_it_is(settings: Settings) -> None:
+    stage = Stage(settings)
+    before = datetime.now(UTC)
+    first = stage()
+    assert first.made_at is not None
+    assert before <= first.made_at <= datetime.now(UTC)
+    assert stage().made_at == first.made_at
 
 
 def test_another_key_is_worked_for(settings: Settings) -> None:

@@ -14,6 +14,7 @@ from tasks import reuse
 from tasks.contracts import Artifact, EvaluationData, ExportReport, Owner, SmokeReport, Verdict, digest_of
 from tasks.manifest import package_inputs
 from tasks.reuse import files_of, is_repeatable, is_whole, stage_key
+from tasks.smoke.catalogue import instance_type
 from tasks.spec import (
     EvaluationSpec,
     ExportSpec,
@@ -188,6 +189,39 @@ def test_each_format_and_stage_has_its_own_key(store: LocalStore) -> None:
     spec, artifact = samples.spec(), samples.artifact(store)
     inputs = [reuse.export_inputs(spec, artifact, name) for name in ("onnx", "savedmodel")]
     assert len({stage_key("export", inputs[0]), stage_key("export", inputs[1]), stage_key("image", inputs[0])}) == 3
+
+
+def smoke_key(store: LocalStore, **changes: Any) -> str:
+    given: dict[str, Any] = {
+        "served": samples.spec(),
+        "image": samples.image(),
+        "parity": samples.parity_report(store),
+        "kind": instance_type("c4.large"),
+        "host": digest_of("host"),
+    }
+    return stage_key("smoke", reuse.smoke_inputs(**{**given, **changes}))
+
+
+def test_smoke_follows_from_image_type_machine_budgets_and_what_must_be_answered(store: LocalStore) -> None:
+    slower = samples.spec(serving=ServingSpec(p99_ms=51))
+    others = samples.parity_report(store, golden=samples.stored(store, "other.npz"))
+    changes: list[dict[str, Any]] = [
+        {"image": samples.image(digest=digest_of("another"))},
+        {"kind": instance_type("c4.large").model_copy(update={"memory_bytes": 2**30})},
+        {"host": digest_of("another")},
+        {"served": slower},
+        {"parity": others},
+    ]
+    assert len({smoke_key(store), *(smoke_key(store, **change) for change in changes)}) == 6
+
+
+def test_smoke_does_not_follow_from_what_the_image_says_itself_nor_from_how_parity_came_about(
+    store: LocalStore,
+) -> None:
+    threads = samples.spec(serving=ServingSpec(threads=2), owner="others@example.com")
+    assert smoke_key(
+        store, served=threads, parity=samples.parity_report(store, batch_sizes=(1,), metrics=())
+    ) == smoke_key(store)
 
 
 # --- code ---------------------------------------------------------------------------------------------------------

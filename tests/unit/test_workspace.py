@@ -104,6 +104,37 @@ def test_threads_exclude_each_other_however_often_the_file_is_made_anew(tmp_path
     assert most == 1
 
 
+def test_those_who_share_a_lock_hold_it_together(tmp_path: Path) -> None:
+    both = threading.Barrier(2)
+
+    def work() -> None:
+        with locked(tmp_path / "lock", shared=True):
+            both.wait(timeout=10)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    work()
+    thread.join()
+
+
+def test_who_does_not_share_a_lock_waits_for_all_who_do(tmp_path: Path) -> None:
+    said = list[str]()
+    waits = threading.Event()
+
+    def alone() -> None:
+        with locked(tmp_path / "lock", on_wait=waits.set):
+            said.append("alone")
+
+    thread = threading.Thread(target=alone)
+    with locked(tmp_path / "lock", shared=True), locked(tmp_path / "lock", shared=True):
+        thread.start()
+        assert waits.wait(timeout=10)
+        said.append("together")
+    thread.join()
+    assert said == ["together", "alone"]
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_scratch_folder_goes_when_its_work_ends_however_it_ends(tmp_path: Path, error: type[BaseException]) -> None:
     def work() -> None:

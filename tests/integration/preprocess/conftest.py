@@ -1,35 +1,16 @@
-"""Three small models that were really trained, each by code of its own that knows nothing of Slipway.
-
-    digits    photographs of digits as PNG and JPEG of different sizes → which digit, a linear layer on 3 × 12 × 12
-    reviews   short texts → whether somebody liked it, an embedding and a mean over the tokens
-    orders    a table with a category, missing values and numbers → whether an order came back
-
-Each training writes model.onnx, the raw evaluation data, what it fed the model for the first rows, and model.yaml. What
-follows is Slipway's way: `load_spec`, `ingest`, parity, and a package folder that the server opens.
-"""
+"""Small models that were really trained (`tests.trained`), the way Slipway takes them: `load_spec`, `ingest`, parity,
+and a package folder that the server opens."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
 import onnx.parser
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from numpy.typing import NDArray
-from onnx import numpy_helper
-from PIL import Image
-from sklearn.datasets import load_digits
-from sklearn.linear_model import LogisticRegression
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from serving.contract import PREPROCESS_FOLDER, PackagedFile, ServingContract
 from serving.package import Served, open_package
@@ -39,28 +20,12 @@ from tasks.ingest import ingest
 from tasks.ingest.preprocess import store_step_files
 from tasks.parity import check
 from tasks.settings import Settings
-from tasks.spec import ModelSpec, load_spec
+from tasks.spec import ModelSpec
 from tasks.store import LocalStore, Store, fetch, fetch_tree, put_tree
+from tests import trained
+from tests.trained import Trained
 
 FED_ROWS = 40
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A folder with everything that a user hands over."""
-
-    folder: Path
-
-    def changed(self, folder: Path, old: str = "", new: str = "") -> Trained:
-        """A copy, where the spec says something else."""
-        shutil.copytree(self.folder, folder)
-        text = (folder / "model.yaml").read_text()
-        assert old in text
-        (folder / "model.yaml").write_text(text.replace(old, new, 1))
-        return Trained(folder)
-
-    def spec(self) -> ModelSpec:
-        return load_spec(self.folder / "model.yaml")
 
 
 @dataclass(frozen=True)
@@ -104,16 +69,16 @@ class Proven:
         return open_package(folder, threads=1)
 
 
-def proven(trained: Trained, home: Path) -> Proven:
+def proven(model: Trained, home: Path) -> Proven:
     """Ingest and parity; the export is the source's own file."""
     store = LocalStore(home / "store")
-    spec = trained.spec()
+    spec = model.spec()
     artifact = ingest(spec, store, Settings(home, str(home / "store"), f"sqlite:///{home / 'mlflow.db'}", None))
     assert artifact.evaluation.quality is not None
     assert artifact.evaluation.quality.findings == () or all(
         finding.verdict == "passed" for finding in artifact.evaluation.quality.findings
     )
-    path = trained.folder / "model.onnx"
+    path = model.folder / "model.onnx"
     export = Export(
         format="onnx",
         runtime="onnx",
@@ -141,265 +106,19 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
     return lambda: tmp_path_factory.mktemp("home")
 
 
-def save_model(path: Path, text: str, **weights: NDArray[Any]) -> None:
-    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 20]>\n{text}')
-    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in weights.items())
-    onnx.checker.check_model(model)
-    path.write_bytes(model.SerializeToString())
-
-
-# --- digits -------------------------------------------------------------------------------------------------------
-
-DIGITS = """
-name: digit-photos
-owner: vision@example.com
-source: {uri: model.onnx, framework: onnx}
-inputs:
-  - {name: pixels, dtype: float32, shape: [batch, 3, 12, 12]}
-outputs:
-  - {name: logits, dtype: float32, shape: [batch, 10]}
-dynamic: {batch: {min: 1, max: 32}}
-preprocess:
-  - {op: decode_image, input: pixels, source: image, channels: rgb}
-  - {op: resize, input: pixels, size: [14], interpolation: bilinear}
-  - {op: crop, input: pixels, size: [12, 12]}
-  - {op: layout, input: pixels, to: chw}
-  - {op: scale, input: pixels, by: 0.00392156862745098}
-  - {op: standardize, input: pixels, mean: [0.3, 0.5, 0.6], std: [0.2, 0.3, 0.25], axis: 1}
-evaluation:
-  data: eval.npz
-  preprocessed: {data: fed.npz}
-  metrics:
-    - {name: accuracy, output: logits, label: label, max_drop: 0.05}
-formats: [onnx]
-serving: {max_batch: 8}
-smoke: {instance_types: [c6i.large]}
-"""
-
-
-def photograph(digit: NDArray[np.float64], number: int) -> bytes:
-    """An 8 × 8 digit as a photo: ink of one colour on paper of another, of another size from one to the next."""
-    height, width = 30 + number % 4 * 5, 30 + number % 3 * 9
-    ink = np.asarray(Image.fromarray((digit * 15).astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC))
-    share = ink[..., None] / 255
-    pixels = (share * [250, 40, 90] + (1 - share) * [20, 180, 230]).clip(0, 255).astype(np.uint8)
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "PNG" if number % 2 else "JPEG")
-    return content.getvalue()
-
-
-def prepare_photo(content: bytes) -> NDArray[np.float32]:
-    """What the training script does to a photo, with Pillow and NumPy."""
-    image = Image.open(io.BytesIO(content)).convert("RGB")
-    if image.width > image.height:
-        image = image.resize((int(14 * image.width / image.height), 14), Image.Resampling.BILINEAR)
-    else:
-        image = image.resize((14, int(14 * image.height / image.width)), Image.Resampling.BILINEAR)
-    left, top = round((image.width - 12) / 2), round((image.height - 12) / 2)
-    pixels = np.asarray(image.crop((left, top, left + 12, top + 12)), dtype=np.float32) / 255
-    normal = (pixels - np.float32([0.3, 0.5, 0.6])) / np.float32([0.2, 0.3, 0.25])
-    return np.ascontiguousarray(normal.transpose(2, 0, 1))
-
-
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    folder = tmp_path_factory.mktemp("digits")
-    images, labels = load_digits(return_X_y=True)
-    photos = [photograph(image.reshape(8, 8), number) for number, image in enumerate(images[:400])]
-    pixels = np.stack([prepare_photo(photo) for photo in photos])
-    fitted = LogisticRegression(C=0.05, max_iter=300).fit(pixels[:300].reshape(300, -1), labels[:300])
-    weight = fitted.coef_.T.astype(np.float32)
-    assert fitted.score(pixels[300:].reshape(100, -1), labels[300:400]) > 0.8
-    save_model(
-        folder / "model.onnx",
-        "net (float[batch, 3, 12, 12] pixels) => (float[batch, 10] logits)"
-        "{ flat = Flatten <axis = 1> (pixels) logits = Gemm (flat, w, b) }",
-        w=weight,
-        b=fitted.intercept_.astype(np.float32),
-    )
-    np.savez(folder / "eval.npz", image=np.array(photos[300:]), label=labels[300:400])
-    np.savez(folder / "fed.npz", pixels=pixels[300 : 300 + FED_ROWS])
-    (folder / "model.yaml").write_text(DIGITS)
-    return Trained(folder)
-
-
-# --- reviews ------------------------------------------------------------------------------------------------------
-
-REVIEWS = """
-name: reviews
-owner: text@example.com
-source: {uri: model.onnx, framework: onnx}
-inputs:
-  - {name: input_ids, dtype: int64, shape: [batch, sequence]}
-  - {name: attention_mask, dtype: int64, shape: [batch, sequence]}
-outputs:
-  - {name: score, dtype: float32, shape: [batch, 1]}
-dynamic: {batch: {min: 1, max: 32}, sequence: {min: 1, max: 24}}
-preprocess:
-  - {op: tokenize, input: input_ids, source: text, file: text/tokenizer.json, max_length: 16, truncate: true,
-     mask: attention_mask}
-evaluation:
-  data: eval.parquet
-  preprocessed: {data: fed.npz}
-  metrics:
-    - {name: roc_auc, output: score, label: label, max_drop: 0.05}
-formats: [onnx]
-serving: {max_batch: 8}
-smoke: {instance_types: [c6i.large]}
-"""
-
-_GOOD = ("lovely", "great", "calm", "friendly", "delicious", "fast")
-_BAD = ("awful", "slow", "cold", "rude", "broken", "bland")
-_THINGS = ("the room", "our waiter", "this ship", "the soup", "a long evening", "everything we ordered that night")
-
-
-def review(number: int) -> tuple[str, int]:
-    generator = np.random.default_rng(number)
-    liked = int(generator.random() < 0.5)
-    words = [str(generator.choice(_GOOD if generator.random() < (0.85 if liked else 0.15) else _BAD)) for _ in range(3)]
-    thing, other = generator.choice(_THINGS, 2)
-    forms = (
-        f"{thing} was {words[0]}, {words[1]} and {words[2]}",
-        f"{words[0]}!",
-        f"{words[0]} {words[1]}: {thing} and {other}, again and again, and again and once more {words[2]}",
-    )
-    return forms[number % 3].capitalize() + f" #{number}", liked
+    return trained.digit_photos(tmp_path_factory.mktemp("digits"))
 
 
 @pytest.fixture(scope="session")
 def reviews(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    folder = tmp_path_factory.mktemp("reviews")
-    (folder / "text").mkdir()
-    texts, labels = zip(*(review(number) for number in range(360)), strict=True)
-    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    tokenizer.save(str(folder / "text" / "tokenizer.json"))
-    tokenizer.enable_truncation(16)
-    tokenizer.enable_padding(pad_id=0)
-    encoded = tokenizer.encode_batch(list(texts))
-    ids, mask = (np.array([getattr(row, what) for row in encoded]) for what in ("ids", "attention_mask"))
-    shares = np.zeros((len(texts), tokenizer.get_vocab_size()))
-    for row, (tokens, there) in enumerate(zip(ids, mask, strict=True)):
-        np.add.at(shares[row], tokens[there == 1], 1 / there.sum())
-    fitted = LogisticRegression(C=30, max_iter=500).fit(shares[:240], labels[:240])
-    save_model(
-        folder / "model.onnx",
-        """net (int64[batch, sequence] input_ids, int64[batch, sequence] attention_mask) => (float[batch, 1] score)
-        {
-            every = Gather (embedding, input_ids)
-            mask = Cast <to = 1> (attention_mask)
-            mask3 = Unsqueeze (mask, two)
-            there = Mul (every, mask3)
-            total = ReduceSum <keepdims = 0> (there, one)
-            count = ReduceSum <keepdims = 1> (mask, one)
-            mean = Div (total, count)
-            logit = Add (mean, bias)
-            score = Sigmoid (logit)
-        }""",
-        embedding=fitted.coef_.T.astype(np.float32),
-        bias=fitted.intercept_.astype(np.float32),
-        one=np.array([1]),
-        two=np.array([2]),
-    )
-    rows = {"text": list(texts[240:]), "label": list(labels[240:])}
-    pq.write_table(pa.table(rows), folder / "eval.parquet")
-    first = tokenizer.encode_batch(list(texts[240 : 240 + FED_ROWS]))
-    np.savez(
-        folder / "fed.npz",
-        input_ids=np.array([row.ids for row in first]),
-        attention_mask=np.array([row.attention_mask for row in first]),
-    )
-    (folder / "model.yaml").write_text(REVIEWS)
-    return Trained(folder)
-
-
-# --- orders -------------------------------------------------------------------------------------------------------
-
-ORDERS = """
-name: orders
-owner: shop@example.com
-source: {uri: model.onnx, framework: onnx}
-inputs:
-  - {name: country, dtype: int64, shape: [batch]}
-  - {name: amounts, dtype: float32, shape: [batch, 2]}
-  - {name: absent, dtype: float32, shape: [batch, 2]}
-outputs:
-  - {name: score, dtype: float32, shape: [batch, 1]}
-dynamic: {batch: {min: 1, max: 32}}
-preprocess:
-  - {op: vocabulary, input: country, file: countries.txt, first: 1, unknown: 0}
-  - {op: impute, input: amounts, fill: [40, 3], indicator: absent}
-  - {op: standardize, input: amounts, mean: [40, 3], std: [20, 2]}
-  - {op: clip, input: amounts, min: -2, max: 2}
-evaluation:
-  data: eval.parquet
-  preprocessed: {data: fed.parquet}
-  metrics:
-    - {name: roc_auc, output: score, label: label, max_drop: 0.05}
-formats: [onnx]
-serving: {max_batch: 8}
-smoke: {instance_types: [c6i.large]}
-"""
-
-COUNTRIES = ("AT", "CH", "DE", "FR", "IT")
+    return trained.reviews(tmp_path_factory.mktemp("reviews"))
 
 
 @pytest.fixture(scope="session")
 def orders(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    folder = tmp_path_factory.mktemp("orders")
-    generator, rows = np.random.default_rng(7), 400
-    countries = generator.choice([*COUNTRIES, "XX"], rows, p=[0.1, 0.2, 0.3, 0.2, 0.15, 0.05])
-    amounts = np.stack([generator.gamma(4, 10, rows), generator.poisson(3, rows)], axis=1).astype(np.float32)
-    amounts[generator.random(amounts.shape) < 0.1] = np.nan
-    absent = np.isnan(amounts)
-    filled = np.where(absent, np.float32([40, 3]), amounts)
-    ready = np.clip((filled - np.float32([40, 3])) / np.float32([20, 2]), -2, 2)
-    ids = np.array([COUNTRIES.index(country) + 1 if country in COUNTRIES else 0 for country in countries])
-    chance = 1 / (1 + np.exp(-(ready[:, 0] + 0.7 * (ids % 3 - 1) + absent.sum(axis=1))))
-    labels = (generator.random(rows) < chance).astype(np.int64)
-    table = np.concatenate([np.eye(6)[ids], ready, absent], axis=1)
-    fitted = LogisticRegression().fit(table[:250], labels[:250])
-    weights = fitted.coef_[0].astype(np.float32)
-    save_model(
-        folder / "model.onnx",
-        """net (int64[batch] country, float[batch, 2] amounts, float[batch, 2] absent) => (float[batch, 1] score)
-        {
-            of_country = Gather (by_country, country)
-            of_amounts = MatMul (amounts, by_amount)
-            of_absent = MatMul (absent, by_absence)
-            both = Add (of_amounts, of_absent)
-            all = Add (both, of_country)
-            score = Sigmoid (all)
-        }""",
-        by_country=(weights[:6] + np.float32(fitted.intercept_[0]))[:, None],
-        by_amount=weights[6:8, None],
-        by_absence=weights[8:, None],
-    )
-    (folder / "countries.txt").write_text("\n".join(COUNTRIES) + "\n")
-    there = slice(250, None)
-    lists = [[None if np.isnan(value) else float(value) for value in row] for row in amounts[there]]
-    columns = {
-        "country": pa.array(countries[there].tolist()),
-        "amounts": pa.array(lists, pa.list_(pa.float32(), 2)),
-        "label": pa.array(labels[there]),
-    }
-    pq.write_table(pa.table(columns), folder / "eval.parquet")
-    first = slice(250, 250 + FED_ROWS)
-    fed = {
-        "country": pa.array(ids[first]),
-        "amounts": pa.array(ready[first].tolist(), pa.list_(pa.float32(), 2)),
-        "absent": pa.array(absent[first].astype(np.float32).tolist(), pa.list_(pa.float32(), 2)),
-    }
-    pq.write_table(pa.table(fed), folder / "fed.parquet")
-    (folder / "model.yaml").write_text(ORDERS)
-    return Trained(folder)
+    return trained.orders(tmp_path_factory.mktemp("orders"))
 
 
 def sha256(path: Path) -> str:

@@ -34,7 +34,8 @@ from tasks.errors import EvaluationError, SpecError
 from tasks.reuse import artifact_digest, export_inputs, parity_inputs
 from tasks.smoke.protocol import encode_request
 from tasks.store import fetch
-from tests.integration.preprocess.conftest import FED_ROWS, Proven, Trained, proven, proven_again
+from tests.integration.preprocess.conftest import Proven, proven, proven_again
+from tests.trained import FED_ROWS, Trained
 
 Homes = Callable[[], Path]
 

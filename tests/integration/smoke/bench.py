@@ -100,16 +100,24 @@ def around_run(body: str) -> str:
     return "import threading, time\nimport numpy as np\n" + textwrap.dedent(body) + _AROUND_RUN
 
 
-#: Keeps the process at NEED bytes of memory of its own (anonymous, which no kernel can take back) while it computes:
-#: what the server itself comes to need is given back by the hog, so that the whole need is known exactly.
+#: Keeps the container at NEED bytes that no kernel can take back (all that is charged to it but the page cache, by its
+#: own control group, version 1 or 2) while it computes: what the server itself comes to need the hog gives back.
 _HOG = """
 import mmap
 
 CHUNK, hog, one = 1 << 20, [], threading.Lock()
 
 def own():
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) << 10 for line in status if line.startswith("RssAnon:"))
+    try:
+        place, used, cache = "/sys/fs/cgroup/memory", "memory.usage_in_bytes", "total_cache"
+        with open(f"{place}/{used}") as usage:
+            charged = int(usage.read())
+    except OSError:
+        place, cache = "/sys/fs/cgroup", "file"
+        with open(f"{place}/memory.current") as usage:
+            charged = int(usage.read())
+    with open(f"{place}/memory.stat") as statistics:
+        return charged - int(dict(line.split() for line in statistics)[cache])
 
 def change(inputs, run):
     answer = run(inputs)

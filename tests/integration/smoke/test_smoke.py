@@ -106,15 +106,6 @@ def test_more_memory_than_the_type_has_at_start_is_out_of_memory(bench: Bench, s
     assert "160 MiB" in report.findings[0].message
 
 
-def test_more_memory_than_the_type_has_under_load_is_out_of_memory(bench: Bench, spoil: Spoil) -> None:
-    image = spoil(
-        around_run("hog = []\ndef change(inputs, run):\n    hog.append(b'x' * (8 << 20))\n    return run(inputs)\n")
-    )
-    report = bench.smoke(image, kind=bench.kind.model_copy(update={"memory_bytes": 160 * MIB}))
-    assert only(report) == "SMOKE_OUT_OF_MEMORY"
-    assert "golden samples" in report.findings[0].message
-
-
 def test_a_segmentation_fault_on_start_names_its_signal(bench: Bench, spoil: Spoil) -> None:
     report = bench.smoke(spoil("import ctypes\nctypes.string_at(0)\n"))
     assert only(report) == "SMOKE_CRASHED"
@@ -245,24 +236,6 @@ def test_an_answer_that_is_nan_never_passes(bench: Bench, spoil: Spoil) -> None:
         )
     )
     assert only(bench.smoke(image)) == "SMOKE_WRONG_ANSWER"
-
-
-def test_an_answer_that_is_wrong_only_among_others_is_told_apart(bench: Bench, spoil: Spoil) -> None:
-    image = spoil(
-        around_run(
-            """
-            shared = {}
-            def change(inputs, run):
-                shared.update(inputs)
-                time.sleep(0.002)
-                size = len(inputs["x"])
-                return {name: np.resize(array, (size, *array.shape[1:])) for name, array in run(shared).items()}
-            """
-        )
-    )
-    report = bench.smoke(image)
-    assert only(report) == "SMOKE_WRONG_ANSWER_CONCURRENT"
-    assert report.figures.concurrency == 4
 
 
 def test_a_deadlock_among_requests_is_told_from_slowness(bench: Bench, spoil: Spoil) -> None:

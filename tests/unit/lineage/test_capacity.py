@@ -13,8 +13,12 @@ from tests import samples
 def test_a_cells_run_holds_what_was_measured_of_its_capacity_and_nothing_else(tmp_path: Path) -> None:
     split = LatencySplit(queue_ms=1.0, preprocess_ms=0.2, inference_ms=3.0, postprocess_ms=0.1)
     bears = Capacity(smallest_memory_bytes=1 << 27, max_rate_rps=900.0, p99_ms=40.0, split=split)
-    made = samples.package(LocalStore(tmp_path), smoke=[samples.smoke_report(capacity=bears), samples.smoke_report()])
-    measured, plain = (each.metrics for each in of_stages(made) if each.stage == "smoke")
+    made = samples.package(
+        LocalStore(tmp_path),
+        smoke=[samples.smoke_report(capacity=bears), samples.smoke_report(instance_type="c4.large")],
+    )
+    cells = {each.label: each.metrics for each in of_stages(made) if each.stage == "smoke"}
+    measured, plain = cells["onnx × c6i.large"], cells["onnx × c4.large"]
     assert measured["capacity.smallest_memory_bytes"] == 1 << 27
     assert measured["capacity.max_rate_rps"] == 900.0
     assert (measured["p99_ms"], measured["capacity.p99_ms"]) == (2.0, 40.0)

@@ -71,6 +71,10 @@ class Hanging(Doubler):
         self.over.wait(10)
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 512  # connections that come at once, as many as a crowd has
+
+
 @contextlib.contextmanager
 def serving(model: Doubler) -> Iterator[Address]:
     class Handler(BaseHTTPRequestHandler):
@@ -84,7 +88,7 @@ def serving(model: Doubler) -> Iterator[Address]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = _Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

@@ -71,6 +71,12 @@ def test_replicas_need_cpus_and_memory_and_idle_models_memory_alone(
     assert (found.replicas, found.models) == (replicas, models)
 
 
+def test_where_the_engine_does_not_hold_to_limits_no_memory_is_said() -> None:
+    found = capacity(replace(SEEN, memory=Bracket(20 * MIB, None, probes=8)))
+    assert found is not None
+    assert found.smallest_memory_bytes is found.replicas is found.models is found.headroom_bytes is None
+
+
 def test_what_this_host_could_not_give_still_fits_on_the_type() -> None:
     smaller = replace(LIMITS, memory_bytes=GIB, type_memory_bytes=8 * GIB, type_vcpus=8)
     found = capacity(replace(SEEN, limits=smaller))

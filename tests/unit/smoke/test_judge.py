@@ -144,6 +144,24 @@ def test_a_crash_names_its_signal_and_last_line(code: int, name: str) -> None:
     assert "several clients" in message(seen)
 
 
+@pytest.mark.parametrize(
+    ("line", "library"),
+    [
+        (
+            "Original error was: libstdc++.so.6: cannot open shared object file: No such file or directory",
+            "libstdc++.so.6",
+        ),
+        ("OSError: libmkl_rt.so: cannot open shared object file: No such file or directory", "libmkl_rt.so"),
+    ],
+)
+def test_a_library_that_is_not_there_is_named_and_the_platforms(line: str, library: str) -> None:
+    died = replace(GOOD, ready_after_s=None, exit=replace(DEAD, last_line=line), last_phase=Phase.START)
+    (finding,) = judge(died, BUDGETS)[1]
+    assert (finding.code, finding.owner) == ("SMOKE_MISSING_LIBRARY", Owner.PLATFORM)
+    assert finding.evidence["library"] == library
+    assert f"{library} could not be loaded before it was ready" in finding.message
+
+
 def test_a_signal_that_has_no_name_is_a_crash() -> None:
     assert only(replace(GOOD, exit=replace(DEAD, code=255))) == ("SMOKE_CRASHED", Verdict.FAILED)
 

@@ -41,7 +41,7 @@ class Turning(Doubler):
 
 def test_a_rate_that_keeps_the_objective_is_found_with_what_was_seen_at_it() -> None:
     with serving(Doubler()) as address:
-        borne, answers = bear(target(address), 1, p50_ms=2.0, p99_ms=30_000, budget_s=2.5, meter=QUIET)
+        borne, answers = bear(target(address), 1, p50_ms=1.0, p99_ms=30_000, budget_s=1.2, meter=QUIET)
     assert answers.asked == answers.right > 300
     assert borne is not None
     assert borne.rate >= 250
@@ -87,7 +87,8 @@ def test_a_crowd_is_as_large_as_the_server_answers_in_time() -> None:
     assert (answers.clients, answers.batches) == (few.clients, (4,))
 
 
-def test_a_server_that_hangs_on_a_crowd_is_asked_once_more_and_that_counts() -> None:
+def test_a_server_that_hangs_on_a_crowd_is_asked_once_more_and_that_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.smoke.under_load._CROWD_S", 0.05)
     hanging = Hanging()
     with serving(hanging) as address:
         answers = press(target(address, 0.2), Crowd(4, 1))
