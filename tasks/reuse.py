@@ -164,7 +164,8 @@ def ingest_inputs(spec: ModelSpec, fingerprint: Digest) -> dict[str, Any]:
 def export_inputs(spec: ModelSpec, artifact: Artifact, format: str) -> dict[str, Any]:
     """The model, its signature and what there is a choice in, not how it will be served.
 
-    The evaluation data, and the files that preprocess it, only where the format is calibrated on it.
+    The evaluation data, and the files that preprocess it, only where the format is calibrated on it. Compiled formats
+    check no index, so what preprocessing can give decides whether there is one.
     """
     inputs: dict[str, Any] = {
         "artifact": artifact_digest(artifact.model_copy(update={"preprocess": None})),
@@ -179,6 +180,7 @@ def export_inputs(spec: ModelSpec, artifact: Artifact, format: str) -> dict[str,
     if entry.quantises and spec.export.int8 is Int8.STATIC:
         inputs["calibration"] = [artifact.evaluation.file.digest, artifact.preprocess and artifact.preprocess.digest]
     if entry.is_compiled:
+        inputs["preprocess"] = artifact.preprocess and artifact.preprocess.digest
         inputs["compiler"] = compiler_version()
     return inputs
 

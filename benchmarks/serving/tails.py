@@ -13,7 +13,7 @@ from functools import partial
 from benchmarks.serving.bench import Bench
 from benchmarks.serving.candidates import LITSERVE_WINDOW, PEERS, SLIPWAY, SLIPWAY_WINDOW, WINDOW_MS, Running
 from benchmarks.serving.figures import Figure
-from benchmarks.serving.load import drive, percentile, poisson
+from benchmarks.serving.load import Load, drive, poisson
 from benchmarks.serving.machine import all_cores
 from benchmarks.serving.models import Model, mlp
 from benchmarks.serving.throughput import saturate
@@ -37,19 +37,17 @@ _CLIENTS, _LARGE_ROWS = 4, 5000
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """Latencies of the quick requests alone, in milliseconds, at a rate in requests a second."""
+    """Latencies of the quick requests alone, in milliseconds, at a rate in requests a second: medians over the rounds,
+    so that one in which the machine stood still does not decide. `ratio` is of each round's p99 with to its without."""
 
     rate: float
     p50_ms: float
     without_ms: float
     with_ms: float
+    ratio: float
     slow_ms: float
     late_ms: float
     failed: int
-
-    @property
-    def ratio(self) -> float:
-        return self.with_ms / self.without_ms
 
     @property
     def is_the_servers(self) -> bool:
@@ -98,7 +96,7 @@ def slow_mix(bench: Bench) -> list[Figure]:
             binary.ratio <= _SLOW_AIM and not binary.failed if binary and binary.is_the_servers else None,
             {name: "; ".join(map(str, tails.values())) for name, tails in found.items()} | broken,
             f"open loop, Poisson, each at {_LOAD:.0%} of what it bears (at most {_MOST_RATE:.0f}/s), {_CONNECTIONS} "
-            f"connections, {bench.rounds} × {bench.seconds:.0f} s each way in turn; latency from the planned moment "
+            f"connections, {bench.rounds} × {bench.seconds:.0f} s each way in turn, medians of the rounds; latency from the planned moment "
             f"(the driver itself was at most {late:.2f} ms late at its p99); one core for the server. Every {_EVERY}th "
             f"request has {_SLOW_ROWS} rows ({slow / quick:.0f} × the time of one row in bare onnxruntime); p99 is of "
             f"the others. A window of {WINDOW_MS} ms shows what a fixed one costs: LitServe waits it out, Slipway only "
@@ -114,24 +112,24 @@ def _tail(bench: Bench, running: Running, model: Model, wire: Wire) -> Tail:
     saturate(running.port, asked[0], 16, 1)  # warms up
     rate = min(_MOST_RATE, _LOAD * saturate(running.port, asked[0], 16, 2).per_second)
     drive(running.port, messages, poisson(rate, 1.0, _EVERY), _CONNECTIONS)  # warms up, with slow ones
-    without: list[float] = []
-    mixed: list[float] = []
-    slow: list[float] = []
-    late, failed = 0.0, 0
+    rounds: list[tuple[Load, Load]] = []
     for turn in range(bench.rounds):
-        for every, into in ((0, without), (_EVERY, mixed)):
-            load = drive(running.port, messages, poisson(rate, bench.seconds, every, seed=turn), _CONNECTIONS)
-            into.extend(load.latencies[0])
-            slow += load.latencies[1]
-            late, failed = max(late, load.late_p99_s), failed + load.failed
+        without, mixed = (
+            drive(running.port, messages, poisson(rate, bench.seconds, every, seed=turn), _CONNECTIONS)
+            for every in (0, _EVERY)
+        )
+        rounds.append((without, mixed))
+    quick = [latency for without, _ in rounds for latency in without.latencies[0]]
+    slow = [latency for _, mixed in rounds for latency in mixed.latencies[1]]
     return Tail(
         rate,
-        1e3 * statistics.median(without),
-        1e3 * percentile(without, 0.99),
-        1e3 * percentile(mixed, 0.99),
+        1e3 * statistics.median(quick),
+        1e3 * statistics.median(without.percentile(0.99) for without, _ in rounds),
+        1e3 * statistics.median(mixed.percentile(0.99) for _, mixed in rounds),
+        statistics.median(mixed.percentile(0.99) / without.percentile(0.99) for without, mixed in rounds),
         1e3 * statistics.median(slow) if slow else 0.0,
-        1e3 * late,
-        failed,
+        1e3 * statistics.median(load.late_p99_s for pair in rounds for load in pair),
+        sum(load.failed for pair in rounds for load in pair),
     )
 
 

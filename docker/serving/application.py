@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from serving.body import Headers, Receive, read_body
-from serving.front import EXTENSIONS, SERVER_NAME, SERVER_VERSION, Failure, Front, beside
+from serving.body import Headers, Receive, Room, read_body
+from serving.front import EXTENSIONS, SERVER_NAME, SERVER_VERSION, ClientGone, Failure, Front, Refused, beside
 from serving.inference import Answer, Inference
+from serving.machine import memory_limit
 from serving.observation import REQUEST_ID, Observer
 from serving.package import Served
 from serving.protocol import (
@@ -33,6 +34,11 @@ Page = Callable[[str], Response]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
+#: The share of the container's memory that may hold what has arrived of requests that are not whole: a quarter, beside
+#: the runtime, the model and the queue.
+_ARRIVING_SHARE = 0.25
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """An HTTP request, but for its body."""
@@ -40,6 +46,7 @@ class Asked:
     method: str
     path: str
     headers: Headers
+    scope: Mapping[str, Any]
 
 
 class Application:
@@ -59,6 +66,8 @@ class Application:
         self.front = front = Front(served, inference, observer)
         self._pages: dict[str, Page] = {"/openapi.json": self._openapi, **(pages or {})}
         self._limit = largest_request_bytes(served.raw)
+        memory = memory_limit()
+        self._room = Room(None if memory is None else int(memory * _ARRIVING_SHARE))
         self._server = json_response({"name": SERVER_NAME, "version": SERVER_VERSION, "extensions": list(EXTENSIONS)})
         self._model = json_response(
             {
@@ -74,7 +83,7 @@ class Application:
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        response = await self._respond(Asked(scope["method"], scope["path"], headers), receive)
+        response = await self._respond(Asked(scope["method"], scope["path"], headers, scope), receive)
         fields = [(name.encode(), value.encode("latin-1")) for name, value in response.headers]
         fields.append((b"content-length", b"%d" % len(response.body)))
         await send({"type": "http.response.start", "status": response.status, "headers": fields})
@@ -99,6 +108,9 @@ class Application:
         if rest[:1] == ["versions"]:
             version, rest = "/".join(rest[1:2]), rest[2:]
         if unknown := self.front.unknown(name, version):
+            if rest == ["infer"]:
+                error = Refused(404, "not_found", unknown)
+                self.front.refused("http", error, asked.headers.get(REQUEST_ID))
             return error_response(404, unknown)
         match rest:
             case []:
@@ -128,7 +140,10 @@ class Application:
         contract = served.contract
 
         async def read() -> InferRequest:
-            body = await read_body(asked.headers, receive, self._limit)
+            try:
+                body = await read_body(asked.headers, receive, self._limit, self._room)
+            except ClientGone as error:
+                raise asked.scope.get("refusal", error) from None  # it was the listener that gave it up
             return await beside(len(body), parse_request, body, asked.headers.get(HEADER_LENGTH), served.raw)
 
         async def write(request: InferRequest, answer: Answer) -> Response:
@@ -139,6 +154,8 @@ class Application:
         def refuse(failure: Failure) -> Response:
             response = error_response(failure.status, failure.message)
             headers = response.headers
+            if failure.kind == "draining":
+                headers = (*headers, ("connection", "close"))
             if failure.retry_after_s is not None:
                 headers = (*headers, ("retry-after", str(failure.retry_after_s)))
             return Response(failure.status, response.body, headers)
@@ -148,7 +165,7 @@ class Application:
 
 
 def _get(asked: Asked, response: Response) -> Response:
-    return response if asked.method == "GET" else _wrong_method(asked, "GET")
+    return response if asked.method in ("GET", "HEAD") else _wrong_method(asked, "GET, HEAD")
 
 
 def _wrong_method(asked: Asked, allowed: str) -> Response:

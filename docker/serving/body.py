@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
-from serving.front import Refused, beside, client_gone
+from serving.front import ClientGone, Refused, beside
 from serving.tensors import BadRequest
 
 #: What a body may be, by the first part of its Content-Type. The last is what curl says of a body of `--data`.
@@ -26,12 +26,34 @@ Headers: TypeAlias = Mapping[str, str]
 Receive: TypeAlias = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
-async def read_body(headers: Headers, receive: Receive, limit: int | None) -> bytes:
+class Room:
+    """Bytes for bodies that are not whole yet, all requests together; without bound where `most_bytes` is None."""
+
+    def __init__(self, most_bytes: int | None) -> None:
+        self._most = most_bytes
+        self._held = 0
+
+    def take(self, size_bytes: int) -> None:
+        """One request alone always has room: it is not longer than the contract allows.
+
+        Raises:
+            Refused: 503.
+        """
+        if self._most is not None and self._held and self._held + size_bytes > self._most:
+            raise Refused(503, "overloaded", "too many requests are arriving at once", retry_after_s=1)
+        self._held += size_bytes
+
+    def leave(self, size_bytes: int) -> None:
+        self._held -= size_bytes
+
+
+async def read_body(headers: Headers, receive: Receive, limit: int | None, room: Room) -> bytes:
     """The request's body; `limit` is in bytes.
 
     Raises:
-        Refused: 415 for a type or an encoding that is not read, 413 for a body that is longer than any that fits; when
-            the client goes away before its end.
+        Refused: 415 for a type or an encoding that is not read, 413 for a body that is longer than any that fits, 503
+            where there is no room for it.
+        ClientGone: before its end.
         BadRequest: it does not unpack.
     """
     kind = headers.get("content-type", "")
@@ -42,25 +64,33 @@ async def read_body(headers: Headers, receive: Receive, limit: int | None) -> by
     if encoding != "identity" and encoding not in _WINDOWS:
         expected = "requests are encoded as gzip, deflate or not at all"
         raise Refused(415, "bad_request", f"{expected}, found Content-Encoding {reprlib.repr(encoding)}")
-    body = await _received(headers, receive, limit)
+    body = await _received(headers, receive, limit, room)
     return body if encoding == "identity" else await beside(len(body), _unpacked, body, encoding, limit)
 
 
-async def _received(headers: Headers, receive: Receive, limit: int | None) -> bytes:
+async def _received(headers: Headers, receive: Receive, limit: int | None, room: Room) -> bytes:
     length = headers.get("content-length", "")
     if limit is not None and length.isdigit() and int(length) > limit:
-        raise _too_long(limit)
-    pieces, total = list[bytes](), 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise client_gone()
-        pieces.append(message["body"])
-        total += len(pieces[-1])
-        if limit is not None and total > limit:
-            raise _too_long(limit)
-        if not message["more_body"]:
-            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        raise too_long(limit)
+    received = bytearray()
+    try:
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            piece: bytes = message["body"]
+            if not (message["more_body"] or received):
+                if limit is not None and len(piece) > limit:
+                    raise too_long(limit)
+                return piece
+            room.take(len(piece))
+            received += piece
+            if limit is not None and len(received) > limit:
+                raise too_long(limit)
+            if not message["more_body"]:
+                return bytes(received)
+    finally:
+        room.leave(len(received))
 
 
 def _unpacked(body: bytes, encoding: str, limit: int | None) -> bytes:
@@ -71,11 +101,12 @@ def _unpacked(body: bytes, encoding: str, limit: int | None) -> bytes:
     except zlib.error as error:
         raise BadRequest(f"the body is not {encoding}, as its Content-Encoding says: {error}") from error
     if limit is not None and len(content) > limit:
-        raise _too_long(limit)
+        raise too_long(limit)
     if not unpacker.eof or unpacker.unused_data:
         raise BadRequest(f"the body is not one whole {encoding} stream, as its Content-Encoding says")
     return content
 
 
-def _too_long(limit: int) -> Refused:
+def too_long(limit: int) -> Refused:
+    """A request is longer than any that fits."""
     return Refused(413, "too_large", f"a request that fits the contract is at most {limit} bytes long")

@@ -44,9 +44,16 @@ class Refused(Exception):
         super().__init__(message)
 
 
-def client_gone() -> Refused:
+def draining() -> Refused:
+    """The server takes no new requests: another one may."""
+    return Refused(503, "draining", "the server is shutting down", retry_after_s=1)
+
+
+class ClientGone(Refused):
     """The client went away before its request was whole."""
-    return Refused(_CLIENT_GONE, "cancelled", "the client went away")
+
+    def __init__(self) -> None:
+        super().__init__(_CLIENT_GONE, "cancelled", "the client went away")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,11 @@ class Front:
             await asyncio.sleep(0.01)
         return True
 
+    def refused(self, protocol: str, error: Refused, called: str | None = None) -> None:
+        """Tell the observer of a request that did not get as far as `infer`."""
+        outcome = Outcome(request_id(called), protocol, error.status, 0.0, error.kind, str(error))
+        asyncio.get_running_loop().call_soon(self._observer.observe, outcome)
+
     async def infer(
         self,
         protocol: str,
@@ -129,7 +141,7 @@ class Front:
         failure: Failure | None = _UNKNOWN
         try:
             if self.draining:
-                raise Refused(503, "draining", "the server is shutting down", retry_after_s=1)
+                raise draining()
             request = await read()
             decode_s = time.monotonic() - began
             waits = [seconds for seconds in (waits_s, request.timeout_s) if seconds is not None]
@@ -139,7 +151,7 @@ class Front:
             postprocess_s = time.monotonic() - answered
             failure = None
         except asyncio.CancelledError:
-            failure = failure_of(client_gone())
+            failure = failure_of(ClientGone())
             raise
         except Exception as error:  # noqa: BLE001  a request must never take the server down
             failure = failure_of(error)

@@ -31,8 +31,9 @@ from serving.scheduling import scheduling
 #: Batches that the event loop runs itself: handing one to a thread and taking it back costs 0.06 to 0.1 ms, and all
 #: other requests wait for what the loop does.
 _ON_LOOP_S = 0.000_25
-#: Requests that are not even put into the line: going through it costs as much as they do.
-_AT_ONCE_S = 0.000_06
+#: Requests that are not even put into the line: going through it costs as much as they do (0.1 ms on a core that also
+#: runs other things in between, as it does when requests come one by one).
+_AT_ONCE_S = 0.000_1
 #: Outputs beyond this many bytes are put together in a thread.
 _LARGE_BYTES = 1 << 18
 

@@ -34,8 +34,10 @@ _PARAMETERS: Schema = {"type": ["object", "null"], "additionalProperties": _PARA
 _FAILURES = {
     "400": "the request does not fit the contract",
     "405": "another method than the path takes",
+    "408": "the request did not go on to arrive",
     "413": "longer than any request that fits",
     "415": "a Content-Type or Content-Encoding that is not read",
+    "431": "a head, or trailers, of more than 16 KiB",
     "500": "the model failed",
     "503": "not ready, or the queue is full: again after Retry-After seconds",
     "504": "the request's timeout came before its answer",

@@ -17,8 +17,9 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from serving.body import too_long
 from serving.contract import DType, EncodedImages, TensorSpec
-from serving.front import EXTENSIONS, SERVER_NAME, SERVER_VERSION, Failure, Front, beside
+from serving.front import EXTENSIONS, SERVER_NAME, SERVER_VERSION, Failure, Front, Refused, beside
 from serving.inference import Answer
 from serving.messages import MESSAGES
 from serving.observation import REQUEST_ID
@@ -56,6 +57,8 @@ _CONTENTS = {
 }
 #: The longest message that gRPC can be told to read: its options are 32-bit.
 _LONGEST_MESSAGE = 2**31 - 1
+#: How much longer than any that fits a message may be to be read at all.
+_LITTLE_BYTES = 4 << 20
 
 #: What tritonclient asks beyond the protocol, and what to say to it.
 _NOT_OFFERED = {
@@ -71,7 +74,8 @@ class Rpc:
     def __init__(self, front: Front, address: str) -> None:
         """Raises OSError when nothing can listen on `address` (`host:port`)."""
         largest = largest_request_bytes(front.served.raw)
-        longest = _LONGEST_MESSAGE if largest is None else min(largest, _LONGEST_MESSAGE)
+        # What is a little longer than fits is refused here, in our words; what is far longer, by gRPC, unread.
+        longest = _LONGEST_MESSAGE if largest is None else min(largest + _LITTLE_BYTES, _LONGEST_MESSAGE)
         self._server = grpc.aio.server(
             options=(
                 ("grpc.max_receive_message_length", longest),
@@ -103,6 +107,7 @@ class _Service:
         contract = served.contract
         self._front = front
         self._raw = served.raw
+        self._longest = largest_request_bytes(served.raw)
         self._specs = {spec.name: spec for spec in contract.signature.outputs}
         self._server = _bytes("ServerMetadataResponse", name=SERVER_NAME, version=SERVER_VERSION, extensions=EXTENSIONS)
         self._model = _bytes(
@@ -163,18 +168,26 @@ class _Service:
             await context.abort(grpc.StatusCode.NOT_FOUND, unknown)
 
     async def _model_infer(self, body: bytes, context: Any) -> bytes:
-        message = await _read("ModelInferRequest", body, context)
+        called = dict(context.invocation_metadata() or ()).get(REQUEST_ID)
+        try:
+            message = MESSAGES["ModelInferRequest"].FromString(body)
+        except DecodeError:
+            error = Refused(400, "bad_request", "the message is no inference.ModelInferRequest")
+            self._front.refused("grpc", error, called)
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         if unknown := self._front.unknown(message.model_name, message.model_version or None):
+            self._front.refused("grpc", Refused(404, "not_found", unknown), called)
             await context.abort(grpc.StatusCode.NOT_FOUND, unknown)
 
         async def read() -> InferRequest:
+            if self._longest is not None and len(body) > self._longest:
+                raise too_long(self._longest)
             return await beside(len(body), self._request, message)
 
         async def write(request: InferRequest, answer: Answer) -> bytes:
             size = sum(array.nbytes for array in answer.outputs.values())
             return await beside(size, self._response, request, answer.outputs, bool(message.raw_input_contents))
 
-        called = dict(context.invocation_metadata() or ()).get(REQUEST_ID)
         answered, identity = await self._front.infer(
             "grpc", read, write, lambda failure: failure, context.time_remaining(), called
         )

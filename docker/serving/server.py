@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from serving.application import Application
 from serving.contract import Batching
-from serving.front import Front
+from serving.front import Front, draining
 from serving.inference import Inference
 from serving.log import log
 from serving.package import Refusal, Refused, open_package
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 #: Seconds that a thread keeps the interpreter while others wait for it: what decodes a large request must not hold up
 #: small ones, which need it several times each. Python's own 5 ms would be many times what those take.
 _SWITCH_S = 0.000_1
+#: Seconds that a request, once the server ends, has to arrive whole.
+_UNFINISHED_S = 1.0
 #: Seconds to write the refusals of what still waits then.
 _REFUSALS_S = 1.0
 #: Seconds that answers have to leave over gRPC, once they are written.
@@ -55,6 +57,8 @@ def serve(folder: Path, address: Address, overrides: Batching, grace_s: float, s
     Raises:
         Refused: the package does not hold, or the address cannot be listened on.
     """
+    import uvloop
+
     started = time.monotonic()
     sys.setswitchinterval(_SWITCH_S)
     served = open_package(folder, overrides.threads)
@@ -73,7 +77,8 @@ def serve(folder: Path, address: Address, overrides: Batching, grace_s: float, s
         with watching(served, folder) as watch:
             application = Application(served, inference, watch.observer, watch.pages)
             watch.follow(application.front, inference)
-            asyncio.run(_serve(application, inference, address, grace_s, stopping, watch))
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(_serve(application, inference, address, grace_s, stopping, watch))
     finally:
         if inference.busy:
             # Native code cannot be interrupted, and what it works on must not be taken from it.
@@ -116,6 +121,7 @@ async def _serve(
     rpc: Rpc | None = None
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
+    stopping.listen()  # the loop has put itself there
     serving = await listener.start()
     stop = asyncio.create_task(asked.wait())
     try:
@@ -129,6 +135,7 @@ async def _serve(
         if serving.done():
             raise Refused(Refusal.ADDRESS, f"port {address.port} is no longer served: {serving.exception()}")
         front.draining = True
+        loop.call_later(_UNFINISHED_S, listener.refuse_unfinished, draining())
         if not await front.drained(grace_s):
             log("stopping with requests in flight", grace_s=grace_s, refused=inference.close())
             await front.drained(_REFUSALS_S)

@@ -24,13 +24,19 @@ class Stopping:
     def __init__(self) -> None:
         self._first: Callable[[], object] | None = None
         self._lock = threading.Lock()
-        self._arrivals, arriving = os.pipe()
-        os.set_blocking(arriving, False)
+        self._arrivals, self._arriving = os.pipe()
+        os.set_blocking(self._arriving, False)
         for number in _SIGNALS:
             signal.signal(number, lambda *_: None)
-        # Whatever thread a signal interrupts, its number is written here, in C and without the interpreter's lock.
-        signal.set_wakeup_fd(arriving, warn_on_full_buffer=False)
+        self.listen()
         threading.Thread(target=self._watch, name="signals", daemon=True).start()
+
+    def listen(self) -> None:
+        """Have the interpreter tell this of signals, and nobody else; in the main thread.
+
+        Whatever thread a signal interrupts, its number is written to the pipe, in C and without the interpreter's lock.
+        """
+        signal.set_wakeup_fd(self._arriving, warn_on_full_buffer=False)
 
     def on_first(self, action: Callable[[], object] | None) -> None:
         """What the first signal does, in the thread that waits for signals; None lets it end the process."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,9 +19,6 @@ from serving.metrics import Metrics, Reading
 from serving.observation import Observer, Observers
 from serving.package import Refusal, Refused, Served, contract_digest
 from serving.prediction_log import Recorder
-
-#: While a library is loaded beside it, the event loop waits so long for the interpreter, instead of Python's 5 ms.
-_GIVES_WAY_S = 0.0005
 
 
 class Watch:
@@ -43,12 +39,7 @@ class Watch:
 
     def warm(self) -> None:
         """Load what the first scrape needs, in a thread beside requests that come already."""
-        before = sys.getswitchinterval()
-        sys.setswitchinterval(_GIVES_WAY_S)
-        try:
-            self.metrics.prepared()
-        finally:
-            sys.setswitchinterval(before)
+        self.metrics.prepared()
 
 
 @contextlib.contextmanager

@@ -27,7 +27,10 @@ from tasks.findings import placed
 
 def story(run: StageRun[Any]) -> list[str]:
     """A stage's run: how it came by its result, what the result is, and what was remarked. What blocks is `reason`."""
-    how = "reused: nothing that it follows from has changed" if run.reused else f"ran for {run.duration_s:.1f} s"
+    since = "" if run.made_at is None else f" since {run.made_at:%Y-%m-%d %H:%M} UTC"
+    how = (
+        f"reused: nothing that it follows from has changed{since}" if run.reused else f"ran for {run.duration_s:.1f} s"
+    )
     report = run.result.evaluation.quality if isinstance(run.result, Artifact) else run.result
     verdict = "" if report is None or not isinstance(report, Report) else f": {report.verdict}"
     return [f"{run.stage} of {run.label}{verdict}", how, *figures(run.result), *remarks(report)]

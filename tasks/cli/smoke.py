@@ -72,8 +72,9 @@ def smoke(
             served = open_image(
                 there, image, pipeline.engine, pipeline.store, work, p99_ms=p99_ms, cold_start_s=cold_start_s
             )
+        errors: list[PlatformError] = []
         if len(types) == 1:
-            runs, errors = [pipeline.smoke(served, served.image, served.parity, types[0])], []
+            runs = [pipeline.smoke(served, served.image, served.parity, types[0])]
         else:
             runs, errors = _several(served, types, settings, fresh, progress)
         _show(session, served, runs, errors)

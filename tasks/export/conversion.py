@@ -18,6 +18,7 @@ from tasks.spec import ExportSpec
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from tasks.export.input_spans import Span
     from tasks.ingest import SourceModel
 
 #: Model inputs by name, some rows each, in batches that the signature allows.
@@ -29,6 +30,7 @@ CANNOT_EXPRESS = frozenset(
     {
         "EXPORT_UNSUPPORTED_OPERATOR",
         "EXPORT_FLOAT16_OVERFLOW",
+        "EXPORT_INPUT_UNBOUNDED",
         "EXPORT_NOTHING_IN_FLOAT32",
         "EXPORT_NOTHING_TO_QUANTIZE",
     }
@@ -75,6 +77,7 @@ class Source:
         framework: what trained it (`tasks.spec.Framework`).
         options: what model.yaml says of how formats are written.
         calibration: reads some rows of the evaluation data, preprocessed; only formats that calibrate call it.
+        made: what the inputs can hold that preprocessing makes, by name; only formats that check no index call it.
     """
 
     model: SourceModel
@@ -82,6 +85,7 @@ class Source:
     framework: str = ""
     options: ExportSpec = field(default_factory=ExportSpec)
     calibration: Callable[[], Rows] = tuple
+    made: Callable[[], Mapping[str, Span]] = dict
 
 
 class Exporter(Protocol):

@@ -26,6 +26,7 @@ from tasks.export.conversion import Conversion, ExportFailure, Source, reason_of
 from tasks.export.instructions import extensions_of
 from tasks.export.torch_capture import capture, refuse_foreign_operators
 from tasks.export.torch_diagnosis import place_of_node
+from tasks.export.torch_indexes import refuse_open_indexes
 from tasks.export.torch_recurrent import recurrent_operators
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def export(source: Source, signature: Signature, folder: Path) -> Conversion:
     program = capture(source.model.native, signature)
     refuse_foreign_operators(program)
     _refuse_open_recurrence(program)
+    refuse_open_indexes(program, signature, source.made())
     with tempfile.TemporaryDirectory() as work:
         package = _compile(program, compiler, Path(work))
         _unpack(package, folder)

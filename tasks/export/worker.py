@@ -11,6 +11,7 @@ import sys
 import traceback
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tasks.contracts import Owner
 from tasks.export.conversion import Conversion, ExportFailure, Rows, Source, base_folder, reason_of
@@ -18,6 +19,10 @@ from tasks.export.formats import FORMATS, exporter_of
 from tasks.export.onnx_file import put_weights_beside
 from tasks.export.outcome import Outcome, Raised, Refused, Request, Written
 from tasks.processes import die_with
+
+if TYPE_CHECKING:
+    from serving.preprocess import Preprocessing
+    from tasks.export.input_spans import Span
 
 
 def attempt(request: Request) -> Written | Refused | Raised:
@@ -57,18 +62,25 @@ def _export(request: Request) -> Written:
 
     artifact, entry, store = request.artifact, FORMATS[request.format], open_store(request.store_uri)
 
+    def preprocessing() -> Preprocessing:
+        from tasks.ingest import load_preprocessing
+
+        return load_preprocessing(artifact, request.preprocess, store, request.work)
+
     def calibration() -> Rows:
         from tasks.export.calibration import calibration_rows
-        from tasks.ingest import load_evaluation, load_preprocessing
+        from tasks.ingest import load_evaluation
 
-        steps = request.preprocess
-        evaluation = load_evaluation(artifact, store, request.work, steps)
-        return calibration_rows(evaluation, load_preprocessing(artifact, steps, store, request.work))
+        evaluation = load_evaluation(artifact, store, request.work, request.preprocess)
+        return calibration_rows(evaluation, preprocessing())
 
-    model = load_source(artifact, store, request.work)
-    source = Source(
-        model, request.work / "source" / artifact.root, artifact.framework, request.options, calibration=calibration
-    )
+    def made() -> dict[str, Span]:
+        from tasks.export.input_spans import spans_after
+
+        return spans_after(preprocessing())
+
+    model, path = load_source(artifact, store, request.work), request.work / "source" / artifact.root
+    source = Source(model, path, artifact.framework, request.options, calibration, made)
     conversion = exporter_of(request.format, artifact.framework)(source, artifact.signature, request.folder)
     if request.external_data:
         put_weights_beside(request.folder / conversion.root)

@@ -4,8 +4,8 @@ A time that was taken while other programs wanted the same CPUs says little abou
 moment before it measures, and afterwards says what share of the CPUs went to others: a budget that was broken
 meanwhile is inconclusive, not failed. A budget that was kept in spite of that is kept.
 
-Smoke itself disturbs no other smoke: who measures is `measuring`, alone on this machine; who only looks at answers, as
-under emulation, is `not_measuring`, and may do so beside others. Both wait for their turn, whatever process has it.
+Smoke itself disturbs no other smoke: who measures has the `Turn` of this machine alone; who only looks at answers, as
+under emulation, shares it. Both wait for whatever process has it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,19 +58,38 @@ def wait_until_quiet(cpus: int, within_s: float, window_s: float = 0.25) -> None
             return
 
 
-def measuring() -> AbstractContextManager[None]:
-    """Nobody else on this machine who asks here is at work inside the block."""
-    return locked(_turn())
+class Turn:
+    """A turn at this machine's processors: alone, until it is shared with others who share theirs.
+
+    Two lock files for all homes, which share the processors. `measuring` is held by who has the turn; `wanted` by who
+    measures or waits to, so that those who do not measure any more let them go first, and then go together.
+    """
+
+    def __init__(self, on_wait: Callable[[], None] | None = None) -> None:
+        """`on_wait` is called where somebody else has the turn."""
+        self._held, self._on_wait = ExitStack(), on_wait
+
+    def __enter__(self) -> Turn:
+        with ExitStack() as both:  # whoever is stopped while waiting for the second lets go of the first
+            both.enter_context(locked(_lock("wanted"), shared=True))
+            both.enter_context(locked(_lock("measuring"), self._on_wait))
+            self._held = both.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
+
+    def share(self) -> None:
+        """Nothing is measured any more in this turn."""
+        self._held.close()
+        with locked(_lock("wanted")):
+            pass
+        self._held.enter_context(locked(_lock("measuring"), shared=True))
 
 
-def not_measuring() -> AbstractContextManager[None]:
-    """Nobody measures inside the block; others who do not measure may be at work."""
-    return locked(_turn(), shared=True)
-
-
-def _turn() -> Path:
-    """One file for all homes: they share the processors. A user cannot open what belongs to another."""
-    return Path(tempfile.gettempdir()) / f"slipway-measuring-{os.getuid()}.lock"
+def _lock(name: str) -> Path:
+    """A user cannot open what belongs to another, so each has files of their own."""
+    return Path(tempfile.gettempdir()) / f"slipway-{name}-{os.getuid()}.lock"
 
 
 def _busy_s(stat: str) -> float:

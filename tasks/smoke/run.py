@@ -18,7 +18,7 @@ from tasks.smoke.bisection import Bracket, smallest
 from tasks.smoke.emulation import under
 from tasks.smoke.instruction_set import Host, plan
 from tasks.smoke.observation import Limits, Observation, Phase
-from tasks.smoke.quiet import CpuTimes, measuring, not_measuring, wait_until_quiet
+from tasks.smoke.quiet import CpuTimes, Turn, wait_until_quiet
 from tasks.smoke.trial import SERVER_PORT, Effort, Subject, Trial, is_capacity_asked
 
 COMPONENT = "smoke"
@@ -30,8 +30,10 @@ _SLOWER, _SLOW_S = 5, 10.0
 _MEMORY_PROBES = 8
 
 
-def observe(subject: Subject, host: Host, effort: Effort, engine: Engine) -> Observation:
+def observe(subject: Subject, host: Host, effort: Effort, engine: Engine, turn: Turn) -> Observation:
     """Run the image natively under the type's limits, then each emulated instruction set; all containers are removed.
+
+    `turn` is ours alone until only answers count.
 
     Raises:
         EngineUnavailable: the engine stopped answering.
@@ -53,23 +55,21 @@ def observe(subject: Subject, host: Host, effort: Effort, engine: Engine) -> Obs
         memory_bytes=limits.memory_bytes,
     )
     seen = Observation(limits, waited_s=0, golden_rows=subject.golden.rows)
-    with measuring():
-        wait_until_quiet(host.vcpus, effort.quiet_within_s)
-        before = CpuTimes.now()
-        with running(engine, spec) as container:
-            seen = Trial(subject, host, effort, engine, container).through(seen, before)
+    wait_until_quiet(host.vcpus, effort.quiet_within_s)
+    before = CpuTimes.now()
+    with running(engine, spec) as container:
+        seen = Trial(subject, host, effort, engine, container).through(seen, before)
     if seen.ready_after_s is None:
         return seen
     if seen.pressed is not None and seen.exit is None and not seen.went_wrong and effort.memory_within_s:
-        with not_measuring():
-            seen = replace(seen, memory=_smallest_memory(subject, host, effort, engine, spec, seen))
+        seen = replace(seen, memory=_smallest_memory(subject, host, effort, engine, spec, seen))
+    turn.share()
     emulation = ContainerSpec(image=subject.image.digest, name=f"{subject.container}-emulated", component=COMPONENT)
     models = {cpu.name: cpu.emulation for cpu in subject.kind.cpus}
-    with not_measuring():
-        tried = tuple(
-            under(planned, models[planned.cpu], host.emulator, emulation, engine, effort.emulation_within_s)
-            for planned in plan(subject.kind, host)
-        )
+    tried = tuple(
+        under(planned, models[planned.cpu], host.emulator, emulation, engine, effort.emulation_within_s)
+        for planned in plan(subject.kind, host)
+    )
     return replace(seen, instruction_sets=tried)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from serving.preprocess import raw_signature
@@ -15,9 +16,12 @@ from tasks.smoke.findings import Budgets
 from tasks.smoke.golden import NoGolden, batch_sizes, read_golden
 from tasks.smoke.instruction_set import Host
 from tasks.smoke.judge import figures, judge
+from tasks.smoke.quiet import Turn
 from tasks.smoke.run import COMPONENT, Effort, Subject, is_capacity_asked, observe
 from tasks.smoke.served import Served
 from tasks.store import Store
+
+_log = logging.getLogger(__name__)
 
 
 def prove(
@@ -55,7 +59,8 @@ def prove(
         infer_path=f"/v2/models/{spec.name}/infer",
         p99_ms=spec.serving.p99_ms,
     )
-    seen = observe(subject, host, effort, engine)
+    with Turn(lambda: _log.info("another smoke on this machine measures: waiting for %s's turn", kind.name)) as turn:
+        seen = observe(subject, host, effort, engine, turn)
     verdict, findings = judge(seen, Budgets(spec.serving.cold_start_s, spec.serving.p99_ms))
     report = _report(image, kind, verdict, findings)
     return report.model_copy(update={"figures": figures(seen), "capacity": capacity(seen)})

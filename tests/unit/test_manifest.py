@@ -258,8 +258,9 @@ def without(name: str, code: str, store: LocalStore, *, every_format: bool) -> P
     )
 
 
-def test_what_cannot_express_the_model_is_left_out_of_all_and_said(store: LocalStore) -> None:
-    package = without(FORMATS[0], "EXPORT_UNSUPPORTED_OPERATOR", store, every_format=True)
+@pytest.mark.parametrize("code", ["EXPORT_UNSUPPORTED_OPERATOR", "EXPORT_INPUT_UNBOUNDED"])
+def test_what_cannot_express_the_model_is_left_out_of_all_and_said(store: LocalStore, code: str) -> None:
+    package = without(FORMATS[0], code, store, every_format=True)
     assert package.verdict is Verdict.PASSED
     assert package.serving_format == FORMATS[1]
     [remark] = package.findings
@@ -269,7 +270,13 @@ def test_what_cannot_express_the_model_is_left_out_of_all_and_said(store: LocalS
 
 @pytest.mark.parametrize(
     ("code", "every_format"),
-    [("EXPORT_UNSUPPORTED_OPERATOR", False), ("EXPORT_CRASHED", True), ("EXPORT_FAILED", True)],
+    [
+        ("EXPORT_UNSUPPORTED_OPERATOR", False),
+        ("EXPORT_INPUT_UNBOUNDED", False),
+        ("EXPORT_INPUT_BEYOND_TABLE", True),
+        ("EXPORT_CRASHED", True),
+        ("EXPORT_FAILED", True),
+    ],
 )
 def test_a_format_by_name_and_any_other_failure_block(store: LocalStore, code: str, every_format: bool) -> None:
     assert without(FORMATS[0], code, store, every_format=every_format).verdict is Verdict.FAILED

@@ -12,6 +12,7 @@ import pytest
 from serving.contract import DimRange, PreprocessStep
 from tasks import reuse
 from tasks.contracts import Artifact, EvaluationData, ExportReport, Owner, SmokeReport, Verdict, digest_of
+from tasks.export.formats import FORMATS
 from tasks.manifest import package_inputs
 from tasks.reuse import files_of, is_repeatable, is_whole, stage_key
 from tasks.smoke.catalogue import instance_type
@@ -148,6 +149,14 @@ def test_only_a_format_that_is_calibrated_follows_from_the_evaluation_data(store
     assert follows("onnx-int8", Int8.STATIC)
     assert not follows("onnx-int8", Int8.DYNAMIC)
     assert not any(follows(name, Int8.STATIC) for name in ("onnx", "onnx-fp16", "savedmodel"))
+
+
+def test_only_formats_that_are_calibrated_or_check_no_index_follow_from_the_files_that_preprocess(
+    store: LocalStore,
+) -> None:
+    artifacts = [samples.artifact(store, preprocess=samples.tree(store, name)) for name in ("one.json", "other.json")]
+    follow = {name for name in FORMATS if len({export_key(store, name, samples.spec(), one) for one in artifacts}) > 1}
+    assert follow == {"onnx-int8", "torch-aoti"}
 
 
 def test_how_int8_finds_its_ranges_matters_to_int8_alone(store: LocalStore) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DURATIONS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 #: Kinds of error (`Outcome.error`) that cost the server nothing but the refusal; all others are failures.
-REFUSALS = frozenset({"bad_request", "too_large", "overloaded", "draining"})
+REFUSALS = frozenset({"bad_request", "draining", "not_found", "overloaded", "too_large", "too_slow"})
 ERRORS = (*sorted(REFUSALS), "cancelled", "deadline", "internal", "model")
 
 ANSWERED, REFUSED, FAILED = "answered", "refused", "failed"

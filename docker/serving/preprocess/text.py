@@ -122,6 +122,21 @@ def _tokenize(step: PreprocessStep, tensor: TensorSpec, signature: Signature, fo
     return run
 
 
+def token_spans(step: PreprocessStep, folder: Path | None) -> dict[str, tuple[int, int]]:
+    """The least and the greatest number that a text can give: of its `ids`, its `mask` and its `type_ids`.
+
+    Segments come from the tokenizer's template, which is the same for every text.
+
+    Raises:
+        BadFile: the file holds no tokenizer.
+    """
+    tokenizer = _opened(step, folder)
+    tokenizer.no_padding()
+    known = [*tokenizer.get_vocab(with_added_tokens=True).values(), _pad_id(step, tokenizer), 0]
+    segments = [*tokenizer.encode("a").type_ids, 0]
+    return {"ids": (min(known), max(known)), "mask": (0, 1), "type_ids": (min(segments), max(segments))}
+
+
 def _opened(step: PreprocessStep, folder: Path | None) -> Tokenizer:
     content = read_file(step, folder)
     # The library's own threads would follow the host's cores, and requests already run side by side.

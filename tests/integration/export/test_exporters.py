@@ -10,21 +10,25 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
 import serving.runners
-from serving.contract import Signature
+from serving.contract import CONTRACT_FILE, Signature, Tolerance
 from serving.runners import RunnerError
 from tasks.errors import PlatformError
 from tasks.export.compiler import compiler_version
 from tasks.export.formats import formats_of
 from tasks.export.sizes import sample_inputs, shape_of
+from tasks.image import contract_bytes
 from tasks.parity.reproduction import script
 from tasks.smoke.catalogue import LEVELS
 from tasks.store import LocalStore
 from tests import samples
 from tests.integration.export.conftest import Exports
+from tests.integration.serving.process import Server, running
+from tests.integration.tiny import TinyModel
 
 FRAMEWORKS = {
     "cnn": "pytorch",
@@ -173,6 +177,32 @@ def test_a_compiled_model_is_never_given_what_it_was_not_compiled_for(exported: 
     for wrong in (tokens.astype(np.int32), tokens[0], np.zeros((17, 5), np.int64), np.zeros((2, 13), np.int64)):
         with pytest.raises(RunnerError, match=r"input 'tokens' is .* the model was compiled for int64 of shape"):
             runner.run({"tokens": wrong})
+
+
+def test_a_compiled_model_is_served_and_an_id_outside_its_table_is_400(exported: Exports, tmp_path: Path) -> None:
+    """The range that it was compiled under is the contract's: nothing else would stand between the id and its end."""
+    folder, _ = exported(*COMPILED)
+    model, package = exported.model(COMPILED[0]), tmp_path / "package"
+    shutil.copytree(folder, package / "model")
+    inputs = sample_inputs(model.signature, {"batch": 2, "length": 5})
+    golden = {f"input/{name}": array for name, array in inputs.items()}
+    np.savez(package / "golden.npz", **golden, **{f"output/{k}": array for k, array in model.predict(inputs).items()})
+    described = TinyModel("torch", package / "model").contract(
+        package, format=COMPILED[1], model="model", signature=model.signature, preprocess=(),
+        tolerances={name.name: Tolerance(1e-5, 1e-5) for name in model.signature.outputs},
+    )  # fmt: skip
+    (package / CONTRACT_FILE).write_bytes(contract_bytes(described))
+
+    def ask(server: Server, greatest: int) -> httpx.Response:
+        entry = {"name": "tokens", "datatype": "INT64", "shape": [1, 3], "data": [0, 7, greatest]}
+        return server.client.post("/v2/models/tiny/infer", json={"inputs": [entry]})
+
+    with running(package, tmp_path / "log") as server:
+        assert ask(server, 19).status_code == 200
+        outside = ask(server, 20)
+        assert outside.status_code == 400
+        assert "input 'tokens': values must lie between 0 and 19, found 20 at position 2" in outside.text
+        assert ask(server, 19).status_code == 200
 
 
 def test_a_compiled_model_answers_many_threads_and_strided_inputs(exported: Exports) -> None:

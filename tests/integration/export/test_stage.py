@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from serving.contract import PackagedFile, Signature
+from serving.contract import PackagedFile, PreprocessStep, Signature
 from tasks.contracts import Artifact, EvaluationData, Owner, Verdict
 from tasks.errors import BadInput, SourceError
 from tasks.export import child, export
 from tasks.export.outcome import Refused
 from tasks.spec import ExportSpec
 from tasks.store import LocalStore, Store, put_tree, read_bytes
-from tests.integration.export.zoo import F32, signature
+from tests.integration.export.zoo import F32, I64, signature
 from tests.samples import spec
 
 DESCRIBED = signature({"x": (F32, "batch", 4)}, {"y": (F32, "batch", 4)})
@@ -120,6 +120,27 @@ def test_weights_are_put_beside_the_graph_where_the_spec_says_so(store: Store, t
     report = export(asked, given, "onnx", store, tmp_path / "work")
     assert report.export is not None
     assert [file.path for file in report.export.files.files] == ["model.onnx", "model.onnx.data"]
+
+
+def test_ids_that_preprocessing_makes_are_held_against_the_table_before_it_is_compiled(
+    store: Store, tmp_path: Path
+) -> None:
+    import torch
+
+    source, code = tmp_path / "source", tmp_path / "code"
+    source.mkdir()
+    code.mkdir()
+    torch.save(torch.nn.Embedding(4, 4).state_dict(), source / "model.pt")
+    (code / "model.py").write_text("from torch import nn\n\n\ndef build():\n    return nn.Embedding(4, 4)\n")
+    described = signature({"x": (I64, "batch")}, {"y": (F32, "batch", 4)})
+    given = artifact(store, source, "pytorch", "torch-state-dict", described).model_copy(
+        update={"code": put_tree(store, code), "entrypoint": "model:build"}
+    )
+    steps = (PreprocessStep("vocabulary", "x", values=("a", "b", "c", "d", "e")),)
+    tried = child.run(given, "torch-aoti", store.uri, tmp_path / "work", preprocess=steps)
+    assert isinstance(tried.result, Refused)
+    assert tried.result.code == "EXPORT_INPUT_BEYOND_TABLE"
+    assert "preprocessing gives 0 to 4 for input 'x'" in tried.result.message
 
 
 def test_a_crash_in_native_code_is_a_finding(store: Store, tmp_path: Path) -> None:

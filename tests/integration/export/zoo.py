@@ -35,11 +35,16 @@ class Model:
         return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
 
 
-def signature(inputs: dict[str, tuple], outputs: dict[str, tuple], **dynamic: DimRange) -> Signature:
-    """Tensors as name → (dtype, *shape)."""
+def signature(
+    inputs: dict[str, tuple], outputs: dict[str, tuple], ranges: Mapping[str, tuple] | None = None, **dynamic: DimRange
+) -> Signature:
+    """Tensors as name → (dtype, *shape); ranges of inputs by name."""
+    declared = ranges or {}
 
     def tensors(described: dict[str, tuple]) -> tuple[TensorSpec, ...]:
-        return tuple(TensorSpec(name, dtype, tuple(shape)) for name, (dtype, *shape) in described.items())
+        return tuple(
+            TensorSpec(name, dtype, tuple(shape), declared.get(name)) for name, (dtype, *shape) in described.items()
+        )
 
     return Signature(tensors(inputs), tensors(outputs), {"batch": BATCH, **dynamic})
 
@@ -101,6 +106,7 @@ def transformer(_: Path) -> Model:
         signature(
             {"tokens": (I64, "batch", "length")},
             {"logits": (F32, "batch", 3), "states": (F32, "batch", "length", 16)},
+            {"tokens": (0, 19)},
             length=LENGTH,
         ),
     )
@@ -152,6 +158,7 @@ def several(_: Path) -> Model:
         signature(
             {"measures": (F32, "batch", 3), "ids": (I64, "batch", 5)},
             {"score": (F32, "batch", 4), "doubled": (F32, "batch", 3)},
+            {"ids": (0, 9)},
         ),
     )
 

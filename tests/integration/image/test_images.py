@@ -135,6 +135,7 @@ def test_labels_say_what_is_inside_and_where_it_came_from(case: Cases, runtime: 
         "io.slipway.contract": image.contract_digest,
         "io.slipway.artifact": ready.artifact.files.digest,
         "io.slipway.export": ready.export.files.digest,
+        "io.slipway.cold-start-s": f"{ready.spec.serving.cold_start_s:g}",
         "io.slipway.parity": digest_of(ready.parity),
         "io.slipway.sbom": image.sbom.digest if image.sbom else None,
         "io.slipway.source-run": "0123abcd",

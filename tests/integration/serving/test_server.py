@@ -141,8 +141,8 @@ def test_answers_are_the_same_however_many_ask_at_once(server: Server) -> None:
         ("GET", "/v2/models/tiny/versions", 404, "there is no version '' of 'tiny'; this server has '1'"),
         ("GET", "/v2/models/tiny/explain", 404, "there is no /v2/models/tiny/explain; a model has /ready and /infer"),
         ("GET", URL, 405, f"{URL} takes POST, found GET"),
-        ("DELETE", "/v2/models/tiny", 405, "/v2/models/tiny takes GET, found DELETE"),
-        ("POST", "/v2/health/ready", 405, "/v2/health/ready takes GET, found POST"),
+        ("DELETE", "/v2/models/tiny", 405, "/v2/models/tiny takes GET, HEAD, found DELETE"),
+        ("POST", "/v2/health/ready", 405, "/v2/health/ready takes GET, HEAD, found POST"),
     ],
 )
 def test_paths_and_methods_that_there_are_not(
@@ -209,7 +209,7 @@ def talk(server: Server, *said: bytes) -> bytes:
 def test_what_is_not_http_is_400_in_the_protocols_form(server: Server) -> None:
     head, _, body = talk(server, b"\x16\x03\x01 hello\r\n\r\n").partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
-    assert orjson.loads(body)["error"] == "what arrived is not HTTP/1.1"
+    assert orjson.loads(body)["error"].startswith("what arrived is not HTTP/1.1: ")
 
 
 def test_a_head_without_end_is_431(server: Server) -> None:
@@ -222,6 +222,19 @@ def test_a_head_without_end_is_431(server: Server) -> None:
                     break
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 431 ")
     assert server.infer(raw_samples(1)).status_code == 200
+
+
+def test_a_load_balancer_may_ask_with_head(server: Server) -> None:
+    response = server.client.head("/v2/health/ready")
+    assert (response.status_code, response.content) == (200, b"")
+
+
+def test_a_request_for_another_model_is_counted(server: Server) -> None:
+    before = server.client.get("/metrics").text
+    assert server.client.post(URL.replace("/infer", "x/infer"), json={}).status_code == 404
+    line = 'slipway_request_errors_total{kind="not_found"} '
+    counts = [text.partition(line)[2].partition("\n")[0] for text in (before, server.client.get("/metrics").text)]
+    assert float(counts[1]) == float(counts[0]) + 1
 
 
 def test_the_rest_of_a_refused_body_is_not_taken_for_the_next_request(server: Server) -> None:

@@ -50,11 +50,29 @@ def test_a_bad_image_is_exit_code_1_with_the_finding_and_its_types(home: Path, s
     assert done.stderr.count("failed") == 2
 
 
-def test_an_image_whose_contract_was_changed_is_not_taken_at_its_word(bench: Bench, home: Path, spoil: Spoil) -> None:
-    image = spoil(files={"package/golden.npz": b"easier questions"})
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("golden.npz", "its golden samples are not those of its contract"),
+        ("contract.json", "it says that its contract is sha256:"),
+    ],
+)
+def test_an_image_that_was_changed_after_it_was_built_is_not_taken_at_its_word(
+    bench: Bench, home: Path, tmp_path: Path, spoil: Spoil, file: str, said: str
+) -> None:
+    bench.engine.copy_out(bench.good.digest, "/package/contract.json", tmp_path)
+    easier = {"golden.npz": b"easier questions", "contract.json": (tmp_path / "contract.json").read_bytes() + b" "}
+    image = spoil(files={f"package/{file}": easier[file]})
     done = slipway(home, "smoke", image.digest, "--instance-type", "c4.large")
     assert done.returncode == 2
-    assert "its golden samples are not those of its contract" in done.stderr
+    assert f"was changed after it was built: {said}" in done.stderr
+
+
+def test_an_image_of_something_else_is_exit_code_2(bench: Bench, home: Path) -> None:
+    runtime = bench.good.labels["org.opencontainers.image.base.name"]
+    done = slipway(home, "smoke", runtime, "--instance-type", "c4.large")
+    assert done.returncode == 2
+    assert "is no serving image that Slipway built" in done.stderr
 
 
 @pytest.mark.parametrize(

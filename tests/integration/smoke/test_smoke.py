@@ -238,6 +238,24 @@ def test_an_answer_that_is_nan_never_passes(bench: Bench, spoil: Spoil) -> None:
     assert only(bench.smoke(image)) == "SMOKE_WRONG_ANSWER"
 
 
+def test_an_answer_that_is_wrong_only_among_others_is_told_apart(bench: Bench, spoil: Spoil) -> None:
+    image = spoil(
+        around_run(
+            """
+            shared = {}
+            def change(inputs, run):
+                shared.update(inputs)
+                time.sleep(0.002)
+                size = len(inputs["x"])
+                return {name: np.resize(array, (size, *array.shape[1:])) for name, array in run(shared).items()}
+            """
+        )
+    )
+    report = bench.smoke(image)
+    assert only(report) == "SMOKE_WRONG_ANSWER_CONCURRENT"
+    assert report.figures.concurrency == 4
+
+
 def test_a_deadlock_among_requests_is_told_from_slowness(bench: Bench, spoil: Spoil) -> None:
     image = spoil(
         around_run(

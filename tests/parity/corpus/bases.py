@@ -101,6 +101,7 @@ BASES = {
         signature(
             {"tokens": (I64, "batch", "length"), "mask": (I64, "batch", "length")},
             {"logits": (F32, "batch", 4), "states": (F32, "batch", "length", 16)},
+            {"tokens": (0, 19)},
             length=DimRange(1, 12),
         ),
         _texts,
@@ -117,6 +118,7 @@ BASES = {
                 "label": (I64, "batch"),
                 "level": (DType.UINT8, "batch", 3),
             },
+            {"kind": (0, 5)},
         ),
         _table,
     ),

@@ -166,7 +166,9 @@ CLEAN: dict[str, Callable[[Path], Model]] = {
     "convolution_1d": _torch(convolution_1d, SERIES, {"y": (F32, "batch", "length", 2)}, length=LENGTH),
     "autoencoder": _torch(autoencoder, IMAGE, {"again": (F32, "batch", 3, 8, 8)}),
     "gru": _torch(gru, SERIES, {"forecast": (F32, "batch", 1)}, length=LENGTH),
-    "embedding_bag": _torch(embedding_bag, {"ids": (I64, "batch", 5)}, {"y": (F32, "batch", 3)}),
+    "embedding_bag": _torch(
+        embedding_bag, {"ids": (I64, "batch", 5)}, {"y": (F32, "batch", 3)}, ranges={"ids": (0, 29)}
+    ),
     "linear_classifier": linear_classifier,
 }
 

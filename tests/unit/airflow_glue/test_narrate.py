@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,8 @@ def test_a_reused_result_is_called_reused(store: LocalStore) -> None:
     )
     assert any("reused" in line for line in story(run))
     assert not any("reused" in line for line in story(run.model_copy(update={"reused": False})))
+    made = run.model_copy(update={"made_at": datetime(2026, 11, 24, 13, 20, tzinfo=UTC)})
+    assert "reused: nothing that it follows from has changed since 2026-11-24 13:20 UTC" in story(made)
 
 
 def test_figures_of_parity_are_told(store: LocalStore) -> None:
