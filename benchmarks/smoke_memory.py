@@ -2,9 +2,9 @@
 
     .venv/bin/python -m benchmarks.smoke_memory
 
-Each image is the tiny model with one layer more, by which its container keeps at so many bytes that the kernel cannot
-take back (all that its control group is charged with but the page cache) whenever it computes. Smoke does not know
-that: it finds the limit by starting the image again and again under peak load.
+Each image is the tiny model with one layer more, by which its container is kept at so many bytes that it cannot do
+without (all that its control group is charged with, but files in the page cache that no process maps). Smoke does not
+know that: it finds the limit by starting the image again and again under peak load.
 
 Prints a table; writes `bench/smoke-memory.json` under SLIPWAY_HOME. Exit code 1 where a figure is more than 5 % off.
 """
@@ -49,8 +49,8 @@ def main() -> int:
     with scratch(settings.work) as folder, Packages(folder, connect()) as packages:
         bench = packages.tiny("onnx")
         found = [_bisected(packages, bench, need) for need in NEEDS_MIB]
-    console.print(_table(found))
-    _write(settings.home / "bench" / "smoke-memory.json", found)
+        console.print(_table(found))
+        _write(settings.home / "bench" / "smoke-memory.json", found)
     return int(any(abs(item.error) > PROMISED for item in found))
 
 

@@ -39,7 +39,7 @@ _PAGE_S = 2.0
 _CROWD_BYTES = 512 << 20
 _CROWD = min(256, CONNECTIONS)
 #: Seconds that a server may need for everybody in a crowd, so that none of them is still being worked on long after.
-_CROWD_S = 2.0
+_CROWD_S = 1.0
 #: A crowd is answered so often. The first time finds the server empty.
 _TURNS = 3
 
@@ -186,7 +186,7 @@ def press(target: Target, of: Crowd) -> Answers:
             messages,
             clients=of.clients,
             requests=_TURNS * of.clients,
-            patience_s=2 * _TURNS * _CROWD_S,
+            patience_s=4 * _TURNS * _CROWD_S,
         )
     tallies = [] if offered is None else [compare(offered, target.golden, samples)]
     return _with(merged(tallies, of.clients), target.still_answers(of.batch))

@@ -100,34 +100,44 @@ def around_run(body: str) -> str:
     return "import threading, time\nimport numpy as np\n" + textwrap.dedent(body) + _AROUND_RUN
 
 
-#: Keeps the container at NEED bytes that no kernel can take back (all that is charged to it but the page cache, by its
-#: own control group, version 1 or 2) while it computes: what the server itself comes to need the hog gives back.
+#: From the first inference on (the server's own, at its start), keeps the container at NEED bytes that it cannot do
+#: without: all that is charged to it, by its own control group (version 1 or 2), but files in the page cache that no
+#: process maps. What the server itself comes to need, a hog gives back.
 _HOG = """
 import mmap
 
-CHUNK, hog, one = 1 << 20, [], threading.Lock()
+CHUNK, hog = 1 << 20, []
 
 def own():
     try:
-        place, used, cache = "/sys/fs/cgroup/memory", "memory.usage_in_bytes", "total_cache"
+        place, used, kinds = "/sys/fs/cgroup/memory", "memory.usage_in_bytes", ("total_cache", "total_mapped_file")
         with open(f"{place}/{used}") as usage:
             charged = int(usage.read())
     except OSError:
-        place, cache = "/sys/fs/cgroup", "file"
+        place, kinds = "/sys/fs/cgroup", ("file", "file_mapped")
         with open(f"{place}/memory.current") as usage:
             charged = int(usage.read())
     with open(f"{place}/memory.stat") as statistics:
-        return charged - int(dict(line.split() for line in statistics)[cache])
+        found = dict(line.split() for line in statistics)
+    files, mapped = (int(found[kind]) for kind in kinds)
+    return charged - files + mapped
 
-def change(inputs, run):
-    answer = run(inputs)
-    with one:
+def keep():
+    while True:
         for _ in range((NEED - own()) // CHUNK):
             hog.append(mmap.mmap(-1, CHUNK, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
             hog[-1].write(b"x" * CHUNK)
         while hog and own() > NEED:
             hog.pop().close()
-    return answer
+        time.sleep(0.005)
+
+keeper, one = threading.Thread(target=keep, daemon=True), threading.Lock()
+
+def change(inputs, run):
+    with one:
+        if keeper.ident is None:
+            keeper.start()
+    return run(inputs)
 """
 
 
