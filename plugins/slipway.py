@@ -1,4 +1,4 @@
-"""Puts Slipway's page into Airflow's navigation. Thin: the page is made in `tasks.overview`.
+"""Puts Slipway's pages into Airflow's navigation. Thin: the pages are made in `tasks.overview`.
 
 Airflow serves a plugin's routes to everybody unless they ask for more, so the whole application asks: who may read
 runs of `package_model` may see what they made.
@@ -15,8 +15,9 @@ from fastapi import Depends, FastAPI
 from fastapi.responses import HTMLResponse
 
 from tasks.errors import SlipwayError
-from tasks.lineage import packages
-from tasks.overview import render_page, view_of
+from tasks.lineage import find_package, packages
+from tasks.overview import render_matrix, render_page, view_of
+from tasks.placement import known_prices, matrix_of, recommend
 from tasks.settings import Settings
 from tasks.store import open_store
 
@@ -45,6 +46,18 @@ def show_packages() -> HTMLResponse:
     except SlipwayError as error:
         page = render_page([], dag_url=f"/dags/{_DAG}", problem=str(error))
     return HTMLResponse(page, headers={"Cache-Control": "no-store"})
+
+
+@app.get("/matrix/{digest}")
+def show_matrix(digest: str) -> HTMLResponse:
+    """One package: each format on each instance type, and which of them to take."""
+    try:
+        known = [one.package for one in packages(open_store(Settings.from_environment().store_uri))]
+        matrix = matrix_of(find_package(known, digest), known_prices())
+        page, status = render_matrix(matrix, recommend(matrix)), 200
+    except SlipwayError as error:
+        page, status = render_page([], dag_url=f"/dags/{_DAG}", problem=str(error)), 404
+    return HTMLResponse(page, status_code=status, headers={"Cache-Control": "no-store"})
 
 
 class SlipwayPlugin(AirflowPlugin):

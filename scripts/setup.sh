@@ -135,6 +135,7 @@ look() {
     has node || wish nodejs "node is missing: the tests that score a bundle in JavaScript fail. Install Debian's nodejs."
     has npm || wish npm "npm is missing: the tests that score a bundle in JavaScript fail. Install Debian's npm."
     has docker-registry || wish docker-registry "docker-registry is missing, to which the tests push images: install Debian's docker-registry."
+    has docker-compose || wish docker-compose "docker-compose is missing: the test that starts a written compose.yaml fails. Install Debian's docker-compose."
     has chromedriver || wish chromium-driver "chromedriver (Debian's chromium-driver) is missing: the test that looks at Airflow's pages is skipped."
 }
 

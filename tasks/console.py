@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from tasks.lineage import Recorded, Trace
     from tasks.lineage.chain import TracedPackage, TrainingRun
+    from tasks.placement import Cell, Matrix
     from tasks.spec import ServingSpec
 
 _STYLES = {Verdict.PASSED: "green", Verdict.FAILED: "bold red", Verdict.INCONCLUSIVE: "bold yellow"}
@@ -156,6 +157,26 @@ def _worst(values: Iterable[float | None], unit: str, digits: int) -> str:
 def serving_of(package: Package) -> str | None:
     """The format that serves; None where the package did not pass."""
     return package.serving_format if package.verdict is Verdict.PASSED else None
+
+
+def matrix_table(matrix: Matrix) -> Table:
+    """One line per instance type, one column per format."""
+    table = Table("instance type", *matrix.formats, box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for kind in matrix.instance_types:
+        table.add_row(kind, *(_placement(matrix.cell(name, kind)) for name in matrix.formats))
+    return table
+
+
+def _placement(cell: Cell) -> Text:
+    if not cell.is_proven:
+        return _verdict(cell.verdict, f"{cell.verdict}: {cell.reasons[0].code}")
+    figures = cell.figures
+    said = [
+        _worst([cell.rate_rps], "requests/s", 0) if cell.rate_rps else "",
+        f"p99 {_worst([figures.p99_ms], 'ms', 1)}" if figures and figures.p99_ms is not None else "",
+        size(cell.needed_bytes) if cell.needed_bytes else "",
+    ]
+    return _verdict(cell.verdict, ", ".join(part for part in said if part))
 
 
 def package_lines(package: Package, record: LineageRecord | None) -> Iterable[Text]:

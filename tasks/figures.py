@@ -22,3 +22,8 @@ def short(digest: str | None) -> str:
 def figure(value: float | None) -> str:
     """Three significant digits."""
     return "unknown" if value is None else f"{value:.3g}"
+
+
+def amount(value: float | None) -> str:
+    """Three significant digits or whole numbers, never in powers of ten: rates and prices, which people compare."""
+    return figure(value) if value is None or value < 1000 else f"{value:,.0f}"

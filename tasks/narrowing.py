@@ -12,7 +12,7 @@ from tasks.errors import BadInput
 from tasks.export.formats import ALL, formats_of, named_formats
 from tasks.smoke.catalogue import instance_type
 from tasks.spec import ModelSpec
-from tasks.spec_keys import nearest
+from tasks.spec_hints import nearest
 
 
 def narrowed(spec: ModelSpec, formats: Sequence[str], instance_types: Sequence[str]) -> ModelSpec:

@@ -4,7 +4,9 @@ Unknown keys are errors that suggest the nearest name; every error names file, l
 docs/model-yaml.md is the reference for users. How a file becomes a spec:
 
     spec_document.py    YAML → plain values with their lines
-    spec_keys.py        which keys there are and what belongs there → the parts that hold
+    spec_keys.py        which keys there are and what belongs there
+    spec_draft.py       plain values → the parts that hold
+    spec_hints.py       what is said of those that do not
     spec_checks.py      what the parts must be to each other, the files beside them, and Slipway's tables
 """
 
@@ -198,7 +200,7 @@ def load_spec(path: Path) -> ModelSpec:
     from tasks.export.formats import named_formats
     from tasks.spec_checks import CHECKS
     from tasks.spec_document import read_document
-    from tasks.spec_keys import read_keys
+    from tasks.spec_draft import read_keys
 
     folder = path.parent.absolute()
     document, problems = read_document(path)

@@ -17,7 +17,9 @@ from pathlib import Path
 from serving.contract import DType, NanPolicy, Signature, TensorSpec
 from tasks.spec import DEFAULT_MAX_BATCH, Framework
 from tasks.spec_document import KeyPath, dotted
-from tasks.spec_keys import EXPECTED, Draft, Found, nearest
+from tasks.spec_draft import Draft, Found
+from tasks.spec_hints import nearest
+from tasks.spec_keys import EXPECTED
 from tasks.spec_source import entrypoint, evaluation_data, metric_callables, source_uri
 
 #: What a message of the Open Inference Protocol over gRPC carries, because protobuf stops there
@@ -306,7 +308,7 @@ def instance_types(draft: Draft, _folder: Path) -> Found:
     known, own = load_catalogue(), f"your own types go into the file that {OWN_FILE_VARIABLE} names"
     for index, name in draft.instance_types.items():
         if name not in known:
-            hint = nearest(name, known) or f"; there are {', '.join(sorted(known))}"
+            hint = nearest(name, known) or f"; `slipway instance-types` shows the {len(known)} that there are"
             yield ("smoke", "instance_types", index), f"unknown instance type {name!r}{hint}; {own}"
     for index, first in _repeated(draft.instance_types):
         name = draft.instance_types[index]

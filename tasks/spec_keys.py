@@ -1,21 +1,14 @@
-"""What each key of a model.yaml expects, and what is structurally wrong with one: the first half of validation.
+"""Which keys a model.yaml has, where each is declared, and what belongs there.
 
-In: a `Document`. Out: a `Draft` of the parts that hold (which `tasks.spec_checks` then looks at), and a problem for
-each key that is missing, unknown or of the wrong kind. pydantic does the checking; the sentences are `EXPECTED`'s.
+A key is named by its pattern: dotted, `*` for a list position or a name of the user's. Nothing here reads a file.
 """
 
 from __future__ import annotations
 
-import copy
-import difflib
-import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, is_dataclass
-from enum import StrEnum
+from dataclasses import fields, is_dataclass
 from functools import lru_cache
-from typing import Any, TypeAlias, TypeVar, cast
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from serving.contract import (
     Channels,
@@ -28,7 +21,6 @@ from serving.contract import (
     PreprocessStep,
     TensorSpec,
 )
-from tasks.errors import Problem
 from tasks.spec import (
     ClassRegression,
     Direction,
@@ -45,34 +37,10 @@ from tasks.spec import (
     SmokeSpec,
     SourceSpec,
 )
-from tasks.spec_document import Document, KeyPath, describe
-
-#: What other libraries call our dtypes and frameworks.
-_ALIASES = {
-    **{"float": "float32", "half": "float16", "double": "float64", "int": "int64", "long": "int64", "str": "string"},
-    **{"torch": "pytorch", "tf": "tensorflow", "scikit-learn": "sklearn", "savedmodel": "tensorflow"},
-}
-
-#: Keys whose value is one of a few words; what else is one, is a dtype.
-_ENUMS: dict[str, type[StrEnum]] = {
-    "framework": Framework,
-    "int8": Int8,
-    "direction": Direction,
-    "class_regression": ClassRegression,
-    "nan": NanPolicy,
-    "channels": Channels,
-    "interpolation": Interpolation,
-    "to": Layout,
-    "padding": Padding,
-}
+from tasks.spec_document import KeyPath
 
 #: Fields that are not written in a file: where it lies, and what is asked of inputs alone.
 _NO_KEYS = {("", "folder"), ("", "every_format"), ("outputs.*", "range"), ("outputs.*", "nan")}
-
-T = TypeVar("T")
-
-#: What a check yields: where, and what is wrong there.
-Found: TypeAlias = Iterator[tuple[KeyPath, str]]
 
 _TENSORS = "a list of tensors such as [{name: x, dtype: float32, shape: [batch, 4]}]"
 _TENSOR = "a tensor such as {name: x, dtype: float32, shape: [batch, 4]}"
@@ -197,7 +165,7 @@ EXPECTED: dict[str, str] = {
 }
 
 #: Where each mapping's keys are declared; `""` is the top.
-_MODELS: dict[str, type] = {
+MODELS: dict[str, type] = {
     "": ModelSpec,
     "source": SourceSpec,
     "inputs.*": TensorSpec,
@@ -215,203 +183,22 @@ _MODELS: dict[str, type] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """What holds of a spec on its own, before its parts are looked at together.
-
-    As fine as it goes, so that one mistake hides no other: elements that hold come with their position, and a value
-    that does not hold is None.
-    """
-
-    document: Document
-    uri: str | None
-    framework: Framework | None
-    entrypoint: str | None
-    inputs: dict[int, TensorSpec]
-    outputs: dict[int, TensorSpec]
-    dynamic: dict[str, DimRange]
-    preprocess: dict[int, PreprocessStep]
-    data: str | None
-    preprocessed: str | None
-    formats: dict[int, str]
-    serving_format: str | None
-    max_batch: int | None
-    instance_types: dict[int, str]
-    steps: dict[int, float]
-
-    def written(self, *path: str | int) -> Any:
-        """The plain value at `path` whether it holds or not, None where there is none."""
-        value: Any = self.document.data
-        for part in path:
-            try:
-                value = value[part]
-            except (KeyError, IndexError, TypeError):
-                return None
-        return value
-
-    def texts(self, *path: str) -> Iterator[tuple[KeyPath, dict[str, str]]]:
-        """Each mapping in the list at `path`, with those of its values that are texts: its names, mostly."""
-        items = self.written(*path)
-        for index, item in enumerate(items if isinstance(items, list) else ()):
-            values = item.items() if isinstance(item, dict) else ()
-            yield (*path, index), {key: value for key, value in values if isinstance(value, str)}
-
-    def names(self, part: str) -> list[str]:
-        """The names of all inputs or outputs."""
-        return [texts["name"] for _, texts in self.texts(part) if "name" in texts]
-
-    def shapes(self) -> Iterator[tuple[KeyPath, tuple[int | str, ...] | None]]:
-        """The shape of each input and output, None where it does not hold."""
-        for part in ("inputs", "outputs"):
-            for path, _ in self.texts(part):
-                yield (*path, "shape"), _sound(tuple[int | str, ...], self.written(*path, "shape"))
-
-    @property
-    def batch(self) -> str | None:
-        """The dimension that every shape begins with, where it is one and named."""
-        leads = {shape[0] if shape else None for _, shape in self.shapes()}
-        lead = leads.pop() if len(leads) == 1 else None
-        return lead if isinstance(lead, str) else None
-
-
-def read_keys(document: Document) -> tuple[Draft, list[Problem]]:
-    """What holds in the document, and every structural problem."""
-    data = copy.deepcopy(document.data)
-    problems = [document.problem(path, message) for path, message in _unknown_keys(data, "", ())]
-    broken: dict[KeyPath, Problem] = {}
-    for path, kind in _errors(data):
-        broken.setdefault(path, document.problem(path, _sentence(document, path, kind)))
-    return _draft(document, data), problems + list(broken.values())
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean x?` where something known is near, else nothing."""
-    lowered = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
-    return f"; did you mean {lowered[near[0]]}?" if near else ""
-
-
+@lru_cache
 def required_keys(pattern: str) -> tuple[str, ...]:
     """Those of `keys_of(pattern)` that have no default."""
-    if pattern not in _MODELS:
+    if pattern not in MODELS:
         return ()
-    return tuple(_adapter(_MODELS[pattern]).json_schema().get("required", ()))
+    return tuple(TypeAdapter(MODELS[pattern]).json_schema().get("required", ()))
 
 
 def keys_of(pattern: str) -> tuple[str, ...]:
     """The keys that the mapping at `pattern` takes."""
-    model = _MODELS[pattern]
+    model = MODELS[pattern]
     names = [field.name for field in fields(model)] if is_dataclass(model) else list(model.model_fields)  # type: ignore[attr-defined]
     return tuple(name for name in names if (pattern, name) not in _NO_KEYS)
 
 
-# --- structure ----------------------------------------------------------------------------------------------------
-
-
-def _unknown_keys(data: Any, pattern: str, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    """Take the unknown keys out of `data`, in place, and report each."""
-    if isinstance(data, list):
-        for index, item in enumerate(data):
-            yield from _unknown_keys(item, _join(pattern, "*"), (*path, index))
-    if not isinstance(data, dict):
-        return
-    known = keys_of(pattern) if pattern in _MODELS else None
-    for key in list(data):
-        if known is not None and key not in known:
-            del data[key]
-            hint = nearest(key, known) or f"; {pattern.removesuffix('.*') or 'a model.yaml'} takes {', '.join(known)}"
-            yield (*path, key), f"unknown key{hint}"
-        else:
-            yield from _unknown_keys(data[key], _join(pattern, key if known else "*"), (*path, key))
-
-
-def _errors(data: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    """Path and pydantic's kind of each structural error."""
-    try:
-        _validate(ModelSpec, {**data, "folder": "."})
-    except ValidationError as error:
-        for detail in error.errors(include_url=False, include_context=False):
-            path = _existing(detail["loc"], data, missing=detail["type"] == "missing")
-            if detail["type"] != "too_short" or not detail["input"]:  # else its elements are what is wrong
-                yield path, detail["type"]
-
-
-def _validate(form: Any, data: Any) -> Any:
-    """Strictly, as JSON: a list is a tuple, a text may name an enum's value, but '3' is no number and 1 is not true."""
-    return _adapter(form).validate_json(json.dumps(data), strict=True)
-
-
-@lru_cache
-def _adapter(form: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(form)
-
-
-def _existing(location: KeyPath, data: Any, *, missing: bool) -> KeyPath:
-    """pydantic's location without the names of union members, which are no keys of the document."""
-    path: list[str | int] = []
-    for part in location:
-        try:
-            data = data[part]
-        except (KeyError, IndexError, TypeError):
-            if missing:
-                path.append(part)
-            break
-        path.append(part)
-    return tuple(path)
-
-
-def _sentence(document: Document, path: KeyPath, kind: str) -> str:
-    expected = EXPECTED[_pattern(path)]
-    if kind == "missing":
-        return f"is missing; expected {expected}"
-    value: Any = document.data
-    for part in path:
-        value = value[part]
-    return f"expected {expected}; found {describe(value)}{_hint(path, value, kind)}"
-
-
-def _hint(path: KeyPath, value: Any, kind: str) -> str:
-    """What to do about it, where the mistake is a common one."""
-    hint = ""
-    list_wanted = kind in ("tuple_type", "list_type")
-    truth = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
-    match value:
-        case None:
-            hint = (
-                "; fill it in" if path[-1] in required_keys(_pattern(path[:-1])) else "; fill it in, or remove the key"
-            )
-        case str() if kind in ("int_type", "float_type") and _is_number(value):
-            hint = "; remove the quotes"
-        case str() if kind == "bool_type" and value.lower() in truth:
-            hint = f"; write {truth[value.lower()]}, without quotes"
-        case str() if kind == "enum":
-            near = nearest(value, _ENUMS.get(str(path[-1]), DType))
-            hint = f"; did you mean {_ALIASES[value]}?" if value in _ALIASES else near
-        case str() if path == ("name",):
-            hint = _label_hint(value)
-        case str() | int() | float() if list_wanted and not isinstance(value, bool):
-            hint = f"; write [{value}]"
-        case dict() if list_wanted:
-            hint = "; begin each element with `- `"
-    return hint
-
-
-def _label_hint(name: str) -> str:
-    """A DNS label made of `name`."""
-    words = "".join(letter if letter.isascii() and letter.isalnum() else " " for letter in name.lower()).split()
-    label = "-".join(words)[:63].strip("-")
-    return f"; {label} would do" if label else ""
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _pattern(path: KeyPath) -> str:
+def pattern_of(path: KeyPath) -> str:
     """`('inputs', 0, 'shape')` → `inputs.*.shape`, and `('dynamic', 'batch', 'min')` → `dynamic.*.min`."""
     parts = ["*" if isinstance(part, int) else part for part in path]
     if len(parts) > 1 and parts[0] == "dynamic":
@@ -419,46 +206,5 @@ def _pattern(path: KeyPath) -> str:
     return ".".join(parts)
 
 
-def _join(pattern: str, key: str) -> str:
+def joined(pattern: str, key: str) -> str:
     return f"{pattern}.{key}" if pattern else key
-
-
-# --- what holds ---------------------------------------------------------------------------------------------------
-
-
-def _draft(document: Document, data: dict[str, Any]) -> Draft:
-    source, evaluation, serving, smoke, release = (
-        value if isinstance(value := data.get(part), dict) else {}
-        for part in ("source", "evaluation", "serving", "smoke", "release")
-    )
-    return Draft(
-        document=document,
-        uri=_sound(str, source.get("uri")),
-        framework=_sound(Framework, source.get("framework")),
-        entrypoint=_sound(str, source.get("entrypoint")),
-        inputs=_elements(TensorSpec, data.get("inputs")),
-        outputs=_elements(TensorSpec, data.get("outputs")),
-        dynamic=_elements(DimRange, data.get("dynamic")),
-        preprocess=_elements(PreprocessStep, data.get("preprocess")),
-        data=_sound(str, evaluation.get("data")),
-        preprocessed=_sound(str, fed.get("data")) if isinstance(fed := evaluation.get("preprocessed"), dict) else None,
-        formats=_elements(str, data.get("formats")),
-        serving_format=_sound(str, serving.get("format")),
-        max_batch=_sound(int, serving.get("max_batch")),
-        instance_types=_elements(str, smoke.get("instance_types")),
-        steps=_elements(float, release.get("steps")),
-    )
-
-
-def _sound(form: type[T], data: Any) -> T | None:
-    try:
-        return cast(T, _validate(form, data))
-    except ValidationError:
-        return None
-
-
-def _elements(form: type[T], data: Any) -> dict[Any, T]:
-    """The elements that hold, by their position in a list or their key in a mapping."""
-    items = enumerate(data) if isinstance(data, list) else data.items() if isinstance(data, dict) else ()
-    read = ((key, _sound(form, item)) for key, item in items)
-    return {key: item for key, item in read if item is not None}

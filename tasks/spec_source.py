@@ -10,7 +10,9 @@ from urllib.parse import urlsplit
 
 from tasks.spec import Framework
 from tasks.spec_document import KeyPath
-from tasks.spec_keys import EXPECTED, Draft, Found, nearest
+from tasks.spec_draft import Draft, Found
+from tasks.spec_hints import nearest
+from tasks.spec_keys import EXPECTED
 
 _ENTRYPOINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _MODELS_URI = re.compile(r"models:/(?!/)([^/@]+(/([0-9]+|latest)|@[^/@]+)|m-[^/@]+)(/.*)?")

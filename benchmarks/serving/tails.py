@@ -96,8 +96,9 @@ def slow_mix(bench: Bench) -> list[Figure]:
             binary.ratio <= _SLOW_AIM and not binary.failed if binary and binary.is_the_servers else None,
             {name: "; ".join(map(str, tails.values())) for name, tails in found.items()} | broken,
             f"open loop, Poisson, each at {_LOAD:.0%} of what it bears (at most {_MOST_RATE:.0f}/s), {_CONNECTIONS} "
-            f"connections, {bench.rounds} × {bench.seconds:.0f} s each way in turn, medians of the rounds; latency from the planned moment "
-            f"(the driver itself was at most {late:.2f} ms late at its p99); one core for the server. Every {_EVERY}th "
+            f"connections, {bench.rounds} × {bench.seconds:.0f} s each way in turn, medians of the rounds; latency "
+            f"from the planned moment (the driver itself was at most {late:.2f} ms late at its p99); one core for the "
+            f"server. Every {_EVERY}th "
             f"request has {_SLOW_ROWS} rows ({slow / quick:.0f} × the time of one row in bare onnxruntime); p99 is of "
             f"the others. A window of {WINDOW_MS} ms shows what a fixed one costs: LitServe waits it out, Slipway only "
             "while its workers are busy",

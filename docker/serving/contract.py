@@ -221,6 +221,29 @@ class PackagedFile:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuNeeds:
+    """What a package that computes on an NVIDIA GPU was built with, and needs of it.
+
+    `cuda`, `cudnn` and `tensorrt` are the versions of the libraries in its image; what is empty is not in it. `driver`
+    is the oldest NVIDIA driver that runs them.
+    `capabilities` are the compute capabilities that the model's own files hold code for (a TensorRT engine, a model
+    that AOTInductor compiled); none where only the libraries have kernels. `instances` copies of the model share one
+    GPU, as Triton's instance groups do; each takes `workspace_bytes` for activations at the largest batch (0: not
+    known).
+    """
+
+    __pydantic_config__: ClassVar[dict[str, object]] = _STRICT
+
+    cuda: str
+    cudnn: str = ""
+    tensorrt: str = ""
+    driver: str = ""
+    capabilities: tuple[str, ...] = ()
+    instances: int = 1
+    workspace_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Needs:
     """What a package needs of the machine that it is served on; what is empty or 0 is not asked for.
 
@@ -236,6 +259,7 @@ class Needs:
     python: str = ""
     instructions: tuple[str, ...] = ()
     memory_bytes: int = 0
+    gpu: GpuNeeds | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,3 +86,8 @@ def _needs(contract: ServingContract) -> Iterator[str]:
         yield f"  a processor with {', '.join(needs.instructions)}"
     if needs.memory_bytes:
         yield f"  at least {mib(needs.memory_bytes)} of memory for the weights"
+    if needs.gpu is not None:
+        libraries = {"CUDA": needs.gpu.cuda, "cuDNN": needs.gpu.cudnn, "TensorRT": needs.gpu.tensorrt}
+        held = ", ".join(f"{name} {version}" for name, version in libraries.items() if version)
+        driver = f" and driver {needs.gpu.driver} or newer" if needs.gpu.driver else ""
+        yield f"  an NVIDIA GPU{driver}, with {held}"

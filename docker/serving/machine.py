@@ -1,4 +1,4 @@
-"""What the machine offers that the server starts on: processor, memory, Python.
+"""What the machine offers that the server starts on: processor, memory, Python, a GPU's driver.
 
 In: /proc and the control group. Out: a `Machine`, which `serving.package` holds a contract's `Needs` against. What the
 kernel does not say is `None`: nothing is refused for what is not known.
@@ -7,14 +7,15 @@ kernel does not say is `None`: nothing is refused for what is not known.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from serving.contract import Needs
 
-#: A mebibyte, which limits are given in.
-_MIB = 2**20
+#: A mebibyte, which limits are given in, and what is too small for it.
+_MIB, _KIB = 2**20, 2**10
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,8 @@ class Machine:
     """One container's machine.
 
     `instructions` are the kernel's names of what the processor executes. `memory_bytes` is what the container
-    may use, `held_bytes` what this process holds of it already and cannot give back (anonymous memory).
+    may use, `held_bytes` what this process holds of it already and cannot give back (anonymous memory). `nvidia_driver`
+    is the version of the driver whose GPUs the container was given; None where it was given none.
     """
 
     architecture: str
@@ -30,6 +32,7 @@ class Machine:
     instructions: frozenset[str] | None
     memory_bytes: int | None
     held_bytes: int = 0
+    nvidia_driver: str | None = None
 
     @classmethod
     def this(cls, root: Path = Path("/")) -> Machine:
@@ -40,6 +43,7 @@ class Machine:
             instructions=_instructions(root / "proc/cpuinfo"),
             memory_bytes=memory_limit(root),
             held_bytes=_kib(root / "proc/self/status", "RssAnon") or 0,
+            nvidia_driver=_nvidia_driver(root),
         )
 
     def is_another_platform(self, needs: Needs) -> str | None:
@@ -50,6 +54,22 @@ class Machine:
         ):
             if needed and needed != found:
                 return f"the package is for {what} {needed}, this is {found}: run the image that was built for {found}"
+        return None
+
+    def lacks_gpu(self, needs: Needs) -> str | None:
+        """A sentence where the package computes on a GPU, and there is none here or its driver is too old."""
+        if needs.gpu is None:
+            return None
+        if self.nvidia_driver is None:
+            return (
+                f"the package computes with CUDA {needs.gpu.cuda}, and this container has no NVIDIA GPU: give it one "
+                "(docker run --gpus, or nvidia.com/gpu in its limits), or serve a format that computes on the CPU"
+            )
+        if _numbers(self.nvidia_driver) < _numbers(needs.gpu.driver):
+            return (
+                f"CUDA {needs.gpu.cuda} needs NVIDIA's driver {needs.gpu.driver} or newer, this machine has "
+                f"{self.nvidia_driver}: update the node's driver, or build the image with an older CUDA"
+            )
         return None
 
     def lacks_instructions(self, needs: Needs) -> str | None:
@@ -112,6 +132,22 @@ def _instructions(path: Path) -> frozenset[str] | None:
     return None
 
 
+def _nvidia_driver(root: Path) -> str | None:
+    """The version of NVIDIA's kernel module, where the container has its control device.
+
+    /proc/driver/nvidia/version says `NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.54.03  Tue Jun …`, also in a
+    container that was given no GPU; the device is there only in one that was.
+    """
+    if not (root / "dev/nvidiactl").exists():
+        return None
+    found = re.search(r"\s([0-9]+\.[0-9.]+)\s", _read(root / "proc/driver/nvidia/version"))
+    return found[1] if found else None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall("[0-9]+", version)))
+
+
 def _kib(path: Path, name: str) -> int | None:
     """A figure in bytes, of a file that the kernel writes as `Name:   123 kB`."""
     for line in _read(path).splitlines():
@@ -130,6 +166,8 @@ def _read(path: Path) -> str:
 
 
 def mib(size_bytes: int) -> str:
-    """For people."""
+    """For people; what a tenth of a MiB would round to nothing is said in KiB, rounded up."""
+    if size_bytes < _MIB / 10:
+        return f"{-(-size_bytes // _KIB)} KiB"
     mebibytes = size_bytes / _MIB
     return f"{mebibytes:,.0f} MiB" if mebibytes >= 10 else f"{mebibytes:.1f} MiB"

@@ -45,7 +45,7 @@ class Refusal(IntEnum):
     MODEL = 67  # the runtime cannot load or run the model
     ANSWERS = 68  # the model's answers are not the golden ones
     ADDRESS = 69  # the port cannot be listened on
-    PLATFORM = 70  # another architecture or another Python than the package is for
+    PLATFORM = 70  # another architecture or another Python than the package is for, or no GPU that it needs
     INSTRUCTIONS = 71  # the processor lacks instructions that the model's files hold
     MEMORY = 72  # the container may not use as much memory as the model's weights alone take
     SETTINGS = 73  # an environment variable does not say what it should
@@ -57,6 +57,13 @@ class Refused(Exception):
     def __init__(self, refusal: Refusal, message: str) -> None:
         self.refusal = refusal
         super().__init__(message)
+
+
+class OlderContract(Refused):
+    """The package was built by a Slipway that wrote contracts of an earlier version; there is nothing wrong with it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Refusal.CONTRACT, message)
 
 
 class WrongAnswer(Exception):
@@ -155,18 +162,23 @@ def read_contract(folder: Path) -> ServingContract:
     """Decode `contract.json`: of a version that this server knows, without a key that it does not know.
 
     Raises:
-        Refused: CONTRACT.
+        Refused: CONTRACT, and `OlderContract` where an earlier version of Slipway wrote it.
     """
     path = folder / CONTRACT_FILE
     try:
         content = path.read_bytes()
-        version = msgspec.json.decode(content, type=_Header).contract_version
-        if version != CONTRACT_VERSION:
-            older = version < CONTRACT_VERSION
+        version = msgspec.json.decode(content, type=_Header).version()
+        if version < CONTRACT_VERSION:
+            has = f"is of version {version}" if version else "has no version"
+            raise OlderContract(
+                f"{path}: the package was built by an older Slipway (its contract {has}, this one knows version "
+                f"{CONTRACT_VERSION}): package it again"
+            )
+        if version > CONTRACT_VERSION:
             raise Refused(
                 Refusal.CONTRACT,
                 f"{path} is a contract of version {version}, this server knows version {CONTRACT_VERSION}: "
-                + ("build the image again" if older else "serve it with the Slipway that built it, or a newer one"),
+                "serve it with the Slipway that built it, or a newer one",
             )
         contract = msgspec.json.decode(content, type=ServingContract)
         unknown = sorted(_unknown_keys(msgspec.json.decode(content), msgspec.to_builtins(contract)))
@@ -183,9 +195,16 @@ def read_contract(folder: Path) -> ServingContract:
 
 
 class _Header(msgspec.Struct):
-    """The one key that contracts of every version have."""
+    """What tells a contract from other JSON, whatever its version."""
 
-    contract_version: int
+    contract_version: int | None = None
+    signature: Any = None
+
+    def version(self) -> int:
+        """The contract's version; 0 of the first ones, which had a signature and no version."""
+        if self.contract_version is None and self.signature is None:
+            raise ValueError("it has neither contract_version nor signature")
+        return self.contract_version or 0
 
 
 def _unknown_keys(given: Any, known: Any, place: str = "") -> Iterator[str]:
@@ -279,7 +298,7 @@ def verify_machine(needs: Needs, machine: Machine) -> None:
 
 def verify_platform(needs: Needs, machine: Machine) -> None:
     """Raises Refused: PLATFORM."""
-    _refuse(Refusal.PLATFORM, machine.is_another_platform(needs))
+    _refuse(Refusal.PLATFORM, machine.is_another_platform(needs) or machine.lacks_gpu(needs))
 
 
 def verify_instructions(needs: Needs, machine: Machine) -> None:

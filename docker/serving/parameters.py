@@ -14,11 +14,10 @@ Specification: "Inference Request JSON Object" of the Open Inference Protocol, a
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from serving.tensors import BadRequest
+from serving.tensors import BadRequest, show
 
 Parameters: TypeAlias = dict[str, str | int | float | bool]
 
@@ -42,11 +41,11 @@ def read_parameters(holder: Mapping[str, Any], what: str) -> Parameters:
     if parameters is None:
         return {}
     if not isinstance(parameters, dict):
-        raise BadRequest(f"{what}: parameters must be an object, found {reprlib.repr(parameters)}")
+        raise BadRequest(f"{what}: parameters must be an object, found {show(parameters)}")
     for name, value in parameters.items():
         if not isinstance(value, str | int | float):  # a boolean is an int
             expected = "must be a string, a number or a boolean"
-            raise BadRequest(f"{what}: the parameter {reprlib.repr(name)} {expected}, found {reprlib.repr(value)}")
+            raise BadRequest(f"{what}: the parameter {show(name)} {expected}, found {show(value)}")
         if name.startswith("shared_memory_"):
             raise BadRequest(f"{what}: tensors in shared memory are not read; send the data in the request")
     return parameters
@@ -102,5 +101,5 @@ def _whole(parameters: Parameters, name: str, expected: str) -> int:
     """A parameter that counts something, 0 where it is not there. JSON does not tell 1 from 1.0."""
     given = parameters.get(name, 0)
     if isinstance(given, bool | str) or given < 0 or given % 1:
-        raise BadRequest(f"{name} must be {expected}, found {reprlib.repr(given)}")
+        raise BadRequest(f"{name} must be {expected}, found {show(given)}")
     return int(given)

@@ -25,7 +25,7 @@ from serving.contract import Signature, TensorSpec
 from serving.numbers import LONG_BYTES, Numbers, Outline, outline
 from serving.parameters import Parameters
 from serving.request import InferRequest, read_request
-from serving.tensors import BadRequest, from_bytes, from_json, from_values, to_bytes
+from serving.tensors import BadRequest, from_bytes, from_json, from_values, show, to_bytes
 
 HEADER_LENGTH = "inference-header-content-length"
 _JSON = "application/json"
@@ -153,9 +153,7 @@ class _Tensors:
                 raise BadRequest(f"input {spec.name!r}: {values.size} values do not make the shape {list(shape)}")
             return values.reshape(shape)
         if type(size) is not int or size < 0:
-            raise BadRequest(
-                f"input {spec.name!r}: binary_data_size must be a number of bytes, found {reprlib.repr(size)}"
-            )
+            raise BadRequest(f"input {spec.name!r}: binary_data_size must be a number of bytes, found {show(size)}")
         if "data" in entry:
             raise BadRequest(f"input {spec.name!r} has both data and binary_data_size; one of them is enough")
         start, left = self._position, len(self._binary) - self._position

@@ -6,7 +6,6 @@ say how a tensor's data is read; everything else about a request is decided here
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -22,7 +21,7 @@ from serving.parameters import (
     read_parameters,
     timeout_s,
 )
-from serving.tensors import BadRequest, check_dynamic, check_header
+from serving.tensors import BadRequest, check_dynamic, check_header, show
 
 #: Generous size of one JSON number with its separators, for the limit on requests; of one string, in bytes.
 _JSON_NUMBER_BYTES = 32
@@ -56,10 +55,10 @@ def read_request(content: object, raw: Signature, decode: Decode) -> InferReques
         BadRequest: with the sentence for the client.
     """
     if not isinstance(content, dict):
-        raise BadRequest(f"the request must be a JSON object, found {reprlib.repr(content)}")
+        raise BadRequest(f"the request must be a JSON object, found {show(content)}")
     identity = content.get("id")
     if identity is not None and not isinstance(identity, str):
-        raise BadRequest(f"id must be a string, found {reprlib.repr(identity)}")
+        raise BadRequest(f"id must be a string, found {show(identity)}")
     parameters = read_parameters(content, "the request")
     check_request_parameters(parameters)
     wanted, output_parameters = _wanted(content, parameters, raw)
@@ -102,13 +101,13 @@ def _entries(content: dict[str, Any], raw: Signature) -> dict[str, dict[str, Any
     inputs = content.get("inputs")
     names = ", ".join(spec.name for spec in raw.inputs)
     if not isinstance(inputs, list) or not all(isinstance(entry, dict) for entry in inputs):
-        raise BadRequest(f"inputs must be a list of tensors ({names}), found {reprlib.repr(inputs)}")
+        raise BadRequest(f"inputs must be a list of tensors ({names}), found {show(inputs)}")
     entries: dict[str, dict[str, Any]] = {}
     expected = {spec.name for spec in raw.inputs}
     for entry in inputs:
         name = entry.get("name")
         if not isinstance(name, str) or name not in expected:
-            raise BadRequest(f"there is no input {reprlib.repr(name)}; the inputs are {names}")
+            raise BadRequest(f"there is no input {show(name)}; the inputs are {names}")
         if name in entries:
             raise BadRequest(f"input {name!r} is there twice")
         entries[name] = entry
@@ -123,26 +122,26 @@ def _wanted(
     """Which outputs to answer with, each with whether as binary; and the parameters to give back with them."""
     default = parameters.get("binary_data_output", False)
     if not isinstance(default, bool):
-        raise BadRequest(f"binary_data_output must be true or false, found {reprlib.repr(default)}")
+        raise BadRequest(f"binary_data_output must be true or false, found {show(default)}")
     names = [spec.name for spec in raw.outputs]
     outputs = content.get("outputs")
     if outputs is None or outputs == []:
         return dict.fromkeys(names, default), {}
     if not isinstance(outputs, list) or not all(isinstance(entry, dict) for entry in outputs):
-        raise BadRequest(f"outputs must be a list of objects with a name, found {reprlib.repr(outputs)}")
+        raise BadRequest(f"outputs must be a list of objects with a name, found {show(outputs)}")
     wanted: dict[str, bool] = {}
     given: dict[str, Parameters] = {}
     for entry in outputs:
         name = entry.get("name")
         if name not in names:
-            raise BadRequest(f"there is no output {reprlib.repr(name)}; the outputs are {', '.join(names)}")
+            raise BadRequest(f"there is no output {show(name)}; the outputs are {', '.join(names)}")
         if name in wanted:
             raise BadRequest(f"output {name!r} is asked for twice")
         asked = read_parameters(entry, f"output {name!r}")
         check_output_parameters(asked, name)
         binary = asked.get("binary_data", default)
         if not isinstance(binary, bool):
-            raise BadRequest(f"output {name!r}: binary_data must be true or false, found {reprlib.repr(binary)}")
+            raise BadRequest(f"output {name!r}: binary_data must be true or false, found {show(binary)}")
         wanted[name] = binary
         if kept := own(asked):
             given[name] = kept

@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 
 from serving.contract import PROTOCOL_DTYPES, DimRange, DType, EncodedImages, NanPolicy, Signature, TensorSpec
 
-#: The protocol's name for the types of JSON values.
-_JSON_NAMES = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null", dict: "object"}
+#: What JSON calls the types of its values.
+_JSON_NAMES = {bool: "boolean", int: "integer", float: "number", str: "string", list: "list", dict: "object"}
+#: What JSON calls the values that Python calls otherwise.
+_JSON_WORDS = {None: "null", True: "true", False: "false"}
 _ACCEPTED: dict[str, set[type]] = {"bool": {bool}, "int": {int, float}, "float": {int, float}, "string": {str}}
 #: The one datatype of the protocol that NumPy, and so no signature, has.
 _BF16 = "BF16"
@@ -51,12 +53,13 @@ def check_header(spec: TensorSpec, datatype: object, shape: object) -> tuple[int
         known = "" if isinstance(datatype, str) and datatype in PROTOCOL_DTYPES else " (not a datatype of the protocol)"
         if datatype == _BF16:
             known = f" (which this server does not read: convert the values to {expected})"
-        raise BadRequest(f"input {spec.name!r}: expected datatype {expected}, found {_show(datatype)}{known}")
+        raise BadRequest(f"input {spec.name!r}: expected datatype {expected}, found {show(datatype)}{known}")
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
-        raise BadRequest(f"input {spec.name!r}: shape must be a list of sizes, found {_show(shape)}")
+        found = "a number of more than 64 bits" if _has_huge(shape) else show(shape)
+        raise BadRequest(f"input {spec.name!r}: shape must be a list of sizes, found {found}")
     if len(shape) != len(spec.shape):
         expected = f"{len(spec.shape)} dimensions {_shape(spec)}"
-        raise BadRequest(f"input {spec.name!r}: expected {expected}, found {len(shape)}: {_show(shape)}")
+        raise BadRequest(f"input {spec.name!r}: expected {expected}, found {len(shape)}: {show(shape)}")
     for axis, (declared, size) in enumerate(zip(spec.shape, shape, strict=True)):
         if isinstance(declared, int) and size != declared:
             raise BadRequest(
@@ -163,7 +166,7 @@ def to_bytes(array: NDArray[Any]) -> bytes:
 
 def _flatten(spec: TensorSpec, shape: tuple[int, ...], data: object) -> Sequence[Any]:
     if not isinstance(data, list):
-        raise BadRequest(f"input {spec.name!r}: data must be a list, found {_show(data)}")
+        raise BadRequest(f"input {spec.name!r}: data must be a list, found {show(data)}")
     flat: Sequence[Any] = data
     if flat and isinstance(flat[0], list) and len(shape) > 1:
         for depth, size in enumerate(shape):
@@ -199,7 +202,7 @@ def _integers(spec: TensorSpec, flat: Sequence[int]) -> NDArray[Any]:
         index, value = next(item for item in enumerate(flat) if not limits.min <= item[1] <= limits.max)
         raise BadRequest(
             f"input {spec.name!r}: {spec.dtype.protocol_name} lies between {limits.min} and {limits.max}, "
-            f"found {_show(value)} at position {index}"
+            f"found {show(value)} at position {index}"
         )
     return np.array(flat, dtype=spec.dtype.numpy)
 
@@ -214,7 +217,7 @@ def _images(spec: EncodedImages, flat: Sequence[Any]) -> NDArray[Any]:
             array[index] = text if isinstance(text, bytes) else base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError) as error:
             raise BadRequest(
-                f"input {spec.name!r}: expected the image's bytes in base64, found {_show(text)} at position {index}"
+                f"input {spec.name!r}: expected the image's bytes in base64, found {show(text)} at position {index}"
             ) from error
     return array
 
@@ -270,7 +273,8 @@ def _is_exact(value: float) -> bool:
 
 
 def _wrong_value(spec: TensorSpec, flat: Sequence[Any], index: int) -> BadRequest:
-    found = f"{_JSON_NAMES.get(type(flat[index]), 'list')} {_show(flat[index])} at position {index}"
+    kind = _JSON_NAMES.get(type(flat[index]), "")  # null is both kind and value
+    found = f"{kind} {show(flat[index])} at position {index}".lstrip()
     message = f"input {spec.name!r}: expected {spec.dtype.protocol_name} values, found {found}"
     return BadRequest(message, spec.name, "missing") if flat[index] is None else BadRequest(message)
 
@@ -309,6 +313,11 @@ def _shape(spec: TensorSpec) -> str:
     return "[" + ", ".join(str(size) for size in spec.shape) + "]"
 
 
-def _show(value: object) -> str:
-    """What was found, as a person reads it, cut short however large it is."""
-    return reprlib.repr(value)
+def show(value: object) -> str:
+    """What was found, as a person reads it and as JSON has it, cut short however large it is."""
+    return _JSON_WORDS[value] if value is None or isinstance(value, bool) else reprlib.repr(value)
+
+
+def _has_huge(shape: object) -> bool:
+    """Whether a size is a whole number that was rounded when it was read, as JSON's are beyond 64 bits."""
+    return isinstance(shape, list) and any(type(size) is float and abs(size) >= 2**63 for size in shape)

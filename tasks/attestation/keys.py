@@ -59,7 +59,11 @@ def public_key(settings: Settings, path: Path | None = None) -> SSlibKey:
             "`slipway package` leaves its own as keys/signing.pub below SLIPWAY_HOME"
         ) from error
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise BadInput(f"{where}: expected a public key in PEM, found something else ({error})") from error
+        # without the reason, which is a page of the library's advice to programmers
+        raise BadInput(
+            f"{where}: expected a public key in PEM, found something else: give the file that begins with "
+            "-----BEGIN PUBLIC KEY-----, such as keys/signing.pub below SLIPWAY_HOME"
+        ) from error
     if key.keytype != "ed25519":
         raise BadInput(f"{where}: expected an Ed25519 key, found {key.keytype}")
     return key

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import cast
 
 from serving.contract import CONTRACT_FILE, ServingContract
-from serving.package import Refused, read_contract, verify_files
+from serving.package import OlderContract, Refused, read_contract, verify_files
 from tasks.bundle.golden import write_golden
 from tasks.bundle.origin import Origin
 from tasks.bundle.readme import readme
@@ -58,7 +58,7 @@ def write(origin: Origin, out: Path) -> Written:
     """Write the bundle to `out`, which must not be there yet; a name that ends in `.tar` is a tar, any other a folder.
 
     Raises:
-        BadInput: `out` is there, has no folder to be in, or promises another form.
+        BadInput: `out` is there, has no folder to be in, or promises another form; an older Slipway built the package.
         CorruptObject: what was written, or what it was made of, is not what the contract says.
         StoreUnavailable: it cannot be written there.
     """
@@ -88,7 +88,8 @@ def _fill(folder: Path, origin: Origin) -> ServingContract:
         verify_files(folder, contract)
     except Refused as error:
         said = str(error).replace(f"{folder}/", "")  # which is gone when somebody reads this
-        raise CorruptObject(f"the package cannot be bundled: {said}") from error
+        kind = BadInput if isinstance(error, OlderContract) else CorruptObject
+        raise kind(f"the package cannot be bundled: {said}") from error
     named = {CONTRACT_FILE, *(file.path for file in contract.files)}
     if more := sorted(set(_files(folder)) - named):
         raise CorruptObject(f"the package has files that its contract does not name: {', '.join(more)}")

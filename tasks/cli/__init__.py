@@ -5,6 +5,8 @@ stages.py      package, verify
 smoke.py       smoke
 evidence.py    status, reproduce, lineage, verify-attestation
 images.py      score, bundle, tune, push, pull
+catalogue.py   instance-types
+placement.py   matrix, manifests
 arguments.py   what was typed → what is meant
 documents.py   what programs are told of a package
 session.py     how a command talks: to people, or with --json to programs

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tasks.cli import evidence, images, smoke, stages
+from tasks.cli import catalogue, evidence, images, placement, smoke, stages
 
 _COMMANDS = (
     stages.package,
@@ -20,7 +20,10 @@ _COMMANDS = (
     evidence.lineage,
     images.push,
     images.pull,
+    placement.matrix,
+    placement.manifests,
     evidence.verify_attestation,
+    catalogue.instance_types,
 )
 
 app = typer.Typer(

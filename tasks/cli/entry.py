@@ -46,7 +46,7 @@ def run(arguments: list[str]) -> int:
     except (Exception, KeyboardInterrupt, Stopped) as error:  # noqa: BLE001  here a traceback becomes a sentence
         if DEBUG in arguments:
             traceback.print_exc()
-        return _say_error(arguments, *_explained(error), _problems(error))
+        return _say_error(arguments, *explained(error), _problems(error))
 
 
 def _say_error(arguments: list[str], kind: str, message: str, exit_code: int, problems: list[dict[str, Any]]) -> int:
@@ -58,7 +58,7 @@ def _say_error(arguments: list[str], kind: str, message: str, exit_code: int, pr
     return exit_code
 
 
-def _explained(error: BaseException) -> tuple[str, str, int]:
+def explained(error: BaseException) -> tuple[str, str, int]:
     """What an error is called, what to say about it, and the exit code."""
     if isinstance(error, SlipwayError):
         return type(error).__name__, str(error), error.exit_code
@@ -68,8 +68,8 @@ def _explained(error: BaseException) -> tuple[str, str, int]:
         return "Stopped", "stopped", 128 + signal.SIGINT
     if isinstance(error, _UsageError):
         said = getattr(error, "format_message", error.__str__)()
-        return "UsageError", f"{said} Try `slipway --help`.", 2
-    what = f"Slipway itself failed ({type(error).__name__}: {error})"
+        return "UsageError", f"{said.rstrip().rstrip('.')}. Try `slipway --help`.", 2
+    what = f"Slipway itself failed ({type(error).__name__}: {' '.join(str(error).split())})"  # one line, as all others
     return "InternalError", f"{what}: run it again with {DEBUG}, and report what it says", 3
 
 

@@ -18,6 +18,7 @@ from tasks.ingest.fetch import locate, store_tree
 from tasks.store import Store, put_file
 
 _SAVEDMODEL_FILE = "saved_model.pb"
+_ONNX_SUFFIX = ".onnx"
 
 
 def adopt(path: Path, format: str, store: Store) -> Export:
@@ -45,16 +46,18 @@ def _onnx(path: Path, format: str, store: Store) -> Export:
 
     from tasks.ingest.onnx_model import external_files, refuse_code
 
-    file = _one_file(path, ".onnx")
+    file = _one_file(path, _ONNX_SUFFIX)
     refuse_code(file)
-    stored = [put_file(store, file, file.name), *(put_file(store, file.parent / n, n) for n in external_files(file))]
-    model = onnx.load(file, load_external_data=False)
+    # what opens it from here on, onnxruntime first of all, goes by the ending of its name
+    root = file.name if file.suffix == _ONNX_SUFFIX else f"{file.name}{_ONNX_SUFFIX}"
+    stored = [put_file(store, file, root), *(put_file(store, file.parent / n, n) for n in external_files(file))]
+    model = onnx.load(file, "protobuf", load_external_data=False)
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
     return Export(
         format=format,
         runtime="onnx",
         files=FileTree(files=tuple(sorted(stored, key=lambda item: item.path))),
-        root=file.name,
+        root=root,
         exporter=" ".join(filter(None, (model.producer_name, model.producer_version))) or "not named",
         opset=opset,
         ir_version=model.ir_version,

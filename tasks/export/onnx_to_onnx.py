@@ -16,7 +16,7 @@ def export(source: Source, signature: Signature, folder: Path) -> Conversion:
     from onnx.external_data_helper import _get_all_tensors, uses_external_data  # no public function lists them
 
     original = source.path
-    model = onnx.load(original, load_external_data=False)
+    model = onnx.load(original, "protobuf", load_external_data=False)
     for tensor in _get_all_tensors(model):
         if uses_external_data(tensor):
             location = next(entry.value for entry in tensor.external_data if entry.key == "location")

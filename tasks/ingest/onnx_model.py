@@ -98,7 +98,8 @@ def _read(path: Path) -> Any:
     from google.protobuf.message import DecodeError
 
     try:
-        model = onnx.load(path, load_external_data=False)
+        # as protobuf whatever its name ends in: onnx takes .json or .onnxtxt for text, which onnxruntime does not read
+        model = onnx.load(path, "protobuf", load_external_data=False)
     except (DecodeError, ValueError, OSError) as error:
         raise SourceError(f"{path.name} is no ONNX model, or was cut short ({error}); copy or save it again") from error
     if not model.graph.node and not model.graph.output:

@@ -40,7 +40,7 @@ class Reading:
 
 def missing_column(what: str, name: str, columns: Mapping[str, NDArray[Any]]) -> str:
     """That there is no column for `what`, and which there are."""
-    from tasks.spec_keys import nearest
+    from tasks.spec_hints import nearest
 
     return (
         f"there is no column for the {what}; there are {', '.join(sorted(columns)) or 'none'}{nearest(name, columns)}"

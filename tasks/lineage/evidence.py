@@ -27,6 +27,7 @@ from tasks.contracts import (
     Verdict,
     digest_of,
 )
+from tasks.placement import HourlyPrice, matrix_of, recommend
 from tasks.reuse import artifact_digest
 
 #: A failed comparison's folder holds the model: above this, MLflow gets a note in its place, and the store keeps it.
@@ -64,14 +65,24 @@ def identity_tags(package: Package, source_run: str | None) -> dict[str, str]:
     return tags
 
 
-def of_package(package: Package, spec_text: str, source_run: str | None, attestation: str | None = None) -> Evidence:
+def of_package(
+    package: Package,
+    spec_text: str,
+    source_run: str | None,
+    attestation: str | None = None,
+    prices: Mapping[str, HourlyPrice] | None = None,
+) -> Evidence:
     """The run of the package itself. Its figures are those of the format that serves; `attestation` is its signed
-    envelope."""
+    envelope, and `prices` are what instance types cost."""
+    from tasks.overview import render_matrix
+
     artifact = package.artifact
+    matrix = matrix_of(package, prices or {})
+    recommendation = recommend(matrix)
     return Evidence(
         stage="package",
         label=package.name,
-        digest=digest_of([package, source_run, attestation]),
+        digest=digest_of([package, source_run, attestation, matrix, recommendation]),
         verdict=package.verdict,
         tags={
             **identity_tags(package, source_run),
@@ -92,6 +103,9 @@ def of_package(package: Package, spec_text: str, source_run: str | None, attesta
             "manifest.json": _pretty(package),
             "model.yaml": spec_text,
             "findings.md": _findings_text(package),
+            "matrix.json": _pretty(matrix),
+            "recommendation.json": _pretty(recommendation),
+            "matrix.html": render_matrix(matrix, recommendation),
             **({} if attestation is None else {"attestation.json": attestation}),
         },
     )

@@ -21,6 +21,7 @@ from tasks.errors import TrackingUnavailable
 from tasks.lineage.evidence import Evidence, identity_tags, of_package, of_stages
 from tasks.lineage.origin import training_run_of
 from tasks.lineage.tracking import experiment_id, public_uri, run_url, tracking
+from tasks.placement import known_prices
 from tasks.settings import Settings
 from tasks.spec import ModelSpec
 from tasks.store import Store, fetch
@@ -82,7 +83,8 @@ class _Recorder:
 
     def record(self, spec: ModelSpec) -> LineageRecord:
         package = self._package
-        evidence = of_package(package, _yaml(spec), self._source_run, attestation_of(package.digest, self._store))
+        attestation = attestation_of(package.digest, self._store)
+        evidence = of_package(package, _yaml(spec), self._source_run, attestation, known_prices())
         run = self._run_of(evidence, parent=None)
         if run.data.tags.get(_COMPLETE) != evidence.digest:
             self._log_dataset(run)

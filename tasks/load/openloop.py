@@ -28,6 +28,8 @@ from tasks.load.client import Address, Broken, Reply
 CONNECTIONS = 512
 #: Requests beyond the objective, as a share of all, after which nothing could be saved by going on.
 _HOPELESS = 0.05
+#: A server that takes so long to take a connection has stalled.
+_CONNECT_WITHIN_S = 10.0
 #: Bytes of distinct answers that are kept to be looked at afterwards. A server that says the same to the same request
 #: fills little of it; of one that does not, the first answers are kept.
 _KEPT_BYTES = 64 << 20
@@ -165,6 +167,7 @@ class _Client:
         self._said: dict[tuple[int, Reply], int] = {}
         self._kept_bytes = 0
         self._first_refusal: Reply | None = None
+        self._until = math.inf
 
     @property
     def _hopeless(self) -> bool:
@@ -196,6 +199,7 @@ class _Client:
 
     def run(self, within_s: float) -> None:
         began = time.perf_counter()
+        self._until = began + within_s
         while self._schedule or self._waiting or len(self._idle) < len(self._open):
             now = time.perf_counter() - began
             if now > within_s or self._hopeless:
@@ -205,7 +209,7 @@ class _Client:
                 if due >= self._warm_up_s:
                     self._lags.append(now - due)
                 self._waiting.append(due)
-            while self._waiting and (connection := self._free()):
+            while self._waiting and time.perf_counter() < self._until and (connection := self._free()):
                 self._begin(connection, self._waiting.popleft())
             pause = self._schedule[0] - (time.perf_counter() - began) if self._schedule else 0.05
             for key, events in self._selector.select(max(0.0, pause)):
@@ -219,7 +223,8 @@ class _Client:
             return self._idle.pop()
         if len(self._open) == self._connections:
             return None
-        opened = socket.create_connection((self._address.host, self._address.port), timeout=10)
+        patience_s = max(0.001, min(_CONNECT_WITHIN_S, self._until - time.perf_counter()))
+        opened = socket.create_connection((self._address.host, self._address.port), timeout=patience_s)
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         opened.setblocking(False)
         connection = _Connection(opened)

@@ -1,4 +1,7 @@
-"""Packages → one HTML page. Everything from outside is escaped; no script from elsewhere, light and dark."""
+"""Packages, or one package's instance types, → one HTML page each.
+
+Everything from outside is escaped; no script from elsewhere, light and dark.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tasks.figures import NOTHING, figure, short, size
+from tasks.figures import NOTHING, amount, figure, short, size
 from tasks.overview.view import PackageView
+from tasks.placement import Matrix, Recommendation
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,15 @@ class Model:
 
 def render_page(packages: Sequence[PackageView], *, dag_url: str, problem: str | None = None) -> str:
     """The page over all packages, newest first. `dag_url` is where packaging runs are seen and started."""
+    return _render("packages.html", models=by_model(packages), dag_url=_link(dag_url), problem=problem)
+
+
+def render_matrix(matrix: Matrix, recommendation: Recommendation) -> str:
+    """The page over one package's formats and instance types; it stands alone, and MLflow keeps it."""
+    return _render("matrix.html", matrix=matrix, recommendation=recommendation)
+
+
+def _render(template: str, **values: object) -> str:
     import jinja2
 
     environment = jinja2.Environment(
@@ -30,9 +43,8 @@ def render_page(packages: Sequence[PackageView], *, dag_url: str, problem: str |
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"size": _size, "figure": _figure, "short": short, "link": _link}
-    template = environment.get_template("packages.html")
-    return template.render(models=by_model(packages), dag_url=_link(dag_url), problem=problem)
+    environment.filters |= {"size": _size, "figure": _figure, "short": short, "link": _link, "amount": _amount}
+    return environment.get_template(template).render(**values)
 
 
 def by_model(packages: Iterable[PackageView]) -> list[Model]:
@@ -49,6 +61,10 @@ def _size(count: int | None) -> str:
 
 def _figure(value: float | None, unit: str = "") -> str:
     return NOTHING if value is None else f"{figure(value)}\u202f{unit}".rstrip("\u202f")
+
+
+def _amount(value: float | None, unit: str = "") -> str:
+    return NOTHING if value is None else f"{amount(value)}\u202f{unit}".rstrip("\u202f")
 
 
 def _link(url: str | None) -> str | None:

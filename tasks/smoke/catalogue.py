@@ -1,8 +1,8 @@
-"""Instance types: what each offers, which CPUs it may turn out to have, and where every fact is from.
+"""The catalogue of instance types: reads its files, and gives a type by its name.
 
-In: `instance_types.yaml` beside this module, and the user's own file of the same form (SLIPWAY_INSTANCE_TYPES).
-Out: `InstanceType` by name. A provider may start one type on several CPU generations; a type is only as good as the
-weakest of them, so all are listed.
+In: `instance_types.yaml` beside this module, and the user's own file of the same form (SLIPWAY_INSTANCE_TYPES), which
+may also say prices and drivers of types that are there already. Out: `InstanceType` by name, every fact with its
+source.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -18,84 +18,23 @@ from pydantic import Field, ValidationError
 
 from tasks.contracts import Contract
 from tasks.errors import BadInput
+from tasks.smoke.hardware import (
+    LEVELS,
+    Architecture,
+    CpuGeneration,
+    DriverRange,
+    Gpu,
+    InstanceType,
+    Price,
+    Source,
+)
 
 CATALOGUE_FILE = Path(__file__).with_name("instance_types.yaml")
 
 #: The environment variable that names the user's own file.
 OWN_FILE_VARIABLE = "SLIPWAY_INSTANCE_TYPES"
 
-_V2 = frozenset({"cx16", "lahf_lm", "popcnt", "sse4_1", "sse4_2", "ssse3"})
-_V3 = _V2 | {"abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"}
-_V4 = _V3 | {"avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"}
-
-#: Level → the features it guarantees, by the kernel's names. x86-64: psABI, "Micro-Architecture Levels".
-LEVELS: Mapping[str, frozenset[str]] = {
-    "x86-64-v2": _V2,
-    "x86-64-v3": _V3,
-    "x86-64-v4": _V4,
-    "armv8-a": frozenset(),
-    "armv8.2-a": frozenset(),
-    "armv8.4-a": frozenset(),
-    "armv9-a": frozenset(),
-}
-
-Architecture = Literal["amd64", "arm64"]
 _T = TypeVar("_T")
-
-
-class Source(Contract):
-    """Where a fact is from."""
-
-    title: str = Field(min_length=1)
-    url: str = Field(pattern=r"^https?://")
-
-
-class CpuGeneration(Contract):
-    """One generation of processors, as far as programs can tell: its instruction set."""
-
-    name: str
-    vendor: Literal["intel", "amd", "arm"]
-    architecture: Architecture
-    level: str = Field(description="an entry of LEVELS")
-    features: tuple[str, ...] = Field(description="the level's and its own, sorted")
-    emulation: str | None = Field(description="model for qemu's -cpu; none where user-mode emulation cannot run it")
-    sources: tuple[Source, ...] = Field(min_length=1)
-
-
-class Gpu(Contract):
-    """The accelerators of an instance type."""
-
-    model: str
-    count: int = Field(ge=1)
-    memory_bytes: int = Field(gt=0, description="of one accelerator")
-    compute_capability: str = Field(pattern=r"^[0-9]+\.[0-9]+$")
-    sources: tuple[Source, ...] = Field(min_length=1)
-
-
-class InstanceType(Contract):
-    """A machine that can be rented. `cpus` are all generations that the provider may start it on."""
-
-    name: str
-    provider: str
-    vcpus: float = Field(gt=0)
-    memory_bytes: int = Field(gt=0)
-    cpus: tuple[CpuGeneration, ...] = Field(min_length=1)
-    gpu: Gpu | None = None
-    sources: tuple[Source, ...] = Field(min_length=1)
-
-    @property
-    def architecture(self) -> Architecture:
-        return self.cpus[0].architecture
-
-    @property
-    def features(self) -> frozenset[str]:
-        """What every machine of this type executes: the intersection over its CPU generations."""
-        return frozenset.intersection(*(frozenset(cpu.features) for cpu in self.cpus))
-
-    @property
-    def level(self) -> str:
-        """The highest level that every machine of this type reaches."""
-        return min((cpu.level for cpu in self.cpus), key=list(LEVELS).index)
 
 
 def load_catalogue() -> dict[str, InstanceType]:
@@ -120,7 +59,7 @@ def instance_type(name: str) -> InstanceType:
     if name in catalogue:
         return catalogue[name]
     near = difflib.get_close_matches(name, catalogue, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(sorted(catalogue))}"
+    hint = f"did you mean {' or '.join(near)}?" if near else "`slipway instance-types` shows them."
     raise BadInput(
         f"no instance type {name!r} in the catalogue: {hint} Your own types go into a file named by {OWN_FILE_VARIABLE}"
     )
@@ -156,10 +95,16 @@ class _CpuEntry(Contract):
 
 class _GpuEntry(Contract):
     model: str
-    count: int = 1
     memory_gib: float = Field(gt=0)
+    inline_ecc: bool = False
     compute_capability: str
+    driver: DriverRange = DriverRange()
     sources: _Names
+
+
+class _GpusOfType(Contract):
+    model: str
+    count: int = 1
 
 
 class _TypeEntry(Contract):
@@ -167,14 +112,17 @@ class _TypeEntry(Contract):
     vcpus: float = Field(gt=0)
     memory_gib: float = Field(gt=0)
     cpus: _Names
-    gpu: _GpuEntry | None = None
+    gpu: _GpusOfType | None = None
     sources: _Names
 
 
 class _File(Contract):
     sources: dict[str, Any] = Field(default_factory=dict)
     cpus: dict[str, Any] = Field(default_factory=dict)
+    gpus: dict[str, Any] = Field(default_factory=dict)
     types: dict[str, Any] = Field(default_factory=dict)
+    prices: dict[str, Any] = Field(default_factory=dict)
+    drivers: dict[str, Any] = Field(default_factory=dict)
 
 
 class _Unresolved(Exception):
@@ -187,15 +135,15 @@ class _Reader:
     def __init__(self) -> None:
         self.sources: dict[str, Source] = {}
         self.cpus: dict[str, CpuGeneration] = {}
+        self.gpus: dict[str, Gpu] = {}
         self.types: dict[str, InstanceType] = {}
         self.problems: list[str] = []
 
     def read(self, path: Path) -> None:
-        from ruamel.yaml import YAML
         from ruamel.yaml.error import YAMLError
 
         try:
-            content = YAML(typ="safe").load(path)
+            content = _parse(path.read_text(encoding="utf-8"))
         except OSError as error:
             self.problems.append(
                 f"{path}: the instance types cannot be read ({error.strerror}): check {OWN_FILE_VARIABLE}"
@@ -213,20 +161,38 @@ class _Reader:
             self._add(path, "sources", name, self.sources, partial(Source.model_validate, entry))
         for name, entry in file.cpus.items():
             self._add(path, "cpus", name, self.cpus, partial(self._cpu, name, entry))
+        for name, entry in file.gpus.items():
+            self._add(path, "gpus", name, self.gpus, partial(self._gpu, entry))
         for name, entry in file.types.items():
             self._add(path, "types", name, self.types, partial(self._type, name, entry))
+        for name, entry in file.prices.items():
+            self._amend(path, "prices", name, partial(self._priced, entry))
+        for name, driver in file.drivers.items():
+            self._amend(path, "drivers", name, partial(self._driven, driver))
 
     def _add(self, path: Path, section: str, name: str, known: dict[str, _T], make: Callable[[], _T]) -> None:
         where = f"{path}: {section}.{name}"
         if name in known:
             self.problems.append(f"{where}: the name is taken already: choose another")
-            return
+        elif (made := self._made(where, make)) is not None:
+            known[name] = made
+
+    def _amend(self, path: Path, section: str, name: str, change: Callable[[InstanceType], InstanceType]) -> None:
+        """Say something more about a type that is there already, of this file or an earlier one."""
+        where = f"{path}: {section}.{name}"
+        changed = self._made(where, lambda: change(*self._resolve("instance type", (name,), self.types)))
+        if changed is not None:
+            self.types[name] = changed
+
+    def _made(self, where: str, make: Callable[[], _T]) -> _T | None:
+        """What `make` makes; none, and the problem noted, where the entry does not hold."""
         try:
-            known[name] = make()
+            return make()
         except ValidationError as error:
             self._explain(where, error)
         except _Unresolved as error:
             self.problems.append(f"{where}: {error}")
+        return None
 
     def _explain(self, where: str, error: ValidationError) -> None:
         for detail in error.errors():
@@ -249,18 +215,27 @@ class _Reader:
             sources=self._resolve("source", entry.sources, self.sources),
         )
 
+    def _gpu(self, content: Any) -> Gpu:
+        entry = _GpuEntry.model_validate(content)
+        return Gpu(
+            model=entry.model,
+            count=1,
+            memory_bytes=_bytes(entry.memory_gib),
+            inline_ecc=entry.inline_ecc,
+            compute_capability=entry.compute_capability,
+            driver=entry.driver,
+            sources=self._resolve("source", entry.sources, self.sources),
+        )
+
     def _type(self, name: str, content: Any) -> InstanceType:
         entry = _TypeEntry.model_validate(content)
         cpus = self._resolve("cpu", entry.cpus, self.cpus)
         if len({cpu.architecture for cpu in cpus}) > 1:
             raise _Unresolved("its cpus are of several architectures: write one entry for each")
-        gpu = entry.gpu and Gpu(
-            model=entry.gpu.model,
-            count=entry.gpu.count,
-            memory_bytes=_bytes(entry.gpu.memory_gib),
-            compute_capability=entry.gpu.compute_capability,
-            sources=self._resolve("source", entry.gpu.sources, self.sources),
-        )
+        gpu = None
+        if entry.gpu is not None:
+            (one,) = self._resolve("gpu", (entry.gpu.model,), self.gpus)
+            gpu = Gpu.model_validate({**dict(one), "count": entry.gpu.count})
         return InstanceType(
             name=name,
             provider=entry.provider,
@@ -271,12 +246,33 @@ class _Reader:
             sources=self._resolve("source", entry.sources, self.sources),
         )
 
+    def _priced(self, content: Any, kind: InstanceType) -> InstanceType:
+        return kind.model_copy(update={"price": Price.model_validate(content)})
+
+    def _driven(self, driver: Any, kind: InstanceType) -> InstanceType:
+        """A type whose machines are known to run one driver: the one that the user's own nodes are set up with."""
+        if not isinstance(driver, str):
+            raise _Unresolved(f'{driver} is a number to YAML: put the version of the driver in quotes, "{driver}"')
+        exactly = DriverRange(min=driver, max=driver)
+        if kind.gpu is None:
+            raise _Unresolved("it has no GPU that a driver could be for")
+        if not kind.gpu.driver.allows(driver):
+            raise _Unresolved(f"driver {driver} is newer than {kind.gpu.driver.max}, the last for {kind.gpu.model}")
+        return kind.model_copy(update={"gpu": kind.gpu.model_copy(update={"driver": exactly})})
+
     def _resolve(self, kind: str, names: tuple[str, ...], known: Mapping[str, _T]) -> tuple[_T, ...]:
         for name in names:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
                 raise _Unresolved(f"no {kind} {name!r}" + (f": did you mean {near[0]}?" if near else ""))
         return tuple(known[name] for name in names)
+
+
+@lru_cache(maxsize=2)  # the shipped file and the user's: a tenth of a second each, asked for by every cell of a package
+def _parse(text: str) -> Any:
+    from ruamel.yaml import YAML
+
+    return YAML(typ="safe").load(text)
 
 
 def _bytes(gib: float) -> int:
@@ -286,8 +282,10 @@ def _bytes(gib: float) -> int:
 __all__ = [
     "LEVELS",
     "CpuGeneration",
+    "DriverRange",
     "Gpu",
     "InstanceType",
+    "Price",
     "Source",
     "instance_type",
     "load_catalogue",

@@ -9,6 +9,7 @@ killed for memory are not a second finding.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from tasks.contracts import Finding, Owner, SmokeFigures, Verdict
 from tasks.smoke.capacity import remarks
@@ -28,9 +29,13 @@ def judge(seen: Observation, budgets: Budgets) -> tuple[Verdict, tuple[Finding, 
     for tried in seen.instruction_sets:
         findings += instruction_set(tried)
     findings += [*capped(seen), *remarks(seen)]
+    return Verdict.worst((Verdict.PASSED, *(finding.verdict for finding in findings))), worst_first(findings)
+
+
+def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """What fails before what is inconclusive before what is a remark; otherwise in the order they came."""
     order = [Verdict.FAILED, Verdict.INCONCLUSIVE, Verdict.PASSED]
-    findings.sort(key=lambda finding: order.index(finding.verdict))
-    return Verdict.worst((Verdict.PASSED, *(finding.verdict for finding in findings))), tuple(findings)
+    return tuple(sorted(findings, key=lambda finding: order.index(finding.verdict)))
 
 
 def figures(seen: Observation) -> SmokeFigures:

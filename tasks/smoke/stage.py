@@ -5,21 +5,25 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from serving.contract import CONTRACT_FILE, ServingContract
+from serving.package import Refused, read_contract
 from serving.preprocess import raw_signature
 from tasks.contracts import Finding, Image, Owner, ParityReport, SmokeReport, Verdict
 from tasks.errors import PlatformError
 from tasks.image.engine import NEEDS_LABEL, Engine
+from tasks.smoke.accelerators import load_accelerators
 from tasks.smoke.capacity import capacity
 from tasks.smoke.catalogue import InstanceType, instance_type
 from tasks.smoke.claims import beyond_type
 from tasks.smoke.findings import Budgets
 from tasks.smoke.golden import NoGolden, batch_sizes, read_golden
+from tasks.smoke.gpu import check_gpu, gpu_unproven
 from tasks.smoke.instruction_set import Host
-from tasks.smoke.judge import figures, judge
+from tasks.smoke.judge import figures, judge, worst_first
 from tasks.smoke.quiet import Turn
 from tasks.smoke.run import COMPONENT, Effort, Subject, is_capacity_asked, observe
 from tasks.smoke.served import Served
-from tasks.store import Store
+from tasks.store import Store, fetch
 
 _log = logging.getLogger(__name__)
 
@@ -38,8 +42,9 @@ def prove(
 ) -> SmokeReport:
     """`tasks.smoke.smoke` with everything that it looks up given."""
     engine.sweep(COMPONENT)
-    if reason := _out_of_reach(kind, host):
-        return _report(image, kind, Verdict.INCONCLUSIVE, (reason,))
+    known = (*_about_gpus(image, kind, store, work), *_about_architecture(kind, host))
+    if known:
+        return _report(image, kind, Verdict.worst(finding.verdict for finding in known), worst_first(known))
     if beyond := beyond_type(image.labels.get(NEEDS_LABEL, "").split(), kind):
         return _report(image, kind, Verdict.FAILED, beyond)
     raw = raw_signature(spec.signature, spec.preprocess)
@@ -75,20 +80,31 @@ def prove_here(
     return prove(spec, image, parity, kind, store, engine, work, host=Host.this(), effort=effort)
 
 
-def _out_of_reach(kind: InstanceType, host: Host) -> Finding | None:
-    """Why nothing that runs here could prove this type; None where it can be tried."""
-    if kind.gpu is not None:
-        return Finding(
-            code="SMOKE_GPU_UNPROVEN",
-            owner=Owner.PLATFORM,
-            verdict=Verdict.INCONCLUSIVE,
-            message=f"{kind.name} has {kind.gpu.count} x {kind.gpu.model}, which smoke cannot try on this host",
-            advice="take the type out of smoke.instance_types, or choose one without a GPU: "
-            "Slipway's images compute on the CPU",
-            evidence={"gpu": kind.gpu.model, "compute_capability": kind.gpu.compute_capability},
-        )
+def _about_gpus(image: Image, kind: InstanceType, store: Store, work: Path) -> tuple[Finding, ...]:
+    """What the package's contract and the type say about GPUs; nothing where neither has to do with one."""
+    contract = _read_contract(image, store, work)
+    if contract is None:
+        return () if kind.gpu is None else (gpu_unproven(kind.name, kind.gpu),)
+    return check_gpu(contract, kind, load_accelerators())
+
+
+def _read_contract(image: Image, store: Store, work: Path) -> ServingContract | None:
+    """The contract that lies in the image; none where the store holds none for it, or one that only the image's own
+    server can read, which says what is wrong with it when it starts."""
+    if image.contract is None:
+        return None
+    folder = work / "contract"
+    fetch(store, image.contract, folder / CONTRACT_FILE)
+    try:
+        return read_contract(folder)
+    except Refused:
+        return None
+
+
+def _about_architecture(kind: InstanceType, host: Host) -> tuple[Finding, ...]:
+    """Why nothing that runs here could prove this type; nothing where it can be tried."""
     if kind.architecture != host.architecture:
-        return Finding(
+        unproven = Finding(
             code="SMOKE_ARCHITECTURE_UNPROVEN",
             owner=Owner.PLATFORM,
             verdict=Verdict.INCONCLUSIVE,
@@ -97,7 +113,8 @@ def _out_of_reach(kind: InstanceType, host: Host) -> Finding | None:
             "or take the type out of smoke.instance_types",
             evidence={"architecture": kind.architecture, "host": host.architecture},
         )
-    return None
+        return (unproven,)
+    return ()
 
 
 def _no_golden(reason: NoGolden) -> Finding:

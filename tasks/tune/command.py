@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,8 +28,10 @@ from tasks.settings import Settings
 from tasks.smoke.quiet import DISTURBING
 from tasks.store import Store, open_store
 from tasks.tune.basis import Basis, basis_of
+from tasks.tune.bench import Measurement
 from tasks.tune.record import record
-from tasks.tune.run import Measurement, Tuning, open_image, tune
+from tasks.tune.run import Tuning, open_image, tune
+from tasks.tune.search import BETTER, REPEATS, Choice, borne
 from tasks.tune.write import write_tuned
 from tasks.workspace import scratch
 
@@ -84,33 +86,29 @@ class Tuned:
         """For people."""
         tuning, choice = self.tuning, self.tuning.choice
         shown: list[RenderableType] = ["", _table(tuning)]
+        busy = f"other programs had more than {DISTURBING:.0%} of the CPUs: measure again on a quiet machine"
+        disturbed = [busy] if tuning.disturbed else []
         if choice is None:
+            memory = self.asked.memory_mb
+            given = f"{tuning.cpus:g} CPUs" + (f" and {memory} MiB" if memory else "")
             why = (
                 "the budget was over before any did: --budget gives more"
                 if tuning.out_of_time
-                else "a request takes too long even when few come: raise serving.p99_ms, or take a faster format"
+                else f"on {given} a request takes too long even when few come: give the container more, raise "
+                "serving.p99_ms, or take a faster format"
             )
-            shown.append(f"no rate was shown to keep {tuning.p99_ms:g} ms: {why}")
-            return shown
-        bears = "bears" if tuning.confirmed else "seemed to bear"
-        gain = "as before" if choice.gain == 1 else f"in the search {choice.gain:.2f} × what the image's own bore"
-        shown += [
-            "",
-            f"{_said(choice.setting)}",
-            f"{bears} {choice.rate:,.0f} requests/s of {tuning.rows} row(s) within {tuning.p99_ms:g} ms on "
-            f"{tuning.cpus:g} CPUs ({gain})",
-        ]
-        if not tuning.confirmed:
-            shown.append("inconclusive: it did not hold each time it was measured again; nothing was written")
-        if tuning.out_of_time:
+            return [*shown, f"no rate was shown to keep {tuning.p99_ms:g} ms: {why}", *disturbed]
+        shown += ["", f"{_said(choice.setting)}: {_why(choice)}", *_again(tuning, choice)]
+        if not choice.complete:
             shown.append("the budget was over before all settings were tried: --budget gives more")
-        if tuning.disturbed:
-            shown.append(f"other programs had more than {DISTURBING:.0%} of the CPUs: measure again on a quiet machine")
+        shown += disturbed
         if tuning.curve:  # the budget may have been over before
             shown += ["", "latency by rate:", *(_bar(item, tuning.p99_ms) for item in tuning.curve)]
         if self.image is not None:
             shown += ["", f"written into {self.image.reference} ({self.image.digest}), and signed"]
-        if tuning.confirmed:
+        if tuning.confirmed and choice.is_default:
+            shown += ["", f"no image is written: {self.asked.image} stands as it is"]
+        elif tuning.confirmed:
             shown += ["to package it so from now on, in model.yaml:", f"  serving: {{{_keys(choice.setting)}}}"]
         shown += [f"MLflow run {self.run}"] if self.run else []
         shown += [self.note] if self.note else []
@@ -152,7 +150,7 @@ def tuned(asked: Asked, show: Callable[[Text], None], check: Callable[[], None])
         if p99_ms is None:
             raise BadInput(f"the contract of {asked.image} has no p99_ms: say --p99-ms")
         tuning = tune(subject, engine, p99_ms=p99_ms, rows=asked.rows, budget_s=asked.budget_s, tell=tell)
-    if tuning.choice is None or not tuning.confirmed or basis is None:
+    if tuning.choice is None or tuning.choice.is_default or not tuning.confirmed or basis is None:
         return Tuned(asked, tuning)
     content = json.dumps(plain(tuning), indent=1).encode() + b"\n"
     written = write_tuned(basis, subject.contract, tuning, tuning.choice, content, engine, store, settings)
@@ -202,8 +200,8 @@ def _table(tuning: Tuning) -> Table:
             rows.setdefault(item.setting, []).append(item)
     chosen = None if tuning.choice is None else tuning.choice.setting
     for setting, items in rows.items():
-        kept = max((item for item in items if item.held is Held.KEPT), key=lambda item: item.rate, default=None)
-        broken = min((item.rate for item in items if item.held is not Held.KEPT), default=None)
+        shown = borne((item.rate, item.held) for item in items)
+        kept = next((item for item in reversed(items) if item.rate == shown.kept), None)
         table.add_row(
             str(setting.threads),
             str(setting.workers),
@@ -211,10 +209,40 @@ def _table(tuning: Tuning) -> Table:
             f"{setting.batch_window_ms or 0:g}",
             "–" if kept is None else f"{kept.rate:,.0f}/s",
             *(("–", "–") if kept is None else (_ms(kept.p50_ms), _ms(kept.p99_ms))),
-            "–" if broken is None else f"{broken:,.0f}/s",
+            "–" if shown.not_kept is None else f"{shown.not_kept:,.0f}/s",
             style="bold" if setting == chosen else None,
         )
     return table
+
+
+def _why(choice: Choice) -> str:
+    """Why this setting."""
+    if choice.is_default:
+        return f"the image's own setting; no other that was tried was shown to bear {BETTER - 1:.0%} more"
+    return f"in the search it bore {choice.gain:.2f} × what the image's own setting did"
+
+
+def _again(tuning: Tuning, choice: Choice) -> Iterator[str]:
+    """What the setting bears, and what became of it when it was measured again."""
+    bearing = (
+        f"{choice.rate:,.0f} requests/s of {tuning.rows} row(s) within {tuning.p99_ms:g} ms on {tuning.cpus:g} CPUs"
+    )
+    repeats = [item for item in tuning.measurements if item.purpose == "repeat"]
+    failed = sorted({item.rate for item in repeats if item.setting == choice.setting and item.held is not Held.KEPT})
+    if failed:
+        tried = " and ".join(f"{rate:,.0f}/s" for rate in dict.fromkeys((failed[-1], failed[0])))
+        yield f"measured again on fresh containers, {tried} did not hold"
+    if tuning.confirmed:
+        yield f"bears {bearing}: it held each of {REPEATS} times that it was measured again"
+        return
+    below = [item.rate for item in tuning.curve if item.rate <= choice.rate and item.held is not Held.KEPT]
+    if below:
+        why = f"{below[0]:,.0f}/s of the curve, which is no more, did not hold"
+    elif tuning.out_of_time:
+        why = f"the budget was over before it had held {REPEATS} times on fresh containers: --budget gives more"
+    else:
+        why = "it did not hold each time that it was measured again"
+    yield f"inconclusive whether it bears {bearing}: {why}; nothing was written"
 
 
 def _line(item: Measurement) -> Text:

@@ -11,11 +11,14 @@ from tests.e2e.conftest import Slipway
 pytestmark = pytest.mark.e2e
 
 
-@pytest.mark.parametrize("path", ["/slipway/packages", "/slipway/docs", "/slipway/openapi.json"])
+PAGES = ("/slipway/packages", "/slipway/matrix/digits")
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/slipway/docs", "/slipway/openapi.json"])
 def test_strangers_see_nothing(slipway: Slipway, path: str) -> None:
     answer = httpx.get(slipway.where.airflow + path, trust_env=False)
     assert answer.status_code in {401, 404}
-    assert path != "/slipway/packages" or answer.status_code == 401
+    assert path not in PAGES or answer.status_code == 401
 
 
 def test_who_is_signed_in_sees_the_packages(slipway: Slipway) -> None:
@@ -26,8 +29,11 @@ def test_who_is_signed_in_sees_the_packages(slipway: Slipway) -> None:
         by_header = client.get("/slipway/packages", headers={"Authorization": f"Bearer {token}"})
         client.cookies.set("_token", token)
         by_cookie = client.get("/slipway/packages")
+        unknown = client.get("/slipway/matrix/not-packaged")
     assert by_header.status_code == by_cookie.status_code == 200
     assert "Packages" in by_header.text
+    assert unknown.status_code == 404
+    assert "no package of a model" in unknown.text
 
 
 def test_airflow_has_the_page_in_its_navigation(slipway: Slipway) -> None:

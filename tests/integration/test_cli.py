@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from tasks.attestation import attest, signer
-from tasks.contracts import Package, digest_of
+from tasks.contracts import Package, Verdict, digest_of
+from tasks.image.registry import Pushed
 from tasks.settings import Settings
 from tasks.store import LocalStore
 from tests import samples
@@ -104,6 +105,7 @@ BAD = {
     "unknown model": ["status", "nobody"],
     "unknown digest": ["lineage", "0123456789abcdef"],
     "no digest at all": ["lineage", "what?"],
+    "no such instance type": ["instance-types", "abacus"],
 }
 
 
@@ -198,6 +200,23 @@ def test_a_narrow_terminal_gets_a_table_that_fits(home: Path) -> None:
     table = done.stdout.partition("\n\n")[0]
     assert max(map(len, table.splitlines())) <= 80
     assert "(serves)" not in table
+
+
+def test_instance_types_are_listed_with_the_users_price(home: Path) -> None:
+    own = home.parent / "own.yaml"
+    own.write_text("prices: {c6i.large: {per_hour: 0.085, currency: USD}}\n")
+    asked = {"SLIPWAY_INSTANCE_TYPES": str(own)}
+    (found,) = json.loads(slipway(home, "instance-types", "c6i", "--json", env=asked).stdout)["instance_types"]
+    assert (found["name"], found["level"], found["gpu"]) == ("c6i.large", "x86-64-v4", None)
+    assert found["price"] == {"per_hour": 0.085, "currency": "USD"}
+    lines = slipway(home, "instance-types", "NVIDIA T4", env=asked).stdout.splitlines()
+    assert {line.split()[0] for line in lines} == {
+        "type",
+        "g4dn.xlarge",
+        "g4dn.12xlarge",
+        "g5g.xlarge",
+        "Standard_NC4as_T4_v3",
+    }
 
 
 def test_status_of_one_model_shows_its_findings(home: Path) -> None:
@@ -333,3 +352,43 @@ def test_a_push_to_nowhere_is_said_before_the_engine_is_asked(home: Path) -> Non
     published(home)
     done = slipway(home, "push", "digits", env={"DOCKER_HOST": "tcp://127.0.0.1:9"})
     assert (done.returncode, done.stderr) == (2, "slipway: where to? give REGISTRY/REPO, or set SLIPWAY_REGISTRY\n")
+
+
+# --- where it may run ---------------------------------------------------------------------------------------------
+
+
+def test_manifests_are_written_once_the_image_is_in_a_registry(home: Path) -> None:
+    package = published(home)
+    attest(package, LocalStore(home / "store"), Settings.from_environment({"SLIPWAY_HOME": str(home)}))
+    refused = slipway(home, "manifests", "digits", "--out", "out")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "slipway push" in refused.stderr
+    assert not (home.parent / "out").exists()
+
+    image = next(image for image in package.images if image.format == "savedmodel")
+    manifest = digest_of("manifest")
+    place = Pushed(
+        image=image.digest, layers=image.layers, repository="r.example.com/digits", tag="t", manifest=manifest
+    )
+    LocalStore(home / "store").put_result("pushed", manifest, place.model_dump_json())
+    done = slipway(home, "manifests", "digits", "--format", "savedmodel", "--out", "out", "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["image"] == f"r.example.com/digits@{manifest}"
+    assert said["instance_types"] == ["c4.large", "c6i.large"]
+    assert {path.name for path in (home.parent / "out").rglob("*.yaml")} == {
+        *("deployment.yaml", "service.yaml", "horizontalpodautoscaler.yaml", "poddisruptionbudget.yaml"),
+        "compose.yaml",
+    }
+
+
+def test_the_matrix_is_shown_and_written_as_a_page(home: Path) -> None:
+    slow = samples.finding("SMOKE_LATENCY")
+    failed = samples.smoke_report("onnx", "c4.large", verdict=Verdict.FAILED, findings=(slow,))
+    proven = samples.smoke_report("onnx", "c6i.large")
+    published(home, smoke=[proven, failed])
+    done = slipway(home, "matrix", "digits", "--html", "matrix.html")
+    assert done.returncode == 0, done.stderr
+    assert "✗ failed: SMOKE_LATENCY" in done.stdout
+    assert "Take onnx on c6i.large" in done.stdout
+    assert "SMOKE_LATENCY" in (home.parent / "matrix.html").read_text()

@@ -145,7 +145,8 @@ def test_the_runs_hold_parameters_figures_digests_and_reports(settings: Settings
     assert run.data.params["formats"] == "onnx, savedmodel"
     assert run.data.metrics["p99_ms"] == 2.0
     assert run.data.tags["slipway.image.onnx"] == samples.image("onnx").digest
-    assert {item.path for item in client.list_artifacts(recorded.run_id)} >= {"manifest.json", "model.yaml"}
+    there = {item.path for item in client.list_artifacts(recorded.run_id)}
+    assert there >= {"manifest.json", "model.yaml", "matrix.html", "matrix.json", "recommendation.json"}
     local = Path(client.download_artifacts(recorded.run_id, "manifest.json"))
     assert Package.model_validate_json(local.read_text()) == package
 

@@ -251,6 +251,8 @@ NEUTRAL = {
     "tasks/processes.py",
     "tasks/settings.py",
     "tasks/spec_document.py",
+    "tasks/spec_draft.py",
+    "tasks/spec_hints.py",
     "tasks/spec_keys.py",
     "tasks/store.py",
     "tasks/workspace.py",

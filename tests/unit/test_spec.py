@@ -16,7 +16,8 @@ from tasks.errors import SpecError
 from tasks.export.formats import formats_of
 from tasks.spec import Framework, ModelSpec, load_spec
 from tasks.spec_document import dotted, parse_document
-from tasks.spec_keys import _MODELS, EXPECTED, keys_of, nearest
+from tasks.spec_hints import nearest
+from tasks.spec_keys import EXPECTED, MODELS, keys_of
 
 GOOD = """\
 name: digits-cnn
@@ -521,7 +522,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_fine(folder: Path) -> None:
 
 
 def test_every_key_of_the_spec_has_a_sentence_about_what_it_expects() -> None:
-    keys = {".".join(filter(None, (pattern, key))) for pattern in _MODELS for key in keys_of(pattern)}
+    keys = {".".join(filter(None, (pattern, key))) for pattern in MODELS for key in keys_of(pattern)}
     assert keys <= set(EXPECTED)
     assert {pattern for pattern in EXPECTED if not pattern.endswith("*")} == keys
 

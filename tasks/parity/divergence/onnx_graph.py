@@ -75,7 +75,7 @@ def read(path: Path) -> Graph:
     """The main graph of the file at `path`."""
     import onnx
 
-    return graph_of(onnx.load(path, load_external_data=False))
+    return graph_of(onnx.load(path, "protobuf", load_external_data=False))
 
 
 def graph_of(model: onnx.ModelProto) -> Graph:
@@ -127,7 +127,7 @@ def weights(path: Path, names: Collection[str]) -> dict[str, NDArray[Any]]:
     import onnx
     from onnx import numpy_helper
 
-    graph = onnx.load(path, load_external_data=False).graph
+    graph = onnx.load(path, "protobuf", load_external_data=False).graph
     folder = str(path.parent)
     return {item.name: numpy_helper.to_array(item, folder) for item in graph.initializer if item.name in names}
 

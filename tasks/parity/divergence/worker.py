@@ -101,7 +101,7 @@ def _alone(request: Request, inputs: Mapping[str, NDArray[Any]], folder: Path) -
     from tasks.parity.divergence.cut import Pieces, given_name
 
     kinds = {name: np.load(path, mmap_mode="r").dtype for name, path in request.given.items()}
-    pieces = Pieces(onnx.load(request.path, load_external_data=False), kinds)
+    pieces = Pieces(onnx.load(request.path, "protobuf", load_external_data=False), kinds)
     sizes = [wanted.size_bytes + pieces.weights_bytes(wanted.value) for wanted in request.wanted]
     budget = max(max(sizes, default=0), _LEAST_BYTES)
 

@@ -21,7 +21,8 @@ from tasks.store import LocalStore
 from tasks.terminal import Stopped
 from tasks.tune import Choice, Measurement, Tuning, tune
 from tasks.tune.basis import basis_of
-from tasks.tune.run import COMPONENT, Subject, open_image
+from tasks.tune.bench import COMPONENT, Subject
+from tasks.tune.run import open_image
 from tasks.tune.write import TUNING_FILE, write_tuned
 from tests import samples
 from tests.integration.image.conftest import Case
@@ -35,7 +36,7 @@ def image(case: Callable[[str], Case]) -> Image:
 @pytest.fixture(autouse=True)
 def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """As few requests as can show anything."""
-    monkeypatch.setattr("tasks.tune.run._PROBE_REQUESTS", 320)
+    monkeypatch.setattr("tasks.tune.bench._PROBE_REQUESTS", 320)
 
 
 def subject(engine: Engine, image: Image, work: Path) -> Subject:
@@ -80,7 +81,7 @@ def test_who_stops_it_leaves_nothing(engine: Engine, image: Image, tmp_path: Pat
         raise Stopped(130)
 
     with pytest.raises(Stopped):
-        tune(subject(engine, image, tmp_path), engine, p99_ms=30_000, rows=None, budget_s=60, tell=stop)
+        tune(subject(engine, image, tmp_path), engine, p99_ms=30_000, rows=None, budget_s=600, tell=stop)
     assert left() == []
 
 
@@ -157,6 +158,30 @@ def test_the_choice_is_an_image_of_its_own_that_serves_by_it_and_verifies(
     capfd.readouterr()
     assert slipway(["tune", tuned.reference, "--budget", "1s"]) == 1
     assert "ATTESTATION_CURVE_DIFFERS" in capfd.readouterr().err
+
+
+def test_where_the_images_own_setting_is_best_no_image_is_written(
+    image: Image,
+    case: Callable[[str], Case],
+    packaged: Package,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    choice = Choice(Batching(batch_rows=32, batch_window_ms=0.0, workers=2, threads=1), 900.0, 1.0, complete=True)
+    best = Tuning(50, 1, 1.0, choice, confirmed=True, out_of_time=False, measurements=(), seconds=1)
+    monkeypatch.setattr("tasks.tune.command.tune", lambda *_, **__: best)  # the measuring is left out
+    before = {tuned.digest for each in packages(case("onnx").store) for tuned in each.tuned}
+    assert slipway(["tune", image.reference]) == 0
+    assert f"no image is written: {image.reference} stands as it is" in capfd.readouterr().out
+    assert {tuned.digest for each in packages(case("onnx").store) for tuned in each.tuned} == before
+
+
+def test_rows_that_the_contract_does_not_allow_are_bad_input(
+    image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLIPWAY_HOME", str(tmp_path))
+    assert slipway(["tune", image.reference, "--measure-only", "--rows", "1000"]) == 2
+    assert "--rows 1000: the model takes from 1 to " in capfd.readouterr().err
 
 
 def test_an_image_whose_attestation_is_missing_or_altered_or_that_nobody_packaged_is_not_tuned(

@@ -171,7 +171,7 @@ def test_a_text_of_any_length_is_answered_and_none_that_is_no_text(text_model: P
     scores = answer(served, request_of("text", "BYTES", [3], ["", "lovely", "awful " * 1000]))["score"].ravel()
     assert np.isfinite(scores).all()
     assert scores[1] > 0.5 > scores[2]
-    with pytest.raises(BadRequest, match="input 'text': expected BYTES values, found null None at position 0"):
+    with pytest.raises(BadRequest, match="input 'text': expected BYTES values, found null at position 0"):
         answer(served, request_of("text", "BYTES", [1], [None]))
 
 

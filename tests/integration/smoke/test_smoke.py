@@ -11,12 +11,16 @@ from typing import Any
 
 import pytest
 
-from tasks.contracts import Owner, Verdict
+from serving.contract import CONTRACT_FILE, GpuNeeds
+from serving.package import read_contract
+from tasks.contracts import Image, Owner, Verdict
 from tasks.errors import PlatformError
+from tasks.image.build import contract_bytes
 from tasks.image.engine import ISOLATED, ContainerSpec, run
 from tasks.smoke.catalogue import instance_type
 from tasks.smoke.run import COMPONENT
 from tasks.spec import ServingSpec
+from tasks.store import fetch, put_file
 from tests.integration.smoke.bench import MACHINE_CODE, MIB, QUICK, Bench, Spoil, around_run, only
 
 pytestmark = pytest.mark.docker
@@ -322,6 +326,54 @@ def test_what_cannot_be_tried_here_is_inconclusive(bench: Bench, name: str, code
     report = bench.smoke(bench.good, kind=instance_type(name))
     assert only(report) == code
     assert report.verdict is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("name", "codes"),
+    [
+        ("c6i.large", ["SMOKE_GPU_CUDA_SKEW", "SMOKE_GPU_ABSENT"]),
+        ("p2.xlarge", ["SMOKE_GPU_CUDA_SKEW", "SMOKE_GPU_DRIVER_TOO_OLD", "SMOKE_GPU_CAPABILITY"]),
+    ],
+)
+def test_cuda_versions_that_do_not_go_together_fail_on_every_type(bench: Bench, name: str, codes: list[str]) -> None:
+    report = bench.smoke(built_for_a_gpu(bench, GpuNeeds(cuda="12.4", cudnn="8.9")), kind=instance_type(name))
+    assert report.verdict is Verdict.FAILED
+    failed = [finding.code for finding in report.findings if finding.verdict is Verdict.FAILED]
+    assert failed == codes
+
+
+def test_a_type_of_another_architecture_with_a_gpu_is_said_to_be_both(bench: Bench) -> None:
+    report = bench.smoke(bench.good, kind=instance_type("g5g.xlarge"))
+    assert [finding.code for finding in report.findings] == ["SMOKE_GPU_UNPROVEN", "SMOKE_ARCHITECTURE_UNPROVEN"]
+
+
+def test_a_contract_that_only_its_own_server_can_read_leaves_a_gpu_type_unproven(bench: Bench) -> None:
+    path = bench.work / "newer.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('{"contract_version": 99}')
+    image = bench.good.model_copy(update={"contract": put_file(bench.store, path)})
+    assert only(bench.smoke(image, kind=instance_type("g4dn.xlarge"))) == "SMOKE_GPU_UNPROVEN"
+
+
+def test_a_gpu_package_whose_versions_go_together_is_still_unproven(bench: Bench) -> None:
+    image = built_for_a_gpu(bench, GpuNeeds(cuda="12.4", cudnn="9.1"))
+    report = bench.smoke(image, kind=instance_type("g5.xlarge"))
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert [finding.code for finding in report.findings] == ["SMOKE_GPU_UNPROVEN", "SMOKE_GPU_MEMORY_PLANNED"]
+
+
+def built_for_a_gpu(bench: Bench, needs: GpuNeeds) -> Image:
+    """The good image with the contract that a build of onnxruntime-gpu would have: no runtime of today is one."""
+    assert bench.good.contract is not None
+    folder = bench.work / "gpu"
+    fetch(bench.store, bench.good.contract, folder / CONTRACT_FILE)
+    contract = read_contract(folder)
+    declared = replace(
+        contract, runtime_versions={"onnxruntime-gpu": "1.20.1"}, needs=replace(contract.needs, gpu=needs)
+    )
+    path = folder / "declared.json"
+    path.write_bytes(contract_bytes(declared))
+    return bench.good.model_copy(update={"contract": put_file(bench.store, path, CONTRACT_FILE)})
 
 
 def test_without_golden_samples_nothing_passes(bench: Bench) -> None:

@@ -92,8 +92,9 @@ def test_a_public_key_that_is_missing_or_of_another_kind_is_a_sentence(settings:
     with pytest.raises(BadInput, match="Ed25519"):
         public_key(settings, tmp_path / "rsa.pub")
     (tmp_path / "text").write_text("text")
-    with pytest.raises(BadInput, match="expected a public key in PEM"):
+    with pytest.raises(BadInput, match="expected a public key in PEM, found something else: give the file") as refused:
         public_key(settings, tmp_path / "text")
+    assert "http" not in str(refused.value)
 
 
 def test_what_is_signed_is_in_the_store_and_verifies_as_far_as_the_evidence_goes(settings: Settings) -> None:

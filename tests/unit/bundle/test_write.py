@@ -212,3 +212,25 @@ def test_what_a_killed_process_left_is_cleared_by_the_next(origin: Origin, tmp_p
 def test_a_folder_that_cannot_be_written_is_said_in_a_sentence(origin: Origin) -> None:
     with pytest.raises(StoreUnavailable, match="/proc/self/out cannot be written: No such file or directory"):
         write(origin, Path("/proc/self/out"))
+
+
+class Older:
+    """The files of an origin as a Slipway wrote them before contracts had a version."""
+
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
+
+    def copy_to(self, folder: Path) -> None:
+        self._origin.files.copy_to(folder)
+        path = folder / "contract.json"
+        contract = json.loads(path.read_bytes())
+        del contract["contract_version"]
+        path.chmod(0o644)
+        path.write_text(json.dumps(contract))
+
+
+def test_a_package_of_an_older_slipway_is_to_be_packaged_again(origin: Origin, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"built by an older Slipway .*: package it again") as refused:
+        write(Origin(Older(origin), None), tmp_path / "out")
+    assert str(tmp_path) not in str(refused.value)
+    assert list(tmp_path.iterdir()) == []

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.contracts import LineageRecord, Package, Verdict
-from tasks.overview import render_page, view_of
+from tasks.contracts import Capacity, LineageRecord, Package, Verdict
+from tasks.overview import render_matrix, render_page, view_of
+from tasks.placement import HourlyPrice, matrix_of, recommend
 from tasks.store import LocalStore
 from tests import samples
 
@@ -108,8 +109,9 @@ def test_a_link_that_would_run_code_is_no_link(store: LocalStore) -> None:
 
 
 def test_nothing_is_loaded_from_elsewhere(store: LocalStore) -> None:
-    page = render_page([view_of(samples.package(store), None)], dag_url="/dags/package_model")
-    assert _links(page).found == ["/dags/package_model"]
+    package = samples.package(store)
+    page = render_page([view_of(package, None)], dag_url="/dags/package_model")
+    assert _links(page).found == ["/dags/package_model", f"matrix/{package.digest}"]
 
 
 def test_earlier_packages_of_a_model_are_folded_under_the_newest(store: LocalStore) -> None:
@@ -131,3 +133,39 @@ def test_a_store_that_cannot_be_read_is_said(store: LocalStore) -> None:
     page = render_page([], dag_url="/dags/package_model", problem="the store <x> does not answer")
     assert "the store &lt;x&gt; does not answer" in page
     assert "Nothing is packaged yet" not in page
+
+
+# --- one package's instance types ---------------------------------------------------------------------------------
+
+
+def test_the_matrix_shows_each_cell_with_its_verdict_reason_and_figures(store: LocalStore) -> None:
+    slow = samples.finding("SMOKE_LATENCY", message="p99 was 80 ms, allowed are 50 ms")
+    measured = Capacity(max_rate_rps=250, smallest_memory_bytes=120_000_000, replicas=7)
+    smoke = [
+        samples.smoke_report("onnx", samples.TYPES[0], capacity=measured),
+        samples.smoke_report("onnx", samples.TYPES[1], verdict=Verdict.FAILED, findings=(slow,)),
+    ]
+    package = samples.package(store, samples.spec(formats=("onnx",)), smoke=smoke)
+    matrix = matrix_of(package, {samples.TYPES[0]: HourlyPrice(amount=6.3, currency="EUR")})
+    page = render_matrix(matrix, recommend(matrix))
+    for text in (
+        "1 of 2 cells proven",
+        "SMOKE_LATENCY",
+        "p99 was 80 ms",
+        "250 requests/s",
+        "120.0 MB",
+        "7 side by side",
+    ):
+        assert text in page
+    assert "Take onnx on c6i.large" in page
+    assert "1\u202fEUR" in page  # 6.3 EUR for 6,300,000 requests
+
+
+def test_what_a_finding_says_cannot_break_out_of_the_matrix(store: LocalStore) -> None:
+    hostile = samples.finding("SMOKE_WRONG_ANSWER", message="</td><script>alert(1)</script>")
+    smoke = [samples.smoke_report("onnx", kind, verdict=Verdict.FAILED, findings=(hostile,)) for kind in samples.TYPES]
+    package = samples.package(store, samples.spec(formats=("onnx",)), smoke=smoke)
+    matrix = matrix_of(package, {})
+    page = render_matrix(matrix, recommend(matrix))
+    assert "No recommendation" in page
+    assert "<script>alert" not in page

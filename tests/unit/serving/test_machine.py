@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from serving.contract import Needs
-from serving.machine import Machine, memory_limit
+from serving.contract import GpuNeeds, Needs
+from serving.machine import Machine, memory_limit, mib
 from serving.package import Refusal, Refused, verify_machine
 from tasks.image.runtimes import ARCHITECTURE, PYTHON
 
@@ -105,3 +106,40 @@ def test_weights_that_do_not_fit_beside_the_server_are_refused_with_all_three_fi
     code, sentence = refusal(Needs(memory_bytes=GIB - 2**24))
     assert code is Refusal.MEMORY
     assert all(figure in sentence for figure in ("1,008 MiB", "32 MiB", "1,024 MiB"))
+
+
+NVRM = "NVRM version: NVIDIA UNIX {kind}  {driver}  Tue Jun  6 22:20:39 UTC 2023\nGCC version:  gcc 11.4.0\n"
+
+
+@pytest.mark.parametrize("kind", ["x86_64 Kernel Module", "Open Kernel Module for x86_64"])
+def test_the_driver_of_a_gpu_that_the_container_was_given_is_found(tmp_path: Path, kind: str) -> None:
+    root = tree(tmp_path, proc__driver__nvidia__version=NVRM.format(kind=kind, driver="535.54.03"), dev__nvidiactl="")
+    assert Machine.this(root).nvidia_driver == "535.54.03"
+
+
+def test_a_gpu_that_the_machine_has_and_the_container_was_not_given_is_none(tmp_path: Path) -> None:
+    text = NVRM.format(kind="x86_64 Kernel Module", driver="535.54.03")
+    assert Machine.this(tree(tmp_path, proc__driver__nvidia__version=text)).nvidia_driver is None
+
+
+def test_a_gpu_package_without_a_gpu_is_refused() -> None:
+    code, sentence = refusal(Needs(gpu=GpuNeeds(cuda="12.6", driver="525.60.13")))
+    assert code is Refusal.PLATFORM
+    assert "computes with CUDA 12.6, and this container has no NVIDIA GPU" in sentence
+
+
+@pytest.mark.parametrize(("driver", "is_enough"), [("470.256.02", False), ("525.60.13", True), ("1000.1", True)])
+def test_a_driver_is_held_against_what_the_package_needs(driver: str, is_enough: bool) -> None:
+    needs, machine = Needs(gpu=GpuNeeds(cuda="12.6", driver="525.60.13")), replace(HERE, nvidia_driver=driver)
+    if is_enough:
+        verify_machine(needs, machine)
+    else:
+        assert f"needs NVIDIA's driver 525.60.13 or newer, this machine has {driver}" in refusal(needs, machine)[1]
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [(0, "0 KiB"), (1, "1 KiB"), (6_700, "7 KiB"), (2**20 // 5, "0.2 MiB"), (5 * 2**20, "5.0 MiB"), (GIB, "1,024 MiB")],
+)
+def test_no_size_is_rounded_to_nothing(size: int, said: str) -> None:
+    assert mib(size) == said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from pydantic import TypeAdapter
 from serving.contract import (
     DimRange,
     DType,
+    GpuNeeds,
+    Needs,
     PackagedFile,
     PreprocessStep,
     ServingContract,
@@ -28,6 +31,7 @@ from serving.contract import (
 )
 from serving.golden import Golden, differences, read_golden
 from serving.package import (
+    OlderContract,
     Refusal,
     Refused,
     Served,
@@ -153,6 +157,17 @@ def test_a_contract_of_a_newer_version_is_refused_and_both_are_named(tmp_path: P
     assert "a contract of version 2, this server knows version 1: serve it with the Slipway that built it" in str(error)
 
 
+def test_a_contract_of_an_older_slipway_is_told_from_what_is_none(tmp_path: Path) -> None:
+    written = json.loads(contract_bytes(contract(tmp_path)))
+    del written["contract_version"]
+    (tmp_path / "contract.json").write_text(json.dumps(written))
+    error = refused(lambda: read_contract(tmp_path))
+    assert isinstance(error, OlderContract)
+    assert error.refusal is Refusal.CONTRACT
+    sentence = "built by an older Slipway (its contract has no version, this one knows version 1): package it again"
+    assert sentence in str(error)
+
+
 def test_keys_that_the_server_does_not_know_are_refused_wherever_they_stand(tmp_path: Path) -> None:
     content = contract_bytes(contract(tmp_path))
     content = content.replace(b'"max_batch":', b'"watermark": true,\n "max_batch":')
@@ -191,7 +206,19 @@ def test_what_the_pipeline_writes_is_what_the_server_reads(
     signature: Signature, steps: tuple[PreprocessStep, ...], tolerances: dict[str, Tolerance]
 ) -> None:
     written = ServingContract(
-        "né", "1", "onnx", "onnx", "model", (), signature, steps, tolerances, "golden.npz", 32, {"numpy": "1"}
+        "né",
+        "1",
+        "onnx",
+        "onnx",
+        "model",
+        (),
+        signature,
+        steps,
+        tolerances,
+        "golden.npz",
+        32,
+        {"numpy": "1"},
+        needs=Needs(gpu=GpuNeeds("12.6", capabilities=("8.6",))),
     )
     content = contract_bytes(written)
     assert msgspec.json.decode(content, type=ServingContract) == written

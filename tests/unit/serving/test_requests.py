@@ -63,7 +63,7 @@ def test_flat_and_nested_data_become_the_declared_arrays() -> None:
     [
         ([X], "expected the inputs x, ids; ids is missing"),
         ([X, IDS, {**X, "name": "z"}], "there is no input 'z'; the inputs are x, ids"),
-        ([X, IDS, {}], "there is no input None; the inputs are x, ids"),
+        ([X, IDS, {}], "there is no input null; the inputs are x, ids"),
         ([X, X, IDS], "input 'x' is there twice"),
         ([{**X, "datatype": "FP64"}, IDS], "input 'x': expected datatype FP32, found 'FP64'"),
         (
@@ -75,6 +75,11 @@ def test_flat_and_nested_data_become_the_declared_arrays() -> None:
         ([{**X, "shape": "2,3"}, IDS], "input 'x': shape must be a list of sizes, found '2,3'"),
         ([{**X, "shape": [2, 3.0]}, IDS], "input 'x': shape must be a list of sizes, found [2, 3.0]"),
         ([{**X, "shape": [True, 3]}, IDS], "input 'x': shape must be a list of sizes, found [True, 3]"),
+        (
+            [{**X, "shape": [1e30, 3]}, IDS],  # what JSON's 1 with thirty zeros is read as
+            "input 'x': shape must be a list of sizes, found a number of more than 64 bits",
+        ),
+        ([{**X, "shape": None}, IDS], "input 'x': shape must be a list of sizes, found null"),
         ([{**X, "shape": [-2, 3]}, IDS], "input 'x': shape must be a list of sizes, found [-2, 3]"),
         (
             [{**X, "shape": [5, 3], "data": [0] * 15}, IDS],
@@ -94,14 +99,14 @@ def test_flat_and_nested_data_become_the_declared_arrays() -> None:
             "input 'x': expected FP32 values, found list [4] at position 3",
         ),
         ([{**X, "data": "123456"}, IDS], "input 'x': data must be a list, found '123456'"),
-        ([{**X, "data": [1, 2, None, 4, 5, 6]}, IDS], "input 'x': expected FP32 values, found null None at position 2"),
+        ([{**X, "data": [1, 2, None, 4, 5, 6]}, IDS], "input 'x': expected FP32 values, found null at position 2"),
         (
             [{**X, "data": [1, 2, "3", 4, 5, 6]}, IDS],
             "input 'x': expected FP32 values, found string '3' at position 2",
         ),
         (
             [{**X, "data": [1, 2, True, 4, 5, 6]}, IDS],
-            "input 'x': expected FP32 values, found boolean True at position 2",
+            "input 'x': expected FP32 values, found boolean true at position 2",
         ),
         (
             [{**X, "data": [1, 2, 3, 4, 5, 1e39]}, IDS],
@@ -253,7 +258,7 @@ def test_binary_tensors_lie_in_the_order_of_the_request() -> None:
         (b"\0" * 25, 24, "the binary part has 25 bytes, the inputs account for 24"),
         (b"", "24", "input 'x': binary_data_size must be a number of bytes, found '24'"),
         (b"", -1, "input 'x': binary_data_size must be a number of bytes, found -1"),
-        (b"", True, "input 'x': binary_data_size must be a number of bytes, found True"),
+        (b"", True, "input 'x': binary_data_size must be a number of bytes, found true"),
     ],
 )
 def test_a_binary_part_that_does_not_fit_is_named(raw: bytes, size: Any, sentence: str) -> None:

@@ -9,6 +9,10 @@ import pytest
 from tasks.contracts import digest_of
 from tasks.errors import BadInput
 from tasks.smoke.catalogue import CATALOGUE_FILE, LEVELS, instance_type, load_catalogue, read_catalogue
+from tasks.smoke.hardware import CpuGeneration
+
+SHIPPED = read_catalogue(CATALOGUE_FILE)
+CPUS = {cpu.name: cpu for kind in SHIPPED.values() for cpu in kind.cpus}
 
 OWN = """
 sources:
@@ -30,13 +34,60 @@ def problems(folder: Path, text: str) -> str:
     return str(caught.value)
 
 
-def test_every_shipped_type_has_a_level_and_sources() -> None:
-    catalogue = load_catalogue()
-    assert len(catalogue) >= 12
-    for kind in catalogue.values():
-        assert kind.level in LEVELS
-        assert kind.sources
-        assert all(cpu.sources for cpu in kind.cpus)
+def reached(cpu: CpuGeneration) -> list[str]:
+    """The levels of x86-64 whose features a processor has all of, lowest first."""
+    return [name for name, needed in LEVELS.items() if name.startswith("x86") and needed <= set(cpu.features)]
+
+
+def test_types_of_every_provider_and_generation_are_there() -> None:
+    assert len(SHIPPED) >= 40
+    assert {kind.provider for kind in SHIPPED.values()} == {"aws", "gcp", "azure"}
+    assert {"ivy-bridge", "haswell", "skylake-sp", "ice-lake-sp", "sapphire-rapids", "emerald-rapids"} <= set(CPUS)
+    assert {"zen2", "zen3", "zen4", "graviton2", "graviton3", "graviton4", "ampere-altra", "axion"} <= set(CPUS)
+    models = {kind.gpu.model for kind in SHIPPED.values() if kind.gpu}
+    assert {"NVIDIA T4", "NVIDIA L4", "NVIDIA A10G", "NVIDIA V100", "NVIDIA A100", "NVIDIA H100"} <= models
+
+
+def test_every_fact_of_a_shipped_type_has_its_source() -> None:
+    for kind in SHIPPED.values():
+        said = [kind.sources, *(cpu.sources for cpu in kind.cpus), *([kind.gpu.sources] if kind.gpu else [])]
+        assert all(sources and len(set(sources)) == len(sources) for sources in said), kind.name
+
+
+@pytest.mark.parametrize("cpu", [cpu for cpu in CPUS.values() if cpu.architecture == "amd64"], ids=lambda cpu: cpu.name)
+def test_a_processor_s_level_is_the_highest_that_its_features_reach(cpu: CpuGeneration) -> None:
+    assert cpu.level == reached(cpu)[-1]
+
+
+@pytest.mark.parametrize("cpu", CPUS.values(), ids=lambda cpu: cpu.name)
+def test_emulation_is_promised_exactly_where_user_mode_executes_the_level(cpu: CpuGeneration) -> None:
+    executed = cpu.architecture == "amd64" and not any(name.startswith("avx512") for name in cpu.features)
+    assert (cpu.emulation is not None) == executed
+
+
+def test_an_arm_processor_is_no_less_than_an_older_one() -> None:
+    older, newer = set(CPUS["graviton2"].features), set(CPUS["graviton3"].features)
+    assert older < newer < set(CPUS["graviton4"].features)
+
+
+def test_a_generation_that_the_provider_added_later_is_listed() -> None:
+    assert {cpu.name for cpu in SHIPPED["Standard_D2as_v5"].cpus} == {"zen3", "zen4"}
+    assert SHIPPED["Standard_D2as_v5"].level == "x86-64-v3"
+
+
+def test_no_price_is_invented() -> None:
+    assert all(kind.price is None for kind in SHIPPED.values())
+
+
+def test_a_driver_is_bounded_only_by_the_last_branch_that_knows_the_gpu() -> None:
+    kepler = SHIPPED["p2.xlarge"].gpu
+    assert kepler is not None
+    assert kepler.driver.allows("470.256.02")
+    assert not kepler.driver.allows("525.60.13")
+    turing = SHIPPED["g4dn.xlarge"].gpu
+    assert turing is not None
+    assert turing.driver.allows("999.1")
+    assert not turing.driver.guarantees("1.0")
 
 
 def test_figures_are_in_bytes() -> None:
@@ -49,11 +100,6 @@ def test_a_type_is_only_as_good_as_its_weakest_cpu() -> None:
     assert "avx512f" in mixed.features
     assert "avx512_vnni" not in mixed.features
     assert load_catalogue()["Standard_D2s_v3"].level == "x86-64-v3"
-
-
-def test_no_emulation_is_promised_for_avx512() -> None:
-    for kind in load_catalogue().values():
-        assert all(cpu.emulation is None for cpu in kind.cpus if cpu.level == "x86-64-v4")
 
 
 def test_a_type_has_one_identity_in_every_process() -> None:
@@ -127,3 +173,61 @@ def test_all_problems_come_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["- a list", "{", "", "kinds: {}"])
 def test_a_file_of_another_form_is_refused(tmp_path: Path, text: str) -> None:
     assert "own.yaml" in problems(tmp_path, text)
+
+
+def test_a_price_is_said_for_a_shipped_type_and_for_an_own_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prices = "prices:\n  c6i.large: {per_hour: 0.085, currency: USD}\n  lab-box: {per_hour: 1, currency: EUR}\n"
+    monkeypatch.setenv("SLIPWAY_INSTANCE_TYPES", str(own_file(tmp_path, OWN + prices)))
+    known = load_catalogue()
+    assert [(known[name].price.per_hour, known[name].price.currency) for name in ("c6i.large", "lab-box")] == [
+        (0.085, "USD"),
+        (1.0, "EUR"),
+    ]
+    assert known["c6a.large"].price is None
+
+
+def test_a_new_price_makes_no_earlier_result_worthless(tmp_path: Path) -> None:
+    own = own_file(tmp_path, "prices:\n  c6i.large: {per_hour: 0.085, currency: USD}\n")
+    priced = read_catalogue(CATALOGUE_FILE, own)["c6i.large"]
+    assert priced != SHIPPED["c6i.large"]
+    assert digest_of(priced) == digest_of(SHIPPED["c6i.large"])
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("c6i.larg: {per_hour: 1, currency: USD}", "did you mean c6i.large?"),
+        ("c6i.large: {per_hour: 0, currency: USD}", "prices.c6i.large.per_hour"),
+        ("c6i.large: {per_hour: .nan, currency: USD}", "prices.c6i.large.per_hour"),
+        ("c6i.large: {per_hour: 1, currency: dollars}", "prices.c6i.large.currency"),
+        ("c6i.large: {per_hour: 1}", "prices.c6i.large.currency"),
+    ],
+)
+def test_a_wrong_price_is_named(tmp_path: Path, entry: str, expected: str) -> None:
+    assert expected in problems(tmp_path, f"prices:\n  {entry}\n")
+
+
+def test_the_driver_of_one_s_own_nodes_is_said_for_a_shipped_type(tmp_path: Path) -> None:
+    gpu = read_catalogue(CATALOGUE_FILE, own_file(tmp_path, "drivers: {g5.xlarge: 550.90.07}\n"))["g5.xlarge"].gpu
+    assert gpu is not None
+    assert gpu.driver.guarantees("550.54.14")
+    assert not gpu.driver.allows("560.28.03")
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("c6i.large: 550.90.07", "it has no GPU"),
+        ("p2.xlarge: 525.60.13", "is newer than 470"),
+        ("g5.xlarg: 550.90.07", "did you mean g5.xlarge?"),
+        ("g5.xlarge: newest", "drivers.g5.xlarge"),
+        ("g5.xlarge: 570.26", 'in quotes, "570.26"'),
+    ],
+)
+def test_a_wrong_driver_is_named(tmp_path: Path, entry: str, expected: str) -> None:
+    assert expected in problems(tmp_path, f"drivers: {{{entry}}}\n")
+
+
+def test_a_type_with_an_unknown_gpu_is_named(tmp_path: Path) -> None:
+    entry = "{provider: lab, vcpus: 1, memory_gib: 1, cpus: [haswell], gpu: {model: a10}, sources: [psabi]}"
+    assert "types.box: no gpu 'a10': did you mean a10g?" in problems(tmp_path, f"types:\n  box: {entry}\n")
