@@ -7,23 +7,23 @@
     score      answer the rows of a file: `score INPUT OUTPUT` (`serving.score.command`)
 
 The exit code of a refusal says what did not hold (`serving.package.Refusal`); its sentence is the last line of
-standard error.
+standard error. Arguments that do not fit end it with 2 and a sentence.
 """
 
 from __future__ import annotations
 
-import argparse
-import math
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import fields
-from functools import partial
+from argparse import Namespace
 from pathlib import Path
 
-from serving.contract import CONTRACT_FILE, Batching
+from serving.arguments import Arguments
+from serving.contract import CONTRACT_FILE
 from serving.package import Refused, read_contract
+from serving.settings import ALL, GRACE_S, Given, read_batching, read_ports, read_threads
 from serving.stopping import Stopping
+
+_COMMANDS = ("serve", "contract", "selftest", "score")
 
 #: Kubernetes kills 30 s after SIGTERM, unless told otherwise.
 _GRACE_S = 25
@@ -36,19 +36,15 @@ def main(arguments: list[str] | None = None) -> int:
         from serving.score.command import main as score
 
         return score(arguments[1:])
-    options = _parser().parse_args(arguments)
+    options = _parsed(arguments)
     stopping = Stopping()
     try:
         if options.command == "contract":
             _print_contract(options.package, plain=options.plain)
         elif options.command == "selftest":
-            return _selftest(options.package, options.threads, as_json=options.json)
+            return _selftest(options.package, read_threads(options.package, vars(options)), as_json=options.json)
         else:
-            from serving.server import Address, serve
-
-            overrides = Batching(**{item.name: getattr(options, item.name) for item in fields(Batching)})
-            address = Address(options.host, options.port, options.grpc_port or None)
-            serve(options.package, address, overrides, options.grace_s, stopping)
+            _serve(options.package, options.host, vars(options), stopping)
     except Refused as error:
         from serving.log import log
 
@@ -77,44 +73,30 @@ def _selftest(folder: Path, threads: int | None, *, as_json: bool) -> int:
     raise Refused(report.refusal, report.problem)
 
 
-def _parser() -> argparse.ArgumentParser:
-    def number(option: str, kind: Callable[[str], float], what: str, default: int | None = None) -> None:
-        name = f"SERVING_{option.removeprefix('--').replace('-', '_').upper()}"
-        parser.add_argument(option, type=kind, default=os.environ.get(name) or default, help=f"{what} ({name})")
+def _serve(folder: Path, host: str, given: Given, stopping: Stopping) -> None:
+    port, grpc_port = read_ports(given)
+    grace_s = GRACE_S.read(given, os.environ)
+    overrides = read_batching(folder, given)
+    from serving.server import Address, serve
 
-    parser = argparse.ArgumentParser(prog="serving", description="Serves one packaged model.")
-    parser.add_argument("command", nargs="?", default="serve", choices=("serve", "contract", "selftest", "score"))
+    serve(folder, Address(host, port, grpc_port), overrides, _GRACE_S if grace_s is None else grace_s, stopping)
+
+
+def _parsed(arguments: list[str]) -> Namespace:
+    parser = Arguments(prog="IMAGE", description="Serves one packaged model.")
+    parser.add_argument("command", nargs="?", default="serve", metavar="|".join(_COMMANDS), help="serve unless said")
     parser.add_argument("--plain", action="store_true", help="contract: in words, not as JSON")
     parser.add_argument("--json", action="store_true", help="selftest: one JSON document on standard output")
     parser.add_argument("--package", type=Path, default=Path("/package"), help="the package folder")
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on")  # noqa: S104  a container's own
-    number("--port", _positive, "port to listen on", 8000)
-    number("--grpc-port", partial(_at_least, 0), "port of gRPC; 0 for none", 8001)
-    number("--threads", _positive, "threads of one inference")
-    number("--workers", _positive, "batches at once")
-    number("--batch-rows", _positive, "most rows of a batch")
-    number("--batch-window-ms", _not_negative, "how long a batch waits for more while workers are busy")
-    number("--queue-rows", _positive, "most rows that wait")
-    number("--grace-s", _not_negative, "seconds that requests in flight have to finish after SIGTERM", _GRACE_S)
-    return parser
-
-
-def _positive(text: str) -> int:
-    return _at_least(1, text)
-
-
-def _at_least(least: int, text: str) -> int:
-    value = int(text)
-    if value < least:
-        raise argparse.ArgumentTypeError(f"must be at least {least}, not {value}")
-    return value
-
-
-def _not_negative(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number of at least 0, not {text}")
-    return value
+    for setting in ALL:
+        parser.add_argument(f"--{setting.option}", metavar="N", help=f"{setting.what} ({setting.variable})")
+    options = parser.parse_args(arguments)
+    if options.command not in _COMMANDS:
+        parser.error(f"there is no command {options.command!r}: expected {', '.join(_COMMANDS)}")
+    if options.command == "score":
+        parser.error("score comes before its options: score INPUT OUTPUT")
+    return options
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import reprlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -73,6 +74,19 @@ class Requests(StrEnum):
     NONE = "none"
     ERRORS = "errors"
     ALL = "all"
+
+
+def requests_to_log(environment: Mapping[str, str] = os.environ) -> Requests:
+    """As SERVING_LOG says; those that failed where it says nothing.
+
+    Raises:
+        ValueError: it says something else.
+    """
+    said = environment.get("SERVING_LOG") or Requests.ERRORS
+    try:
+        return Requests(said)
+    except ValueError as error:
+        raise ValueError(f"SERVING_LOG: expected {', '.join(Requests)}, found {reprlib.repr(said)}") from error
 
 
 class RequestLog:

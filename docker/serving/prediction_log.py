@@ -8,15 +8,17 @@ same ones. Whatever the disk does, serving goes on; what could not be written is
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
+import reprlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from numpy.typing import NDArray
@@ -26,6 +28,8 @@ from serving.log import log
 from serving.observation import Outcome
 from serving.spool import Spool
 from serving.tensor_record import TensorRecord, pack, unpack
+
+N = TypeVar("N", int, float)
 
 #: Where predictions go when only the package asks for them: a mount of the deployment's.
 DEFAULT_FOLDER = Path("/predictions")
@@ -106,26 +110,29 @@ def settings(
     """Where and what to record: the package's own wish, changed by SERVING_PREDICTION_LOG and its companions.
 
     The environment chooses the folder (`off` for none), rate and bound; inputs that it leaves out or hashes come on top
-    of the package's.
+    of the package's. All of it must make sense, also while nothing is recorded.
 
     Raises:
         ValueError: a variable does not say what it should.
     """
     name = "SERVING_PREDICTION_LOG"
-    where, asked = environment.get(name, ""), contract.prediction_log
-    if where == "off" or (not where and asked is None):
+    where, wish = environment.get(name, ""), contract.prediction_log
+    asked = wish or PredictionLog()
+    sample = _number(f"{name}_SAMPLE", environment, float, lambda share: 0 < share <= 1, "above 0 and at most 1")
+    max_mb = _number(f"{name}_MAX_MB", environment, int, lambda bound: bound >= 1, "that is whole and at least 1")
+    omit, hashed = _names(environment.get(f"{name}_OMIT")), _names(environment.get(f"{name}_HASH"))
+    _check_known("the package's prediction log", {*asked.omit, *asked.hash}, raw)
+    _check_known(f"{name}_OMIT", omit, raw)
+    _check_known(f"{name}_HASH", hashed, raw)
+    if where == "off" or (not where and wish is None):
         return None
-    asked = asked or PredictionLog()
-    sample = float(environment.get(f"{name}_SAMPLE") or asked.sample)
-    max_mb = int(environment.get(f"{name}_MAX_MB") or asked.max_mb)
-    if not 0 < sample <= 1 or max_mb < 1:
-        raise ValueError(f"{name}_SAMPLE must be above 0 and at most 1, {name}_MAX_MB at least 1")
-    omit = (*asked.omit, *_names(environment.get(f"{name}_OMIT")))
-    hashed = (*asked.hash, *_names(environment.get(f"{name}_HASH")))
-    known = {spec.name for spec in raw.inputs}
-    if unknown := sorted({*omit, *hashed} - known):
-        raise ValueError(f"the prediction log cannot leave out {', '.join(unknown)}: the inputs are {sorted(known)}")
-    changed = replace(asked, sample=sample, max_mb=max_mb, omit=omit, hash=hashed)
+    changed = replace(
+        asked,
+        sample=sample or asked.sample,
+        max_mb=max_mb or asked.max_mb,
+        omit=(*asked.omit, *omit),
+        hash=(*asked.hash, *hashed),
+    )
     return Path(where) if where else DEFAULT_FOLDER, changed
 
 
@@ -138,8 +145,9 @@ class Recorder:
         self._about = (contract.name, contract.version, package)
         self._key = key[: hashlib.blake2b.MAX_KEY_SIZE]
         self._segments = _Segments(folder, asked.max_mb << 20)
-        self._spool: Spool[tuple[float, Outcome]] = Spool(self._write, _MOST_WAITING, "predictions")
+        self._spool: Spool[tuple[float, Outcome] | None] = Spool(self._write, _MOST_WAITING, "predictions")
         self.written = self.failed = 0
+        self._spool.put(None, 0)  # first of all, before any request
 
     @property
     def lost(self) -> int:
@@ -156,8 +164,12 @@ class Recorder:
         self._spool.close(_LAST_S)
         self._segments.close()
 
-    def _write(self, items: list[tuple[float, Outcome]]) -> None:
-        for moment, outcome in items:
+    def _write(self, items: list[tuple[float, Outcome] | None]) -> None:
+        for item in items:
+            if item is None:
+                self._try()
+                continue
+            moment, outcome = item
             try:
                 self._segments.append(msgspec.json.encode(self._record(moment, outcome)) + b"\n")
                 self.written += 1
@@ -165,6 +177,18 @@ class Recorder:
                 self.failed += 1
                 if self.failed == 1:  # the metric says how often
                     log("a prediction could not be recorded", error=f"{type(error).__name__}: {error}")
+
+    def _try(self) -> None:
+        """Say at the start, not at the first request, that the folder takes nothing. In the thread: it may be slow."""
+        try:
+            self._segments.check()
+        except OSError as error:
+            log(
+                "predictions cannot be recorded",
+                folder=str(self._segments.folder),
+                error=str(error),
+                advice=f"mount a folder that user {os.getuid()} may write to, or set SERVING_PREDICTION_LOG=off",
+            )
 
     def _record(self, moment: float, outcome: Outcome) -> _Record:
         inputs, answer = outcome.inputs, outcome.answer
@@ -195,13 +219,21 @@ class _Segments:
     """Files of a folder that together stay below a bound; used by one thread."""
 
     def __init__(self, folder: Path, most_bytes: int) -> None:
-        self._folder = folder
+        self.folder = folder
         self._most_bytes = most_bytes
         self._each = most_bytes // _PARTS
         self._prefix = f"predictions-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.urandom(4).hex()}"
         self._number = 0
         self._stream: FileIO | None = None
         self._size = 0
+
+    def check(self) -> None:
+        """Raises:
+        OSError: there is no such folder, or no file can be made in it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(self.folder, os.W_OK | os.X_OK):
+            raise PermissionError(f"{self.folder} is not writable for user {os.getuid()}")
 
     def append(self, line: bytes) -> None:
         """Write a line, whole or not at all.
@@ -239,16 +271,16 @@ class _Segments:
 
     def _next(self, needed: int) -> None:
         self.close()
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._make_room(max(self._each, needed))
         self._number += 1
         # Unbuffered: what was not written must not come later, between other lines.
-        self._stream = (self._folder / f"{self._prefix}-{self._number:06d}.jsonl").open("xb", buffering=0)
+        self._stream = (self.folder / f"{self._prefix}-{self._number:06d}.jsonl").open("xb", buffering=0)
         self._size = 0
 
     def _make_room(self, needed: int) -> None:
         """Remove the oldest files until `needed` bytes more stay within the bound; those of earlier processes too."""
-        files = [(file, file.stat()) for file in self._folder.glob(_FILES)]
+        files = [(file, file.stat()) for file in self.folder.glob(_FILES)]
         total = sum(status.st_size for _, status in files)
         for file, status in sorted(files, key=lambda item: (item[1].st_mtime_ns, item[0].name)):
             if total + needed <= self._most_bytes:
@@ -282,5 +314,31 @@ def _held(array: NDArray[Any]) -> int:
     return array.nbytes + sum(map(len, array.reshape(-1).tolist()))
 
 
+def _number(
+    name: str, environment: Mapping[str, str], kind: Callable[[str], N], holds: Callable[[N], bool], expected: str
+) -> N | None:
+    """What a variable says, None where it says nothing.
+
+    Raises:
+        ValueError: it is not as expected.
+    """
+    text = environment.get(name)
+    if not text:
+        return None
+    with contextlib.suppress(ValueError):
+        if holds(value := kind(text)):
+            return value
+    raise ValueError(f"{name}: expected a number {expected}, found {reprlib.repr(text)}")
+
+
 def _names(listed: str | None) -> list[str]:
     return [name for name in re.split(r"[,\s]+", listed or "") if name]
+
+
+def _check_known(who: str, names: Collection[str], raw: Signature) -> None:
+    """Raises:
+    ValueError: one is no input of the model.
+    """
+    known = {spec.name for spec in raw.inputs}
+    if unknown := sorted(set(names) - known):
+        raise ValueError(f"{who} cannot leave out {', '.join(unknown)}: the inputs are {sorted(known)}")

@@ -14,7 +14,7 @@ from serving import prediction_log
 from serving.application import Page
 from serving.front import Front
 from serving.inference import Inference
-from serving.log import RequestLog, Requests, in_background
+from serving.log import RequestLog, in_background, requests_to_log
 from serving.metrics import Metrics, Reading
 from serving.observation import Observer, Observers
 from serving.package import Refusal, Refused, Served, contract_digest
@@ -51,10 +51,10 @@ def watching(served: Served, folder: Path) -> Iterator[Watch]:
     """
     contract, package = served.contract, contract_digest(folder)
     try:
-        which = Requests(os.environ.get("SERVING_LOG") or Requests.ERRORS)
+        which = requests_to_log()
         recorded = prediction_log.settings(contract, served.raw)
     except ValueError as error:
-        raise Refused(Refusal.SETTINGS, f"SERVING_LOG or SERVING_PREDICTION_LOG: {error}") from error
+        raise Refused(Refusal.SETTINGS, str(error)) from error
     metrics = Metrics(served, package)
     observers: list[Observer] = [metrics, RequestLog(served, which)]
     with contextlib.ExitStack() as stack:

@@ -17,7 +17,7 @@ from serving.package import contract_digest, read_contract
 from tasks.contracts import Digest, Image, Package, TunedImage, Verdict
 from tasks.errors import BadInput, CorruptObject, GateBlocked, PlatformError
 from tasks.figures import short
-from tasks.image.engine import CONTRACT_LABEL, Engine
+from tasks.image.engine import CONTRACT_LABEL, Engine, serving_image
 from tasks.image.sbom import LICENCES_FILE, SBOM_FILE
 from tasks.lineage.named import unknown_model
 from tasks.store import Store, fetch
@@ -110,11 +110,7 @@ def _in_engine(
     *,
     unknown: bool,
 ) -> Origin:
-    found = engine.find_image(asked)
-    if found is None:
-        raise BadInput(f"the engine has no image {asked}, and the store no package: `slipway status` lists what it has")
-    if CONTRACT_LABEL not in found.labels:
-        raise BadInput(f"the image {asked} is no serving image that Slipway built: it has no label {CONTRACT_LABEL}")
+    found = serving_image(engine, asked, ", and the store no package")
     files = ImageFiles(engine, found.id, found.labels[CONTRACT_LABEL])
     tuned_from = {image.package for image in tuned if image.digest == found.id}
     for package in known:

@@ -32,7 +32,7 @@ from tasks.bundle.golden import write_golden
 from tasks.bundle.origin import Origin
 from tasks.bundle.readme import readme
 from tasks.contracts import Digest
-from tasks.errors import BadInput, CorruptObject, StoreUnavailable
+from tasks.errors import BadInput, CorruptObject
 from tasks.image.context import Context
 from tasks.workspace import locked
 
@@ -58,9 +58,9 @@ def write(origin: Origin, out: Path) -> Written:
     """Write the bundle to `out`, which must not be there yet; a name that ends in `.tar` is a tar, any other a folder.
 
     Raises:
-        BadInput: `out` is there, has no folder to be in, or promises another form; an older Slipway built the package.
+        BadInput: `out` is there, has no folder to be in, cannot be written, or promises another form; an older Slipway
+            built the package.
         CorruptObject: what was written, or what it was made of, is not what the contract says.
-        StoreUnavailable: it cannot be written there.
     """
     _check_destination(out)
     with _answering(out), locked(out.with_name(f".{out.name}.lock")), _aside(out) as folder:
@@ -126,7 +126,7 @@ def _answering(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreUnavailable(f"{out} cannot be written: {error.strerror or error}") from error
+        raise BadInput(f"{out} cannot be written: {error.strerror or error}") from error
 
 
 def _files(folder: Path) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO, cast
 
 import typer
 
@@ -14,8 +14,10 @@ from tasks.errors import BadInput
 
 def score(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="A serving image: tag or digest.")],
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="Rows: .npz, .csv or .parquet.")],
-    target: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Where answers go: .npz, .csv or .parquet.")],
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="Rows: .npz, .csv or .parquet; - is CSV on a pipe.")],
+    target: Annotated[
+        str, typer.Argument(metavar="OUTPUT", help="Where answers go: .npz, .csv or .parquet; - is CSV on a pipe.")
+    ],
     batch_rows: Annotated[
         int | None, typer.Option(min=1, help="Rows that the model gets at once; else the package's max_batch.")
     ] = None,
@@ -27,10 +29,16 @@ def score(
 
     from tasks.scoring import score as scored
 
+    if as_json and target == "-":
+        raise BadInput("--json and the answers both want standard output: give OUTPUT a name, or leave --json out")
     with opened(as_json, debug) as (session, _):
-        found = scored(image, source, target, batch_rows, session.err.file)
-        session.document({**asdict(found), "output": str(target)})
-        session.result(f"{target}: {found.rows} rows by {found.model} {found.version}")
+        found = scored(image, source, target, batch_rows, session.err.file, cast("TextIO", session.out.file).buffer)
+        session.document({**asdict(found), "output": target})
+        said = f"{found.rows} rows by {found.model} {found.version}"
+        if target == "-":
+            session.err.print(said, soft_wrap=True)
+        else:
+            session.result(f"{target}: {said}")
     return 0
 
 

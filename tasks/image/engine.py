@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from tasks.contracts import Digest
+from tasks.errors import BadInput
 
 COMPONENT_LABEL = "io.slipway.component"
 PID_LABEL = "io.slipway.pid"
@@ -201,6 +202,20 @@ class Engine(Protocol):
 
     def sweep(self, component: str) -> tuple[str, ...]:
         """Remove the component's containers whose owner is dead; their names."""
+
+
+def serving_image(engine: Engine, asked: str, nor: str = "") -> ImageInfo:
+    """The serving image of that name, tag or id. It is never pulled; `nor` says where else it was looked for.
+
+    Raises:
+        BadInput: the engine has none, or it is none that Slipway built.
+    """
+    found = engine.find_image(asked)
+    if found is None:
+        raise BadInput(f"the engine has no image {asked}{nor}: `slipway status` lists what was packaged")
+    if CONTRACT_LABEL not in found.labels:
+        raise BadInput(f"the image {asked} is no serving image that Slipway built: it has no label {CONTRACT_LABEL}")
+    return found
 
 
 def owner_labels(component: str) -> dict[str, str]:

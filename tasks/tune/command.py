@@ -21,7 +21,7 @@ from tasks.attestation import signer
 from tasks.contracts import TunedImage, Verdict
 from tasks.errors import BadInput, SlipwayError
 from tasks.image import connect
-from tasks.image.engine import CONTRACT_LABEL, Engine, ImageInfo
+from tasks.image.engine import Engine, ImageInfo, serving_image
 from tasks.lineage.history import packages, record_of
 from tasks.load.objective import CONFIDENCE, Held
 from tasks.settings import Settings
@@ -127,13 +127,7 @@ def tuned(asked: Asked, show: Callable[[Text], None], check: Callable[[], None])
     if asked.cpus is not None and asked.cpus > here:
         raise BadInput(f"--cpus {asked.cpus:g}: this machine has {here}: tune on one like that which will serve")
     engine, settings = connect(), Settings.from_environment()
-    image = engine.find_image(asked.image)
-    if image is None:
-        raise BadInput(f"the engine has no image {asked.image}: `slipway status` lists those that were packaged")
-    if CONTRACT_LABEL not in image.labels:
-        raise BadInput(
-            f"the image {asked.image} is no serving image that Slipway built: it has no label {CONTRACT_LABEL}"
-        )
+    image = serving_image(engine, asked.image)
     store = open_store(settings.store_uri)
     # before minutes of measuring, whose result could not be written
     basis = _basis(asked.image, image, engine, store, settings) if asked.write else None

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tasks.attestation import attest, signer
+from tasks.cli import run
 from tasks.contracts import Package, Verdict, digest_of
 from tasks.image.registry import Pushed
 from tasks.settings import Settings
@@ -352,6 +353,33 @@ def test_a_push_to_nowhere_is_said_before_the_engine_is_asked(home: Path) -> Non
     published(home)
     done = slipway(home, "push", "digits", env={"DOCKER_HOST": "tcp://127.0.0.1:9"})
     assert (done.returncode, done.stderr) == (2, "slipway: where to? give REGISTRY/REPO, or set SLIPWAY_REGISTRY\n")
+
+
+@pytest.mark.parametrize(
+    ("names", "code", "expected"),
+    [
+        (("missing.csv", "out.csv"), 2, "missing.csv cannot be read: No such file or directory"),
+        (("rows.csv", "rows.csv"), 2, "rows.csv is the file of the rows, which answers must not replace"),
+        (("rows.csv", "-", "--json"), 2, "--json and the answers both want standard output"),
+        (("rows.csv", "out.csv"), 3, "no Docker engine answers"),
+    ],
+)
+def test_scoring_names_what_is_wrong_with_the_files_before_the_engine(
+    names: tuple[str, ...],
+    code: int,
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
+    Path("rows.csv").write_text("x\n1\n")
+    assert run(["score", "slipway/m:onnx-1", *names]) == code
+    said = capfd.readouterr()
+    assert expected in (said.out if "--json" in names else said.err)
+    assert len(said.err.splitlines()) <= 1
+    assert Path("rows.csv").read_text() == "x\n1\n"
 
 
 # --- where it may run ---------------------------------------------------------------------------------------------

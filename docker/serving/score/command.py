@@ -13,13 +13,14 @@ import signal
 import sys
 from pathlib import Path
 
+from serving.arguments import WRONG_ARGUMENTS, Arguments
 from serving.package import Refused, Served, WrongAnswer, open_package
 from serving.runners import RunnerError
-from serving.score.files import form_of, open_reader, writing
+from serving.score.files import Form, between, check_names, form_of, open_reader, writing
 from serving.score.rows import Unscorable
 from serving.score.scoring import Progress, batch_rows, score
 
-UNSCORABLE, FAILED = 2, 3
+UNSCORABLE, FAILED = WRONG_ARGUMENTS, 3
 
 
 def main(arguments: list[str]) -> int:
@@ -28,9 +29,11 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     options = _parser().parse_args(arguments)
     try:
+        source, target = form_of(options.input, options.input_form), form_of(options.output, options.output_form)
+        check_names(options.input, options.output)
         served = open_package(options.package, options.threads)
         with contextlib.closing(served.runner):
-            _score(served, options)
+            _score(served, options, source, target)
     except Unscorable as error:
         return _ended(UNSCORABLE, str(error))
     except (RunnerError, WrongAnswer) as error:
@@ -45,16 +48,15 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _score(served: Served, options: argparse.Namespace) -> None:
+def _score(served: Served, options: argparse.Namespace, source: Form, target: Form) -> None:
     rows = batch_rows(served.contract, served.raw, options.batch_rows)
-    source, target = form_of(options.input, options.input_form), form_of(options.output, options.output_form)
     with contextlib.closing(open_reader(options.input, source, served.raw)) as reader:
         progress = Progress(reader.total)
-        try:
-            with writing(options.output, target, served.contract.signature) as writer:
-                score(served, reader, writer, rows, progress)
-        except Unscorable as error:
-            raise Unscorable(f"{options.input} → {options.output}: {error}") from error
+        with (
+            writing(options.output, target, served.contract.signature) as writer,
+            between(options.input, options.output),
+        ):
+            score(served, reader, writer, rows, progress)
     if not options.quiet:
         progress.done()
 
@@ -65,14 +67,14 @@ def _ended(code: int, message: str) -> int:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
-    return value
+    with contextlib.suppress(ValueError):
+        if (value := int(text)) >= 1:
+            return value
+    raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text!r}")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="serving score", description="Scores the rows of a file.")
+    parser = Arguments(prog="IMAGE score", description="Scores the rows of a file.")
     parser.add_argument("input", help=".npz, .csv, or - for CSV on standard input")
     parser.add_argument("output", help=".npz, .csv, or - for CSV on standard output")
     parser.add_argument("--package", type=Path, default=Path("/package"), help="the package folder")

@@ -10,6 +10,7 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from math import prod
 from typing import IO, Any
 
 import numpy as np
@@ -90,6 +91,8 @@ class CsvWriter:
                 f"answers of another shape than before ({shapes} after {self._shapes}), which a table's columns cannot "
                 "hold: give a .parquet file for the output, or score them apart"
             )
+        if not len(answers[self._specs[0].name]):
+            return  # the header is all there is to no rows
         columns = [column for spec in self._specs for column in _cells(answers[spec.name])]
         text = io.StringIO(newline="")
         csv.writer(text, lineterminator="\n").writerows(zip(*columns, strict=True))
@@ -169,7 +172,7 @@ def _culprit(place: Place, flat: Sequence[str], first: int, parse: Callable[[str
 
 def _cells(array: NDArray[Any]) -> Iterator[list[str]]:
     """Columns of text, one for each value of a row."""
-    for column in array.reshape(len(array), -1).T:
+    for column in array.reshape(len(array), prod(array.shape[1:])).T:  # of no values, -1 could be anything
         yield _texts(column)
 
 

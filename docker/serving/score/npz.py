@@ -30,15 +30,15 @@ class NpzReader:
         try:
             self._archive = zipfile.ZipFile(path)
         except zipfile.BadZipFile as error:
-            raise Unscorable(f"{path.name} is no .npz file: {error}") from error
+            raise Unscorable(f"it is no .npz file: {error}") from error
         there = {name.removesuffix(_SUFFIX) for name in self._archive.namelist()}
         if missing := [spec.name for spec in raw.inputs if spec.name not in there]:
-            raise Unscorable(f"{path.name}: no array {', '.join(missing)}; there are {', '.join(sorted(there))}")
+            raise Unscorable(f"no array {', '.join(missing)}; there are {', '.join(sorted(there)) or 'none at all'}")
         self._members = {spec.name: _Member(self._archive, spec) for spec in raw.inputs}
         totals = {name: member.total for name, member in self._members.items()}
         if len(set(totals.values())) > 1:
             counts = ", ".join(f"{name} {total}" for name, total in totals.items())
-            raise Unscorable(f"{path.name}: all arrays must have the same number of rows; found {counts}")
+            raise Unscorable(f"all arrays must have the same number of rows; found {counts}")
         self.total: int | None = next(iter(totals.values()))
 
     def batches(self, rows: int) -> Iterator[Rows]:

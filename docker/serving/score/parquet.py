@@ -29,7 +29,7 @@ class ParquetReader:
         try:
             self._file = pq.ParquetFile(path)
         except (pa.ArrowException, OSError) as error:
-            raise Unscorable(f"{path.name} is no Parquet file: {str(error).splitlines()[0]}") from error
+            raise Unscorable(f"it is no Parquet file: {str(error).splitlines()[0]}") from error
         self.total: int | None = self._file.metadata.num_rows
         names = self._file.schema_arrow.names
         self._specs = raw.inputs

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from serving.contract import PredictionLog, ServingContract
+from tasks.cli import run as slipway
 from tasks.contracts import Image
 from tasks.spec import PredictionLogSpec
 from tests.integration.image.conftest import Case
@@ -68,10 +69,39 @@ def test_a_value_that_does_not_fit_is_named_and_nothing_is_left(image: Image, tm
     assert not containers()
 
 
-def test_an_image_that_is_not_there_is_said(tmp_path: Path) -> None:
-    done = slipway_score("slipway/no-such-model:1", tmp_path / "in.csv", tmp_path / "out.csv")
-    assert done.returncode == 2
-    assert "slipway/no-such-model:1" in done.stderr
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ("nosuchimage:1", "the engine has no image nosuchimage:1: `slipway status` lists what was packaged"),
+        ("bad name", "'bad name' is no name of an image"),
+    ],
+)
+def test_an_image_that_is_not_there_is_said_and_not_pulled(
+    tmp_path: Path, image: str, expected: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.csv").touch()
+    assert slipway(["score", image, str(tmp_path / "in.csv"), str(tmp_path / "out.csv")]) == 2
+    [sentence] = capfd.readouterr().err.splitlines()
+    assert expected in sentence
+
+
+def test_pipes_take_rows_and_give_answers_alone(image: Image) -> None:
+    raw = raw_samples(20)
+    lines = [",".join(f"x[{column}]" for column in range(IN)), *(",".join(map(str, row)) for row in raw.tolist())]
+    command = [SLIPWAY, "score", image.reference, "-", "-"]
+    done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    header, *rows = done.stdout.split()
+    assert header == "y[0],y[1],y[2],n"
+    assert np.array_equal([float(row.split(",")[0]) for row in rows], answer_raw(raw)["y"][:, 0])
+    assert "20 rows by " in done.stderr
+
+
+def test_no_rows_are_answered_by_a_header(image: Image, tmp_path: Path) -> None:
+    np.savez(tmp_path / "in.npz", x=raw_samples(1)[:0])
+    done = slipway_score(image.reference, tmp_path / "in.npz", tmp_path / "out.csv")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out.csv").read_text() == "y[0],y[1],y[2],n\n"
 
 
 def test_ctrl_c_removes_the_container_and_leaves_no_output(image: Image, tmp_path: Path) -> None:

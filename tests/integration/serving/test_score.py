@@ -47,6 +47,26 @@ def test_a_table_goes_in_and_comes_out_through_pipes(package: Path) -> None:
     assert said.startswith("100 rows in ")
 
 
+def test_a_header_alone_is_answered_by_a_header(package: Path) -> None:
+    assert score(package, "-", "-", given=f"{HEADER}\n".encode())[:2] == (0, b"y[0],y[1],y[2],n\n")
+
+
+def test_the_file_of_the_rows_is_not_replaced(package: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "rows.npz", x=raw_samples(3))
+    before = (tmp_path / "rows.npz").read_bytes()
+    code, _, said = score(package, tmp_path / "rows.npz", tmp_path / "rows.npz")
+    assert code == 2
+    assert "which answers must not replace" in said
+    assert (tmp_path / "rows.npz").read_bytes() == before
+
+
+def test_arguments_that_do_not_fit_are_one_sentence(package: Path) -> None:
+    code, _, said = score(package, "-", "-", "--batch-rows", "many")
+    assert code == 2
+    [sentence] = said.splitlines()
+    assert "--batch-rows: expected a whole number of at least 1, found 'many'" in sentence
+
+
 def test_a_row_that_does_not_fit_ends_it_with_code_2_and_without_output(package: Path, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text(f"{HEADER}\n1,2,3,4,5,6\n1,2,300,4,5,6\n")
     code, _, said = score(package, tmp_path / "in.csv", tmp_path / "out.npz")

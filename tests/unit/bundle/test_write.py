@@ -18,7 +18,7 @@ from serving.contract import DimRange, DType, PreprocessStep, ServingContract, S
 from serving.package import read_contract, verify_files
 from tasks.bundle import Origin, find, write
 from tasks.bundle.golden import GoldenIndex, _tensor, write_golden
-from tasks.errors import BadInput, CorruptObject, StoreUnavailable
+from tasks.errors import BadInput, CorruptObject
 from tasks.image import connect
 from tasks.store import LocalStore
 from tests.bundles import publish
@@ -210,7 +210,7 @@ def test_what_a_killed_process_left_is_cleared_by_the_next(origin: Origin, tmp_p
 
 
 def test_a_folder_that_cannot_be_written_is_said_in_a_sentence(origin: Origin) -> None:
-    with pytest.raises(StoreUnavailable, match="/proc/self/out cannot be written: No such file or directory"):
+    with pytest.raises(BadInput, match="/proc/self/out cannot be written: No such file or directory"):
         write(origin, Path("/proc/self/out"))
 
 

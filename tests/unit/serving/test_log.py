@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.log import RequestLog, Requests, in_background, log
+from serving.log import RequestLog, Requests, in_background, log, requests_to_log
 from serving.observation import Outcome
 from serving.spool import Spool
 from tests.unit.serving.observed import outcome, served
@@ -37,6 +38,18 @@ def test_which_requests_get_a_line_is_chosen(
     capfd: pytest.CaptureFixture[str], which: Requests, ids: list[str]
 ) -> None:
     assert [line["id"] for line in lines(capfd, which, ANSWERED, REFUSED, FAILED)] == ids
+
+
+@pytest.mark.parametrize(
+    ("said", "which"), [({}, "errors"), ({"SERVING_LOG": ""}, "errors"), ({"SERVING_LOG": "all"}, "all")]
+)
+def test_the_environment_chooses_them(said: dict[str, str], which: str) -> None:
+    assert requests_to_log(said) == which
+
+
+def test_a_choice_that_there_is_not_is_named_with_those_that_there_are() -> None:
+    with pytest.raises(ValueError, match=r"^SERVING_LOG: expected none, errors, all, found 'loud'$"):
+        requests_to_log({"SERVING_LOG": "loud"})
 
 
 def test_a_line_says_who_asked_what_came_of_it_and_where_the_time_went(capfd: pytest.CaptureFixture[str]) -> None:
@@ -70,6 +83,7 @@ def stuck_pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
     os.write(writing, b"x" * 4096)
+    os.set_blocking(reading, False)  # whoever reads may come when all was written
     write = os.write
     monkeypatch.setattr(os, "write", lambda number, data: write(writing if number == 2 else number, data))
     yield reading
@@ -83,7 +97,8 @@ def test_a_pipe_that_nobody_reads_stops_nobody_and_what_is_lost_is_counted(stuck
             log("request", filling="x" * 50_000)  # two megabytes: twice what may wait
         assert 0 < spool.lost < 40
         while spool._bytes:
-            os.read(stuck_pipe, 1 << 20)
+            with contextlib.suppress(BlockingIOError):
+                os.read(stuck_pipe, 1 << 20)
 
 
 def test_lines_of_the_background_come_in_order_and_none_is_lost_at_the_end(capfd: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -200,8 +201,42 @@ def test_the_environment_changes_what_the_package_asks_for_and_hides_more_never_
     )
 
 
-@pytest.mark.parametrize(("name", "value"), [("SAMPLE", "0"), ("SAMPLE", "2"), ("MAX_MB", "0"), ("OMIT", "nmae")])
-def test_a_setting_that_would_record_too_much_is_refused(name: str, value: str) -> None:
-    environment = {"SERVING_PREDICTION_LOG": "/logs", f"SERVING_PREDICTION_LOG_{name}": value}
-    with pytest.raises(ValueError, match=r"SAMPLE|nmae"):
-        settings(served().contract, SIGNATURE, environment)
+@pytest.mark.parametrize("log", [{"SERVING_PREDICTION_LOG": "/logs"}, {"SERVING_PREDICTION_LOG": "off"}, {}])
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("SAMPLE", "0", ": expected a number above 0 and at most 1, found '0'"),
+        ("SAMPLE", "2", ": expected a number above 0 and at most 1, found '2'"),
+        ("SAMPLE", "nan", ": expected a number above 0 and at most 1, found 'nan'"),
+        ("SAMPLE", "half", ": expected a number above 0 and at most 1, found 'half'"),
+        ("MAX_MB", "0", ": expected a number that is whole and at least 1, found '0'"),
+        ("MAX_MB", "x", ": expected a number that is whole and at least 1, found 'x'"),
+        ("OMIT", "nmae", " cannot leave out nmae: the inputs are ['x']"),
+        ("HASH", "x, nmae", " cannot leave out nmae: the inputs are ['x']"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_named_whether_or_not_anything_is_recorded(
+    log: dict[str, str], name: str, value: str, expected: str
+) -> None:
+    variable = f"SERVING_PREDICTION_LOG_{name}"
+    with pytest.raises(ValueError, match=f"^{re.escape(variable + expected)}$"):
+        settings(served().contract, SIGNATURE, {**log, variable: value})
+
+
+def test_a_folder_that_takes_nothing_is_said_before_the_first_request(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    with recording(tmp_path / "file" / "folder"):
+        pass
+    [line] = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert (line["event"], line["folder"]) == ("predictions cannot be recorded", str(tmp_path / "file" / "folder"))
+    assert "Not a directory" in line["error"]
+
+
+def test_a_folder_that_takes_predictions_is_no_matter_for_the_log(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with recording(tmp_path / "folder"):
+        pass
+    assert capfd.readouterr().err == ""

@@ -12,7 +12,7 @@ import pytest
 
 from serving.contract import DimRange, DType, PreprocessStep, Signature, TensorSpec
 from serving.package import Served
-from serving.score.files import Form, form_of, open_reader, writing
+from serving.score.files import Form, between, check_names, form_of, open_reader, writing
 from serving.score.frames import FrameReader, FrameWriter
 from serving.score.rows import Unscorable
 from serving.score.scoring import Progress, batch_rows, score
@@ -100,7 +100,7 @@ def complaint(source: Path, of: Served = MODEL) -> str:
         scored(source, target, of)
     assert target.read_text() == "before"
     assert {path.name for path in source.parent.iterdir()} == {source.name, "answers.csv"}
-    return str(caught.value)
+    return str(caught.value).removeprefix(f"{source}: ")
 
 
 @pytest.mark.parametrize("target", FORMS)
@@ -132,6 +132,17 @@ def test_no_row_is_lost_whatever_the_batches_are(tmp_path: Path, rows: int) -> N
         }
         if rows:
             assert found["shout"].tolist() == model(inputs)["shout"].tolist()
+
+
+@pytest.mark.parametrize("target", FORMS)
+@pytest.mark.parametrize("source", FORMS)
+def test_no_rows_have_no_answers_in_a_file_like_every_other(tmp_path: Path, source: str, target: str) -> None:
+    assert scored(write(tmp_path / f"in.{source}", data(0)), tmp_path / f"out.{target}") == 0
+    signature = MODEL.contract.signature
+    wanted = Signature(inputs=signature.outputs, outputs=signature.inputs, dynamic=signature.dynamic)
+    reader = open_reader(str(tmp_path / f"out.{target}"), Form(target), wanted)  # raises where a column is missing
+    assert [len(batch["next"]) for batch in reader.batches(10)] in ([], [0])
+    reader.close()
 
 
 def number(dtype: DType, *shape: int | str, nan: bool = False) -> Served:
@@ -350,6 +361,55 @@ def test_without_pyarrow_a_sentence_says_what_to_do(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(Unscorable, match=r"`slipway score IMAGE INPUT OUTPUT` on the host converts it"):
         form_of("in.parquet", None)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "there"), [({"y": np.zeros(3, np.float32)}, "y"), ({}, "none at all")], ids=["another", "empty"]
+)
+def test_an_archive_without_the_input_is_named_once_with_what_is_there(
+    tmp_path: Path, arrays: Arrays, there: str
+) -> None:
+    path = tmp_path / "in.npz"
+    np.savez(path, **arrays)
+    with pytest.raises(Unscorable) as caught:
+        open_reader(str(path), Form.NPZ, number(DType.FLOAT32).raw)
+    assert str(caught.value) == f"{path}: no array x; there are {there}"
+
+
+def test_a_sentence_about_a_row_names_both_ends() -> None:
+    with pytest.raises(Unscorable, match=r"^in\.csv → standard output: row 3$"), between("in.csv", "-"):
+        raise Unscorable("row 3")
+
+
+@pytest.mark.parametrize("link", ["none", "symbolic", "hard"])
+def test_answers_must_not_replace_the_rows(tmp_path: Path, link: str) -> None:
+    source = write(tmp_path / "in.npz", data(3))
+    target = source if link == "none" else tmp_path / "out.npz"
+    if link == "symbolic":
+        target.symlink_to(source)
+    elif link == "hard":
+        target.hardlink_to(source)
+    with pytest.raises(Unscorable, match="is the file of the rows, which answers must not replace"):
+        check_names(str(source), str(target))
+
+
+def test_other_names_are_taken(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.npz", data(3))
+    (tmp_path / "there.npz").touch()
+    for target in ("there.npz", "new.npz", "-", "no/folder.npz"):
+        check_names(str(source), target if target == "-" else str(tmp_path / target))
+    check_names("-", "-")
+
+
+def test_rows_that_are_not_there_are_said_by_their_name_alone(tmp_path: Path) -> None:
+    with pytest.raises(Unscorable, match=r"in\.npz cannot be read: No such file or directory"):
+        check_names(str(tmp_path / "in.npz"), str(tmp_path / "out.npz"))
+
+
+def test_a_folder_is_no_file_of_answers(tmp_path: Path) -> None:
+    (tmp_path / "out.csv").mkdir()
+    with pytest.raises(Unscorable, match=r"out\.csv cannot be written: Is a directory"):
+        scored(write(tmp_path / "in.npz", data(2)), tmp_path / "out.csv")
 
 
 # --- whole or not at all, and in constant memory --------------------------------------------------------------------
