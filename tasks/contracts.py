@@ -17,7 +17,7 @@ import json
 from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Generic, Self, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -376,6 +376,26 @@ class SmokeFigures(Contract):
     concurrency: int = 0
 
 
+class OutputMargin(Contract):
+    """How far one output's golden answers lie from the source model's, at worst."""
+
+    output: str
+    difference: float | None = Field(description="the largest |answer - expected|; none where it is no number")
+    of_allowed: float | None = Field(
+        description="the largest share of parity's tolerance: above 1 is wrong; none where nothing may differ"
+    )
+
+
+class ProcessorProof(Contract):
+    """One CPU generation of an instance type: how it was tried, and what that proved."""
+
+    cpu: str
+    level: str = Field(description="of its instruction set, as the catalogue names them: x86-64-v3")
+    proof: Literal["native", "emulated", "unproven"]
+    verdict: Verdict = Field(description="inconclusive where it was not proven, whatever the report's own")
+    margins: tuple[OutputMargin, ...] = Field((), description="of the golden answers under it")
+
+
 class LatencySplit(Contract):
     """Where one request's time goes at `Capacity.max_rate_rps`: the mean of each part, in milliseconds; they add up to
     the mean latency from the intended start."""
@@ -421,6 +441,7 @@ class SmokeReport(Report):
     vcpus: float
     memory_bytes: int
     figures: SmokeFigures = SmokeFigures()
+    processors: tuple[ProcessorProof, ...] = Field((), description="what was proven of each, once it was ready")
     capacity: Capacity | None = Field(None, description="where it was measured")
 
 

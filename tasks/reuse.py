@@ -51,7 +51,6 @@ _CONTRACTS = (
 
 _SOURCES = ("tasks/ingest", "tasks/lineage/origin.py", "tasks/expectations")
 _LOCKS = ("tasks/image/runtimes.py", "docker/runtimes")
-_ENGINE = ("tasks/image/engine.py", "tasks/image/docker_engine.py")
 #: How exporters trace a model: parity does it again to look inside (`tasks.parity.divergence`).
 _INSIDE = tuple(
     f"tasks/export/{name}.py"
@@ -80,7 +79,16 @@ CODE: Mapping[str, tuple[str, ...]] = {
         "docker/serving",
     ),
     "image": (*_CONTRACTS, "tasks/image", "docker/serving", "docker/runtimes", "docker/base"),
-    "smoke": (*_CONTRACTS, "tasks/smoke", "tasks/load", *_ENGINE, "docker/serving"),
+    # (what makes an image for another architecture, too: its answers are smoke's)
+    "smoke": (
+        *_CONTRACTS,
+        "tasks/smoke",
+        "tasks/load",
+        "tasks/image",
+        "docker/serving",
+        "docker/runtimes",
+        "docker/base",
+    ),
 }
 
 _LOADING = ("keras", "numpy", "onnx", "onnxruntime", "scikit-learn", "skops", "tensorflow-cpu", "torch")
@@ -94,7 +102,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "export": (*_LOADING, *_CONVERTING, *_PREPROCESSING),
     "parity": (*_LOADING, *_EXPECTING, *_PREPROCESSING, "pyarrow", "onnx-ir", "onnxscript", "scipy"),
     "image": ("cyclonedx-python-lib",),  # writes the SBOM; what else is in an image is pinned by docker/runtimes
-    "smoke": ("prometheus-client", "scipy"),
+    "smoke": ("iced-x86", "prometheus-client", "scipy"),  # the first names the instruction of a finding
 }
 
 

@@ -4,6 +4,7 @@
 #   docker/base/build.sh            nothing to do where the image of this recipe is there already
 #   docker/base/build.sh --fresh    once more, with the Debian packages of today
 #   docker/base/build.sh --check    only says whether it is there: exit code 0 or 1
+#   docker/base/build.sh --architecture arm64    the same for another architecture of Debian's (needs a python3.11 here)
 #
 #   SLIPWAY_BASE_IMAGE=name@sha256:…   take this image instead (from the engine or a registry)
 #   SLIPWAY_DEBIAN_MIRROR=URL          packages from here, not from this machine's apt sources
@@ -19,6 +20,14 @@ fail() {
     say "base image: $*"
     exit 3
 }
+
+architecture=
+if [[ ${1:-} == --architecture ]]; then
+    architecture=${2:?--architecture needs a name that Debian uses, like arm64}
+    shift 2
+    [[ -z ${SLIPWAY_BASE_IMAGE:-} ]] || fail "SLIPWAY_BASE_IMAGE names an image of one architecture, and none of $architecture is made beside it"
+    command -v python3.11 >/dev/null || fail "python3.11 is missing, which compiles the library of an image that does not run here"
+fi
 
 command -v docker >/dev/null || fail "the docker command is missing; install docker.io (or docker-cli)"
 docker version >/dev/null 2>&1 || fail "no Docker engine answers; start one, or run make setup as root"
@@ -42,7 +51,7 @@ if [[ -n ${SLIPWAY_BASE_IMAGE:-} ]]; then
 fi
 
 recipe=$(cd "$here" && sha256sum bootstrap.sh finish.sh packages | sha256sum | cut -c1-12)
-reference=slipway/base:$recipe
+reference=slipway/base:$recipe${architecture:+-$architecture}
 
 if [[ ${1:-} == --check ]]; then
     docker image inspect "$reference" >/dev/null 2>&1 || exit 1
@@ -68,7 +77,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 say "base image: bootstrapping Debian 12 with Python 3.11 (about 15 s)"
 started=$SECONDS
-if ! "$here/bootstrap.sh" "$work" "$reference" >"$work/log" 2>&1; then
+if ! "$here/bootstrap.sh" "$work" "$reference" ${architecture:+"$architecture"} >"$work/log" 2>&1; then
     tail -n 15 "$work/log" >&2
     fail "it could not be made; the last lines of mmdebstrap are above. Without a Debian mirror in reach, carry the image here with docker save and docker load"
 fi

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Turns what mmdebstrap unpacked into the base image's root. Runs on the building machine as mmdebstrap's
-# extract hook: $1 is the root; PACKAGES names the file with the list of packages that stay.
+# extract hook: $1 is the root; PACKAGES names the file with the list of packages that stay, COMPILER a Python 3.11 of
+# this machine where the root's own does not run on it.
 set -eu
 root=$1
 
@@ -80,8 +81,12 @@ chmod 1777 "$root/tmp"
 # Bytecode now, because the root is read-only later: it halves the interpreter's start. Hash-based, so that no
 # time stamp enters the image; in the sources' place, which are a fifth of the image and which nobody reads in it:
 # tracebacks name file, line and function without them.
-PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE='' chroot "$root" /usr/bin/python3.11 -m compileall \
-    -q -b --invalidation-mode unchecked-hash /usr/lib/python3.11
+export PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=''
+if [ -n "${COMPILER:-}" ]; then # bytecode is the same on every architecture
+    "$COMPILER" -m compileall -q -b --invalidation-mode unchecked-hash -s "$root" -p / "$python"
+else
+    chroot "$root" /usr/bin/python3.11 -m compileall -q -b --invalidation-mode unchecked-hash /usr/lib/python3.11
+fi
 find "$python" -name '*.py' | while read -r source; do
     if [ -f "${source}c" ]; then rm "$source"; fi
 done

@@ -8,6 +8,7 @@ they are numbers, equal where they are not.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,29 @@ class Golden:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """How far answers of one output lie from the expected ones: the largest `|answer - expected|`, and the largest
+    share that it takes of what is allowed there. Above 1 is a wrong answer; infinite where nothing may differ and
+    something does, or where there is no number to measure."""
+
+    difference: float = 0.0
+    of_allowed: float = 0.0
+
+    def worst(self, other: Margin) -> Margin:
+        """What both together come to."""
+        return Margin(max(self.difference, other.difference), max(self.of_allowed, other.of_allowed))
+
+
+def merge(*found: Mapping[str, Margin]) -> dict[str, Margin]:
+    """The worst of all, by output."""
+    worst: dict[str, Margin] = {}
+    for one in found:
+        for name, margin in one.items():
+            worst[name] = margin.worst(worst.get(name, Margin()))
+    return worst
+
+
 def read_golden(path: Path) -> Golden:
     """Read the samples; pickles are refused.
 
@@ -80,6 +104,44 @@ def differences(
         for name, wanted in expected.items()
         if (sentence := _difference(name, answers.get(name), wanted, tolerances.get(name, Tolerance(0.0, 0.0))))
     )
+
+
+def margins(
+    answers: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]], tolerances: Mapping[str, Tolerance]
+) -> dict[str, Margin]:
+    """How near each output is to being wrong, as far as it can be measured: numbers of the expected dtype and shape."""
+    return {
+        name: _margin(answers[name], wanted, tolerances.get(name, Tolerance(0.0, 0.0)))
+        for name, wanted in expected.items()
+        if wanted.dtype != object
+        and name in answers
+        and (answers[name].dtype, answers[name].shape) == (wanted.dtype, wanted.shape)
+    }
+
+
+def _margin(answer: NDArray[Any], wanted: NDArray[Any], tolerance: Tolerance) -> Margin:
+    # In its own dtype, as in `_difference`: what is equal is no distance away, infinities and NaN too.
+    unequal = ~((answer == wanted) | ((answer != answer) & (wanted != wanted)))  # noqa: PLR0124  only NaN is not itself
+    if not unequal.any():
+        return Margin()
+    left, right = answer[unequal].astype(np.float64), wanted[unequal].astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        distance = np.nan_to_num(np.abs(left - right), nan=np.inf, posinf=np.inf)
+        allowed = np.where(np.isfinite(right), tolerance.atol + tolerance.rtol * np.abs(right), 0.0)
+        share = np.where(allowed > 0, distance / allowed, np.inf)
+    return Margin(float(distance.max()), float(share.max()))
+
+
+def as_json(found: Mapping[str, Margin]) -> list[dict[str, str | float | None]]:
+    """Margins for programs; JSON has no infinity, so what is not finite is null."""
+    return [
+        {
+            "output": name,
+            "difference": margin.difference if math.isfinite(margin.difference) else None,
+            "of_allowed": margin.of_allowed if math.isfinite(margin.of_allowed) else None,
+        }
+        for name, margin in found.items()
+    ]
 
 
 def _difference(name: str, answer: NDArray[Any] | None, wanted: NDArray[Any], tolerance: Tolerance) -> str | None:

@@ -249,6 +249,17 @@ def open_verified(folder: Path, contract: ServingContract, threads: int | None =
     Raises:
         Refused: CONTRACT, FILES, MODEL or ANSWERS.
     """
+    served = load_verified(folder, contract, threads)
+    replay(served, next(served.golden.batches(served.raw, 1)))
+    return served
+
+
+def load_verified(folder: Path, contract: ServingContract, threads: int | None = None) -> Served:
+    """`open_verified` without asking the model anything.
+
+    Raises:
+        Refused: CONTRACT, FILES or MODEL.
+    """
     try:
         raw = raw_signature(contract.signature, contract.preprocess)
     except ValueError as error:
@@ -266,9 +277,7 @@ def open_verified(folder: Path, contract: ServingContract, threads: int | None =
         runner = load(contract.runtime, folder / contract.model, contract.signature, threads)
     except RunnerError as error:
         raise Refused(Refusal.MODEL, str(error)) from error
-    served = Served(contract, raw, golden, runner, preprocessing)
-    replay(served, next(golden.batches(raw, 1)))
-    return served
+    return Served(contract, raw, golden, runner, preprocessing)
 
 
 def replay(served: Served, golden: Golden) -> None:
@@ -277,12 +286,26 @@ def replay(served: Served, golden: Golden) -> None:
     Raises:
         Refused: MODEL when it cannot, ANSWERS when the answer is not the golden one.
     """
+    found = differences(answer(served, golden), golden.outputs, served.contract.tolerances)
+    if found:
+        raise Refused(Refusal.ANSWERS, unlike(found))
+
+
+def unlike(found: Iterable[str]) -> str:
+    """The sentence of a refusal for ANSWERS."""
+    return "the model's answers are not the golden ones: " + "; ".join(found)
+
+
+def answer(served: Served, golden: Golden) -> dict[str, NDArray[Any]]:
+    """What the model says to golden samples, right or wrong.
+
+    Raises:
+        Refused: MODEL when it cannot answer.
+    """
     try:
-        answers = served.predict(golden.inputs)
+        return served.predict(golden.inputs)
     except (BadRequest, RunnerError, WrongAnswer, KeyError, ValueError) as error:
         raise Refused(Refusal.MODEL, f"the model cannot answer a golden sample: {error}") from error
-    if found := differences(answers, golden.outputs, served.contract.tolerances):
-        raise Refused(Refusal.ANSWERS, "the model's answers are not the golden ones: " + "; ".join(found))
 
 
 def verify_machine(needs: Needs, machine: Machine) -> None:

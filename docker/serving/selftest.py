@@ -2,7 +2,8 @@
 
 In: a package folder. Out: a `SelftestReport`, as text or JSON. Every check that can be made alone is made, so that one
 run says everything that does not hold; the model is opened only when all of them passed, because opening files that are
-not the contract's, or on a processor that lacks their instructions, proves nothing.
+not the contract's, or on a processor that lacks their instructions, proves nothing. All golden samples are asked even
+where the first is answered wrongly: how far an output is off says more than that it is.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ from typing import TypeVar
 import msgspec
 
 from serving.contract import Needs, ServingContract
+from serving.golden import Margin, as_json, differences, margins, merge
 from serving.machine import Machine, mib
 from serving.package import (
     Refusal,
     Refused,
     Served,
-    open_verified,
+    answer,
+    load_verified,
     read_contract,
-    replay,
+    unlike,
     verify_files,
     verify_instructions,
     verify_memory,
@@ -59,13 +62,15 @@ class Check:
 
 @dataclass(slots=True)
 class SelftestReport:
-    """All checks in order. `refusal` is the first thing that does not hold, `answers` counts right golden rows."""
+    """All checks in order. `refusal` is the first thing that does not hold, `answers` counts right golden rows, and
+    `margins` are the worst of each output over all golden samples, right and wrong."""
 
     package: str = ""
     checks: list[Check] = field(default_factory=list)
     refusal: Refusal | None = None
     problem: str = ""
     answers: int = 0
+    margins: dict[str, Margin] = field(default_factory=dict)
     seconds: float = 0.0
 
     def text(self) -> str:
@@ -84,6 +89,7 @@ class SelftestReport:
             "exit_code": int(self.refusal or 0),
             "checks": [{"check": check.name, "outcome": check.outcome, "message": check.said} for check in self.checks],
             "answers": self.answers,
+            "outputs": as_json(self.margins),
             "seconds": round(self.seconds, 3),
         }
         return msgspec.json.encode(document) + b"\n"
@@ -165,14 +171,14 @@ def _hold_running(report: SelftestReport, folder: Path, contract: ServingContrac
     before = time.monotonic()
     served = report.hold(
         "model",
-        lambda: open_verified(folder, contract, threads),
+        lambda: load_verified(folder, contract, threads),
         lambda _: f"{contract.model} opened in {time.monotonic() - before:.2f} s, threads {threads}",
     )
     for name, size in batches.items():
         if served is None:
             report.leave(name, "the model could not be opened")
             continue
-        asked = report.hold(name, partial(_replay_all, served, size), _of_replay)
+        asked = report.hold(name, partial(_replay_all, report, served, size), _of_replay)
         report.answers += asked.rows if asked else 0
     if served is not None:
         served.runner.close()
@@ -182,17 +188,29 @@ def _hold_running(report: SelftestReport, folder: Path, contract: ServingContrac
 class _Asked:
     rows: int = 0
     requests: int = 0
+    of_allowed: float = 0.0
 
 
-def _replay_all(served: Served, size: int) -> _Asked:
-    """Replay all golden samples in batches of at most `size` rows."""
-    rows = []
+def _replay_all(report: SelftestReport, served: Served, size: int) -> _Asked:
+    """Replay all golden samples in batches of at most `size` rows; their margins go into the report first."""
+    rows: list[int] = []
+    wrong: list[str] = []
+    found: dict[str, Margin] = {}
     for batch in served.golden.batches(served.raw, size):
-        replay(served, batch)
+        given = answer(served, batch)
+        wrong += differences(given, batch.outputs, served.contract.tolerances)
+        found = merge(found, margins(given, batch.outputs, served.contract.tolerances))
         rows.append(served.rows(batch.inputs))
-    return _Asked(sum(rows), len(rows))
+    report.margins = merge(report.margins, found)
+    if wrong:
+        more = f", and {len(wrong) - 1} more such" if len(wrong) > 1 else ""
+        raise Refused(Refusal.ANSWERS, unlike(wrong[:1]) + more)
+    return _Asked(sum(rows), len(rows), max((margin.of_allowed for margin in found.values()), default=0.0))
 
 
 def _of_replay(asked: _Asked) -> str:
     requests = "one request" if asked.requests == 1 else f"{asked.requests} requests"
-    return f"{asked.rows} in {requests} are the source model's, within the contract's tolerances"
+    return (
+        f"{asked.rows} in {requests} are the source model's, within the contract's tolerances, "
+        f"of which they take at most {asked.of_allowed:.0%}"
+    )

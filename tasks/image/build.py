@@ -23,7 +23,7 @@ from tasks.image.context import Context
 from tasks.image.engine import COLD_START_LABEL, CONTRACT_LABEL, EXPORT_LABEL, NEEDS_LABEL, Engine, ImageInfo
 from tasks.image.inventory import inventory_of
 from tasks.image.libraries import locked_hashes
-from tasks.image.runtimes import ARCHITECTURE, PYTHON, Runtime, ensure_runtime, find_extras, find_runtime
+from tasks.image.runtimes import PYTHON, SERVED, Runtime, ensure_runtime, find_extras, find_runtime
 from tasks.image.sbom import LICENCES_FILE, SBOM_FILE, bom, licences
 from tasks.settings import Settings
 from tasks.spec import ModelSpec
@@ -179,7 +179,7 @@ def _contract(
         batching=spec.serving.batching,
         p99_ms=spec.serving.p99_ms,
         prediction_log=None if recorded is None else PredictionLog(**recorded.model_dump()),
-        needs=Needs(ARCHITECTURE, PYTHON, export.needs, memory_bytes=export.files.size_bytes),
+        needs=Needs(SERVED.machine, PYTHON, export.needs, memory_bytes=export.files.size_bytes),
     )
 
 

@@ -40,8 +40,9 @@ def locked_hashes(lock: Path) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def install(lock: Path, target: Path) -> None:
-    """Install exactly what the lock names into `target`.
+def install(lock: Path, target: Path, platform: str | None = None) -> None:
+    """Install exactly what the lock names into `target`; wheels of `platform` (a name of uv's) instead of this
+    machine's, where one is given.
 
     Raises:
         BuildFailed: with the installer's last lines.
@@ -54,6 +55,8 @@ def install(lock: Path, target: Path) -> None:
     if index := os.environ.get("PIP_INDEX_URL"):
         environment.setdefault("UV_DEFAULT_INDEX", index)
     command = [str(uv), "pip", "install", "--target", str(target), "--no-deps", "--require-hashes"]
+    if platform is not None:
+        command += ["--python-platform", platform, "--only-binary", ":all:"]
     if wheels := os.environ.get("SLIPWAY_WHEELS"):
         command += ["--no-index", "--find-links", wheels]
     elif not _has_cpu_torch(environment.get("UV_FIND_LINKS", "")):

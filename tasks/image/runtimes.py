@@ -14,7 +14,9 @@ images have.
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,11 +31,27 @@ from tasks.settings import Settings
 from tasks.workspace import locked, scratch
 
 _DOCKER = Path(__file__).parents[2] / "docker"
-#: What the locks' wheels and the base image are for: `uname -m`, and Python's minor version.
-ARCHITECTURE, PYTHON = "x86_64", "3.11"
+#: What the locks' wheels and the base image are for.
+PYTHON = "3.11"
 _EXTRA_DOCKERFILE = _DOCKER / "runtimes" / "extras" / "Dockerfile"
 _INSTALLED_AT = "/opt/runtime"
 _SERVING_AT = "/opt/serving/serving"
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """A processor architecture by its names: Debian's and Docker's, `uname -m`, and uv's for wheels where they are not
+    this machine's own."""
+
+    architecture: str
+    machine: str
+    wheels: str | None = None
+
+
+#: What images are built for.
+SERVED = Platform("amd64", "x86_64")
+#: What else they can be made for, to be tried under emulation (`tasks.image.variant`). Debian 12 has glibc 2.36.
+OTHERS = {"arm64": Platform("arm64", "aarch64", "aarch64-manylinux_2_28")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +76,16 @@ class Libraries:
 
 @dataclass(frozen=True, slots=True)
 class Runtime(Libraries):
-    """What serves a format. `keeps_sources`: its libraries read their own source code, bytecode alone does not do."""
+    """What serves a format. `keeps_sources`: its libraries read their own source code, bytecode alone does not do.
+    `others`: architectures besides `SERVED` for which its lock has every wheel."""
 
     keeps_sources: bool = False
+    others: tuple[str, ...] = ()
 
 
 #: Runtime → its recipe. Adding one is a folder in docker/runtimes, a module in serving.runners, and a line here.
 RUNTIMES = {
-    "onnx": Runtime("onnx", _DOCKER / "runtimes" / "onnx", ("onnxruntime", "numpy")),
+    "onnx": Runtime("onnx", _DOCKER / "runtimes" / "onnx", ("onnxruntime", "numpy"), others=("arm64",)),
     "tensorflow": Runtime("tensorflow", _DOCKER / "runtimes" / "tensorflow", ("tensorflow-cpu", "numpy")),
     "torch": Runtime("torch", _DOCKER / "runtimes" / "torch", ("torch", "numpy"), keeps_sources=True),
 }
@@ -100,7 +120,9 @@ def find_extras(names: Sequence[str]) -> tuple[Libraries, ...]:
     return tuple(extra for name, extra in EXTRAS.items() if name in names)
 
 
-def ensure_runtime(runtime: str, engine: Engine, settings: Settings, extras: Sequence[str] = ()) -> str:
+def ensure_runtime(
+    runtime: str, engine: Engine, settings: Settings, extras: Sequence[str] = (), platform: Platform = SERVED
+) -> str:
     """The id of the runtime's image with these extras, built where it is not there yet (minutes at first, nothing
     afterwards).
 
@@ -111,11 +133,13 @@ def ensure_runtime(runtime: str, engine: Engine, settings: Settings, extras: Seq
         BuildFailed: base, libraries or image could not be made.
         EngineUnavailable: the engine does not answer.
     """
-    return _ensure(find_runtime(runtime), find_extras(extras), engine, settings).id
+    return _ensure(find_runtime(runtime), find_extras(extras), engine, settings, platform).id
 
 
-def _ensure(runtime: Runtime, extras: tuple[Libraries, ...], engine: Engine, settings: Settings) -> ImageInfo:
-    base = base_image(engine)
+def _ensure(
+    runtime: Runtime, extras: tuple[Libraries, ...], engine: Engine, settings: Settings, platform: Platform
+) -> ImageInfo:
+    base = base_image(engine, platform)
     libraries = [*_libraries_recipes(runtime, extras, base.id)]
     serving = _files_digest(_serving_files(), _DOCKER / "runtimes" / "serving.Dockerfile")
     tag = f"slipway/runtime-{runtime.name}:{_short(digest_of([libraries[-1], serving]))}"
@@ -126,21 +150,23 @@ def _ensure(runtime: Runtime, extras: tuple[Libraries, ...], engine: Engine, set
         found = engine.find_image(tag)
         if found is not None:
             return found
-        below = _ensure_libraries(runtime, base, libraries[0], engine, settings)
+        below = _ensure_libraries(runtime, base, libraries[0], engine, settings, platform)
         for extra, recipe in zip(extras, libraries[1:], strict=True):
-            below = _ensure_extra(runtime, extra, below, recipe, engine, settings)
+            below = _ensure_extra(runtime, extra, below, recipe, engine, settings, platform)
         return _build(
             engine, settings, _DOCKER / "runtimes" / "serving.Dockerfile", tag, {"LIBRARIES": below.id}, add_serving
         )
 
 
 def _ensure_libraries(
-    runtime: Runtime, base: ImageInfo, recipe: Digest, engine: Engine, settings: Settings
+    runtime: Runtime, base: ImageInfo, recipe: Digest, engine: Engine, settings: Settings, platform: Platform
 ) -> ImageInfo:
     tag = f"slipway/runtime-{runtime.name}:libraries-{_short(recipe)}"
 
     def fill(context: Context, work: Path) -> None:
-        add_libraries(context, work, runtime.lock, runtime.folder / "trim", keep_sources=runtime.keeps_sources)
+        add_libraries(
+            context, work, runtime.lock, runtime.folder / "trim", keep_sources=runtime.keeps_sources, platform=platform
+        )
 
     return engine.find_image(tag) or _build(
         engine, settings, runtime.folder / "Dockerfile", tag, {"BASE": base.id}, fill
@@ -148,20 +174,34 @@ def _ensure_libraries(
 
 
 def _ensure_extra(
-    runtime: Runtime, extra: Libraries, below: ImageInfo, recipe: Digest, engine: Engine, settings: Settings
+    runtime: Runtime,
+    extra: Libraries,
+    below: ImageInfo,
+    recipe: Digest,
+    engine: Engine,
+    settings: Settings,
+    platform: Platform,
 ) -> ImageInfo:
     tag = f"slipway/runtime-{runtime.name}:{extra.name}-{_short(recipe)}"
 
     def fill(context: Context, work: Path) -> None:
-        add_libraries(context, work, extra.lock, extra.folder / "trim")
+        add_libraries(context, work, extra.lock, extra.folder / "trim", platform=platform)
 
     return engine.find_image(tag) or _build(engine, settings, _EXTRA_DOCKERFILE, tag, {"BELOW": below.id}, fill)
 
 
-def add_libraries(context: Context, work: Path, lock: Path, trim_list: Path, *, keep_sources: bool = False) -> None:
+def add_libraries(
+    context: Context,
+    work: Path,
+    lock: Path,
+    trim_list: Path,
+    *,
+    keep_sources: bool = False,
+    platform: Platform = SERVED,
+) -> None:
     """What a lock names, installed, trimmed and compiled, as a layer's content."""
     folder = work / "runtime"
-    install(lock, folder)
+    install(lock, folder, platform.wheels)
     trim(folder, [_DOCKER / "runtimes" / "trim", trim_list])
     compile_bytecode(folder, _INSTALLED_AT, keep_sources=keep_sources)
     context.add_tree(f"root{_INSTALLED_AT}", folder)
@@ -195,13 +235,18 @@ def _build(
         )
 
 
-def base_image(engine: Engine) -> ImageInfo:
+def base_image(engine: Engine, platform: Platform = SERVED) -> ImageInfo:
     """The base image, bootstrapped by docker/base/build.sh where it is missing.
 
     Raises:
         BuildFailed: with the script's last lines.
     """
-    done = subprocess.run([str(_DOCKER / "base" / "build.sh")], capture_output=True, text=True, check=False)
+    command = [str(_DOCKER / "base" / "build.sh")]
+    if platform != SERVED:
+        command += ["--architecture", platform.architecture]
+    # A python3.11 that compiles for another architecture: this one, wherever it is.
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         last = "\n".join(done.stderr.strip().splitlines()[-15:])
         raise BuildFailed(f"the base image could not be made:\n{last}")

@@ -6,17 +6,31 @@ what passes with less passes with all of it, and the reverse is never concluded.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+import re
+from collections.abc import Collection, Mapping
 
+from serving.golden import Margin
 from serving.package import Refusal
-from tasks.contracts import Finding, Owner, Verdict
+from tasks.contracts import Finding, OutputMargin, Owner, ProcessorProof, Verdict
+from tasks.smoke import illegal
 from tasks.smoke.catalogue import InstanceType
 from tasks.smoke.findings import Evidence, exit_evidence, mib
 from tasks.smoke.observation import Exit, InstructionSet, Observation, Proof
 
+#: What libraries say of a processor that lacks what they were compiled for, instead of dying of it: TensorFlow
+#: (tsl/platform/cpu_feature_guard.cc), and glibc of itself and of libraries with an ISA note (sysdeps/x86/dl-prop.h).
+_REFUSES = re.compile(
+    r"was compiled to use [^.]+ instructions, but these aren't available"
+    r"|CPU does not support x86-64-v\d"
+    r"|CPU ISA level is lower than required"
+)
+
 
 def instruction_set(tried: InstructionSet) -> list[Finding]:
     evidence: Evidence = {"cpu": tried.cpu, "proof": tried.proof.value}
+    if tried.level:
+        evidence["level"] = tried.level
     if tried.missing:
         evidence["missing_here"] = " ".join(tried.missing)
     if tried.surplus:
@@ -27,7 +41,30 @@ def instruction_set(tried: InstructionSet) -> list[Finding]:
         return [_unproven(tried.cpu, "its self-test did not end under emulation in time", evidence)]
     if tried.exit is None or tried.exit.code == 0:
         return []
-    return [_emulated(tried.cpu, tried.exit, evidence | exit_evidence(tried.exit))]
+    return [_emulated(tried, tried.exit, evidence | exit_evidence(tried.exit))]
+
+
+def processor(tried: InstructionSet, *, right_here: bool) -> ProcessorProof:
+    """What the report says of one processor; `right_here` is whether all was answered right without emulation."""
+    worst = Verdict.worst((Verdict.PASSED, *(finding.verdict for finding in instruction_set(tried))))
+    if tried.proof is Proof.NATIVE:
+        worst = Verdict.PASSED if right_here else Verdict.FAILED
+    elif worst is Verdict.PASSED and (tried.exit is None or tried.exit.code):
+        worst = Verdict.INCONCLUSIVE  # not proven: a remark of the report, and no pass of the processor
+    return ProcessorProof(
+        cpu=tried.cpu,
+        level=tried.level,
+        proof=tried.proof.value,
+        verdict=worst,
+        margins=tuple(
+            OutputMargin(output=name, difference=_finite(margin.difference), of_allowed=_finite(margin.of_allowed))
+            for name, margin in tried.margins.items()
+        ),
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def beyond_type(needs: Collection[str], kind: InstanceType) -> tuple[Finding, ...]:
@@ -50,29 +87,70 @@ def beyond_type(needs: Collection[str], kind: InstanceType) -> tuple[Finding, ..
     return tuple(findings)
 
 
-def _emulated(cpu: str, ended: Exit, evidence: Evidence) -> Finding:
+def _emulated(tried: InstructionSet, ended: Exit, evidence: Evidence) -> Finding:
+    cpu = tried.name
     if ended.signal_name == "SIGILL":
         return Finding(
             code="SMOKE_ILLEGAL_INSTRUCTION",
             owner=Owner.PLATFORM,
-            message=f"under the instruction set of {cpu} the image dies of an illegal instruction (SIGILL)",
+            message=f"under the instruction set of {cpu} the image dies of an illegal instruction (SIGILL)"
+            + illegal.attribution(tried.illegal),
             advice="a library or a compiled model in the image needs a newer processor: use a build for this "
             "level, another format, or take this instance type out of smoke.instance_types",
-            evidence=evidence,
+            evidence=evidence | illegal.evidence(tried.illegal),
         )
     if ended.code == Refusal.ANSWERS:
         return Finding(
             code="SMOKE_WRONG_ANSWER",
             owner=Owner.PLATFORM,
             message=f"under the instruction set of {cpu} the image does not answer as the source model does: "
-            f"{ended.last_line or 'its self-test failed'}",
+            f"{ended.last_line or 'its self-test failed'}{_off(tried.margins)}",
             advice="other processors compute this format differently (int8 without VNNI saturates): serve another "
             "format on this instance type",
+            evidence=evidence | _margin_evidence(tried.margins),
+        )
+    if refused := _REFUSES.search(ended.last_line):
+        return Finding(
+            code="SMOKE_ILLEGAL_INSTRUCTION",
+            owner=Owner.PLATFORM,
+            message=f"under the instruction set of {cpu} a library in the image refuses to run: {refused[0]}",
+            advice="use a build of it for this level, another format, or take this instance type out of "
+            "smoke.instance_types",
             evidence=evidence,
         )
     # Not the image's fault for sure: the emulator itself has limits.
     how = ended.signal_name or f"exit code {ended.code}"
-    return _unproven(cpu, f"its self-test ended with {how} under emulation: {ended.last_line}", evidence)
+    return _unproven(tried.cpu, f"its self-test ended with {how} under emulation: {ended.last_line}", evidence)
+
+
+def _worst(margins: Mapping[str, Margin]) -> tuple[str, Margin] | None:
+    """The output that is furthest beyond its tolerance."""
+    return max(margins.items(), key=lambda item: item[1].of_allowed, default=None)
+
+
+def _off(margins: Mapping[str, Margin]) -> str:
+    worst = _worst(margins)
+    if worst is None:
+        return ""
+    name, margin = worst
+    if not math.isfinite(margin.of_allowed):
+        return f"; over all golden samples {name!r} is off by up to {margin.difference:.3g}, where nothing may differ"
+    return (
+        f"; over all golden samples {name!r} is off by up to {margin.difference:.3g}, "
+        f"{margin.of_allowed:.3g} times its tolerance"
+    )
+
+
+def _margin_evidence(margins: Mapping[str, Margin]) -> Evidence:
+    worst = _worst(margins)
+    if worst is None:
+        return {}
+    name, margin = worst
+    found: Evidence = {"output": name}
+    for key, value in (("difference", margin.difference), ("of_allowed", margin.of_allowed)):
+        if math.isfinite(value):
+            found[key] = value
+    return found
 
 
 def _unproven(cpu: str, reason: str, evidence: Evidence) -> Finding:

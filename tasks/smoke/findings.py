@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from serving.package import Refusal
 from tasks.contracts import Finding, Owner, Verdict
+from tasks.smoke import illegal
 from tasks.smoke.observation import Exit, Observation, Phase
 from tasks.smoke.quiet import DISTURBING
 
@@ -46,10 +47,11 @@ def death(seen: Observation) -> Finding | None:
         return Finding(
             code="SMOKE_ILLEGAL_INSTRUCTION",
             owner=Owner.PLATFORM,
-            message=f"the container died of an illegal instruction (SIGILL) {when}, on this host's own processor",
+            message=f"the container died of an illegal instruction (SIGILL) {when}, on this host's own processor"
+            + illegal.attribution(seen.illegal),
             advice="a library in the image is compiled for a newer processor than this one: use a build for a lower "
             "instruction-set level",
-            evidence=evidence,
+            evidence=evidence | illegal.evidence(seen.illegal),
         )
     library = _missing_library(ended)
     return _crashed(ended, when, evidence) if library is None else _lacking(library, when, evidence)

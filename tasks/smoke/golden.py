@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.contract import Signature, Tolerance
-from serving.golden import differences
+from serving.golden import Margin, differences, margins
 from serving.golden import read_golden as read_arrays
 from tasks.contracts import ParityReport
 from tasks.load.client import Reply
@@ -35,6 +35,14 @@ class Sample:
     batch: int
     body: Body
     expected: Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What is wrong with one answer, if anything is, and how near each output is to being wrong."""
+
+    complaint: str | None
+    margins: Mapping[str, Margin]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +72,16 @@ class GoldenSamples:
 
     def complaint(self, reply: Reply, expected: Mapping[str, NDArray[Any]]) -> str | None:
         """What is wrong with an answer, as one clause; None when it is what the source model said."""
+        return self.compare(reply, expected).complaint
+
+    def compare(self, reply: Reply, expected: Mapping[str, NDArray[Any]]) -> Comparison:
+        """An answer against the source model's."""
         try:
             answer = decode_response(reply.body, self.raw, reply.json_bytes)
         except NotTheProtocol as error:
-            return f"it does not follow the protocol: {error}"
-        return "; ".join(differences(answer, expected, self.tolerances)) or None
+            return Comparison(f"it does not follow the protocol: {error}", {})
+        complaint = "; ".join(differences(answer, expected, self.tolerances)) or None
+        return Comparison(complaint, margins(answer, expected, self.tolerances))
 
 
 def read_golden(report: ParityReport, raw: Signature, store: Store, work: Path) -> GoldenSamples:

@@ -3,7 +3,7 @@
 Three ways, decided by comparing features that numerical libraries dispatch on:
 
     native      this host has exactly the generation's features: what runs here runs there
-    emulated    QEMU's user mode executes the generation's instruction set (everything below AVX-512)
+    emulated    QEMU's user mode executes the generation's instruction set (everything below AVX-512, Arm below SVE)
     unproven    neither: with more features than the generation, an instruction that it lacks would not show here;
                 with fewer, the code that it would choose was never run
 """
@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tasks.contracts import Digest, digest_of
@@ -31,47 +32,54 @@ _EXTENSIONS = frozenset(
     }
 )
 
-_VOCABULARY = _EXTENSIONS.union(*LEVELS.values())
+#: Features by which processors are told apart here, by the kernel's names.
+VOCABULARY = _EXTENSIONS.union(*LEVELS.values())
 
-#: Debian's name for the emulator; a static binary, so that it runs inside any image.
-EMULATOR = "qemu-x86_64-static"
+#: Debian's names for the emulators; static binaries, so that they run inside any image.
+EMULATORS = {"amd64": "qemu-x86_64-static", "arm64": "qemu-aarch64-static"}
+EMULATOR = EMULATORS["amd64"]
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """The machine that smoke runs on."""
+    """The machine that smoke runs on. `emulator` is for older processors of x86-64, `others` by architecture for
+    processors of those that are not its own."""
 
     vcpus: int
     memory_bytes: int
     architecture: str
     features: frozenset[str]
     emulator: Path | None
+    others: Mapping[str, Path] = field(default_factory=dict)
 
     @classmethod
     def this(cls) -> Host:
         """Read /proc and look for the emulator."""
-        found = shutil.which(EMULATOR)
         machine = platform.machine().lower()
+        architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
+        found = {name: Path(path).resolve() for name, tool in EMULATORS.items() if (path := shutil.which(tool))}
         return cls(
             vcpus=os.cpu_count() or 1,
             memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            architecture={"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine),
+            architecture=architecture,
             features=_cpu_flags(Path("/proc/cpuinfo")),
-            emulator=Path(found).resolve() if found else None,
+            emulator=found.get("amd64"),
+            others={name: path for name, path in found.items() if name != architecture},
         )
 
     @property
     def identity(self) -> Digest:
         """What a report's claims depend on: evidence from another machine is not taken for this one's."""
-        vector = sorted(_VOCABULARY & self.features)
-        return digest_of([self.vcpus, self.memory_bytes >> 30, self.architecture, vector, self.emulator is not None])
+        vector = sorted(VOCABULARY & self.features)
+        machine = [self.vcpus, self.memory_bytes >> 30, self.architecture, vector]
+        return digest_of([*machine, self.emulator is not None, sorted(self.others)])
 
 
 def plan(kind: InstanceType, host: Host) -> tuple[InstructionSet, ...]:
     """How each distinct instruction set of a type is to be tried on this host; the type's order."""
     chosen: dict[tuple[object, ...], InstructionSet] = {}
     for cpu in kind.cpus:
-        chosen.setdefault((cpu.vendor, cpu.level, cpu.features), _choose(cpu, host))
+        chosen.setdefault((cpu.vendor, cpu.level, cpu.features), replace(_choose(cpu, host), level=cpu.level))
     return tuple(chosen.values())
 
 
@@ -83,7 +91,9 @@ def times_count(kind: InstanceType, host: Host) -> bool:
 
 
 def _choose(cpu: CpuGeneration, host: Host) -> InstructionSet:
-    theirs, ours = _VOCABULARY & set(cpu.features), _VOCABULARY & host.features
+    if cpu.architecture != host.architecture:
+        return _choose_foreign(cpu, host)
+    theirs, ours = VOCABULARY & set(cpu.features), VOCABULARY & host.features
     missing, surplus = tuple(sorted(theirs - ours)), tuple(sorted(ours - theirs))
     if not missing and not surplus:
         return InstructionSet(cpu.name, Proof.NATIVE)
@@ -97,6 +107,16 @@ def _choose(cpu: CpuGeneration, host: Host) -> InstructionSet:
     if surplus:
         reasons.append(f"this host also has {', '.join(surplus)}, whose use would not show here")
     return InstructionSet(cpu.name, Proof.UNPROVEN, reason="; ".join(reasons), missing=missing, surplus=surplus)
+
+
+def _choose_foreign(cpu: CpuGeneration, host: Host) -> InstructionSet:
+    """Of another architecture there is nothing here to compare with: emulated exactly, or not at all."""
+    if cpu.emulation is None:
+        return InstructionSet(cpu.name, Proof.UNPROVEN, reason="no emulated processor has exactly its instruction set")
+    if cpu.architecture not in host.others:
+        tool = EMULATORS.get(cpu.architecture, f"an emulator of {cpu.architecture}")
+        return InstructionSet(cpu.name, Proof.UNPROVEN, reason=f"{tool} is not installed")
+    return InstructionSet(cpu.name, Proof.EMULATED)
 
 
 def _cpu_flags(path: Path) -> frozenset[str]:

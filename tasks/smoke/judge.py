@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from tasks.contracts import Finding, Owner, SmokeFigures, Verdict
+from tasks.contracts import Finding, Owner, ProcessorProof, SmokeFigures, Verdict
 from tasks.smoke.capacity import remarks
-from tasks.smoke.claims import capped, instruction_set
+from tasks.smoke.claims import capped, instruction_set, processor
 from tasks.smoke.findings import Budgets, death, latency, start
 from tasks.smoke.load import Answers
 from tasks.smoke.misanswered import answers
@@ -49,6 +49,12 @@ def figures(seen: Observation) -> SmokeFigures:
         golden_rows=seen.golden_rows,
         concurrency=seen.concurrent.clients if seen.concurrent else 0,
     )
+
+
+def processors(seen: Observation) -> tuple[ProcessorProof, ...]:
+    """What was proven of each of the type's processors, in the catalogue's order."""
+    right_here = seen.exit is None and bool(seen.phases) and all(map(_all_right, seen.phases.values()))
+    return tuple(processor(tried, right_here=right_here) for tried in seen.instruction_sets)
 
 
 def _gaps(seen: Observation) -> list[Finding]:

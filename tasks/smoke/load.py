@@ -16,12 +16,13 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 
-from tasks.load.client import Address, Broken, Connection, Unanswered, post
+from serving.golden import Margin, merge
+from tasks.load.client import Address, Broken, Connection, Reply, Unanswered, post
 from tasks.load.openloop import Offered
 from tasks.smoke.golden import GoldenSamples, Sample
 
@@ -36,7 +37,10 @@ class Wrong:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What became of a number of requests. They add up: asked = right + wrong + refused + unanswered + broken."""
+    """What became of a number of requests. They add up: asked = right + wrong + refused + unanswered + broken.
+
+    `margins` are by output the worst of all answers, right and wrong.
+    """
 
     asked: int = 0
     right: int = 0
@@ -49,6 +53,7 @@ class Answers:
     first_wrong: Wrong | None = None
     first_refused: Wrong | None = None
     first_failure: str | None = None
+    margins: Mapping[str, Margin] = field(default_factory=dict)
 
     @property
     def failed(self) -> int:
@@ -82,6 +87,7 @@ class Tally:
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_KINDS, 0))
     batches: set[int] = field(default_factory=set)
     first: dict[str, Wrong] = field(default_factory=dict)
+    margins: dict[str, Margin] = field(default_factory=dict)
 
     def ask(self, connection: Connection, sample: Sample, message: bytes) -> float | None:
         """Send one sample and judge its answer; how long the answer took in seconds, None where none came."""
@@ -100,9 +106,14 @@ class Tally:
             text = reply.body[:300].decode(errors="replace")
             self.count("refused", sample, f"status {reply.status}: {text}")
         else:
-            complaint = self.golden.complaint(reply, sample.expected)
-            self.count("wrong" if complaint else "right", sample, complaint)
+            self.judge(sample, reply)
         return took
+
+    def judge(self, sample: Sample, reply: Reply, times: int = 1) -> None:
+        """Count an answer that came so often as right or wrong."""
+        compared = self.golden.compare(reply, sample.expected)
+        self.margins = merge(self.margins, compared.margins)
+        self.count("wrong" if compared.complaint else "right", sample, compared.complaint, times)
 
     def count(self, kind: str, sample: Sample, complaint: str | None, times: int = 1) -> None:
         """So many answers of a kind; the first complaint of each is kept."""
@@ -213,8 +224,7 @@ def compare(offered: Offered, golden: GoldenSamples, samples: Sequence[Sample]) 
     for said in offered.said:
         sample = samples[said.message]
         tally.batches.add(sample.batch)
-        complaint = golden.complaint(said.reply, sample.expected)
-        tally.count("wrong" if complaint else "right", sample, complaint, said.times)
+        tally.judge(sample, said.reply, said.times)
     if others := offered.refused - offered.overloaded:
         first = offered.first_refusal
         text = f"status {first.status}: {first.body[:300].decode(errors='replace')}" if first else "no answer was kept"
@@ -234,5 +244,6 @@ def merged(tallies: Sequence[Tally], clients: int | None = None) -> Answers:
         first_wrong=first.get("wrong"),
         first_refused=first.get("refused"),
         first_failure=failure.complaint if failure else None,
+        margins=merge(*(tally.margins for tally in tallies)),
         **total,
     )

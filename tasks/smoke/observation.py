@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
+from serving.golden import Margin
 from tasks.smoke.bisection import Bracket
 from tasks.smoke.load import Answers, Latency
 from tasks.smoke.spent import Spent
@@ -69,11 +70,30 @@ class Proof(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class IllegalInstruction:
+    """Where a program came to an instruction that its processor does not execute.
+
+    `library` is a path in the image, empty for code that was made at run time; `offset` is the address in it, as
+    disassemblers show it; `symbol` is empty where the library does not export one there. `code` are the instruction's
+    bytes, `text` is Intel's syntax, `extensions` are the kernel's names of what it needs.
+    """
+
+    library: str
+    offset: int
+    symbol: str
+    symbol_offset: int
+    code: str
+    text: str
+    extensions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class InstructionSet:
     """One CPU generation of the type: how it was tried, and how that ended.
 
     `exit` is there for emulated runs that ended; one without had to be stopped. `reason` says why it is unproven, as
     a clause. `missing` and `surplus` are features that the generation has and this host has not, and the reverse.
+    `margins` are by output how far the golden answers lie from the source's under it, as far as it answered.
     """
 
     cpu: str
@@ -82,6 +102,14 @@ class InstructionSet:
     reason: str = ""
     missing: tuple[str, ...] = ()
     surplus: tuple[str, ...] = ()
+    margins: Mapping[str, Margin] = field(default_factory=dict)
+    illegal: IllegalInstruction | None = None
+    level: str = ""
+
+    @property
+    def name(self) -> str:
+        """For people: the generation, and its level where that is known."""
+        return f"{self.cpu} ({self.level})" if self.level else self.cpu
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +163,7 @@ class Observation:
     latency_disturbed: float | None = None
     peak_memory_bytes: int | None = None
     exit: Exit | None = None
+    illegal: IllegalInstruction | None = None
     last_phase: Phase = Phase.START
     instruction_sets: tuple[InstructionSet, ...] = ()
 

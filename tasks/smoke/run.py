@@ -12,14 +12,15 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+from serving.golden import merge
 from tasks.errors import EngineUnavailable, PlatformError
 from tasks.image.engine import ISOLATED, ContainerSpec, Engine, running
 from tasks.smoke.bisection import Bracket, smallest
-from tasks.smoke.emulation import under
+from tasks.smoke.emulation import Emulator, under, witness
 from tasks.smoke.instruction_set import Host, plan
-from tasks.smoke.observation import Limits, Observation, Phase
+from tasks.smoke.observation import InstructionSet, Limits, Observation, Phase, Proof
 from tasks.smoke.quiet import CpuTimes, Turn, wait_until_quiet
-from tasks.smoke.trial import SERVER_PORT, Effort, Subject, Trial, is_capacity_asked
+from tasks.smoke.trial import SERVER_PORT, Effort, Subject, Trial, container_name, is_capacity_asked
 
 COMPONENT = "smoke"
 
@@ -59,18 +60,34 @@ def observe(subject: Subject, host: Host, effort: Effort, engine: Engine, turn: 
     before = CpuTimes.now()
     with running(engine, spec) as container:
         seen = Trial(subject, host, effort, engine, container).through(seen, before)
+    if seen.exit is not None and seen.exit.signal_name == "SIGILL":
+        again = replace(spec, name=f"{subject.container}-witness", network="none", ports=())
+        seen = replace(seen, illegal=witness(again, engine, effort.ready_within_s))
     if seen.ready_after_s is None:
         return seen
     if seen.pressed is not None and seen.exit is None and not seen.went_wrong and effort.memory_within_s:
         seen = replace(seen, memory=_smallest_memory(subject, host, effort, engine, spec, seen))
     turn.share()
-    emulation = ContainerSpec(image=subject.image.digest, name=f"{subject.container}-emulated", component=COMPONENT)
+    return replace(seen, instruction_sets=_instruction_sets(subject, seen, host, effort, engine))
+
+
+def _instruction_sets(
+    subject: Subject, seen: Observation, host: Host, effort: Effort, engine: Engine
+) -> tuple[InstructionSet, ...]:
+    """How each of the type's instruction sets was tried: natively is what was `seen`, the rest is emulated now."""
+    container = ContainerSpec(image=subject.image.digest, name=f"{subject.container}-emulated", component=COMPONENT)
     models = {cpu.name: cpu.emulation for cpu in subject.kind.cpus}
-    tried = tuple(
-        under(planned, models[planned.cpu], host.emulator, emulation, engine, effort.emulation_within_s)
-        for planned in plan(subject.kind, host)
-    )
-    return replace(seen, instruction_sets=tried)
+    tried = []
+    for planned in plan(subject.kind, host):
+        model = models[planned.cpu]
+        if planned.proof is Proof.NATIVE:
+            margins = merge(*(answers.margins for answers in seen.phases.values()))
+            tried.append(replace(planned, margins=margins))
+        elif model is None or host.emulator is None:
+            tried.append(planned)
+        else:
+            tried.append(under(planned, Emulator(host.emulator, model), container, engine, effort.emulation_within_s))
+    return tuple(tried)
 
 
 def _smallest_memory(
@@ -108,4 +125,4 @@ def _smallest_memory(
     return smallest(survives, known, guess, _MEMORY_PROBES, lambda: time.monotonic() > until)
 
 
-__all__ = ["COMPONENT", "SERVER_PORT", "Effort", "Subject", "is_capacity_asked", "observe"]
+__all__ = ["COMPONENT", "SERVER_PORT", "Effort", "Subject", "container_name", "is_capacity_asked", "observe"]

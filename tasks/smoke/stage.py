@@ -8,18 +8,20 @@ from pathlib import Path
 from serving.contract import CONTRACT_FILE, ServingContract
 from serving.package import Refused, read_contract
 from serving.preprocess import raw_signature
-from tasks.contracts import Finding, Image, Owner, ParityReport, SmokeReport, Verdict
+from tasks.contracts import Finding, Image, Owner, ParityReport, ProcessorProof, SmokeReport, Verdict
 from tasks.errors import PlatformError
 from tasks.image.engine import NEEDS_LABEL, Engine
+from tasks.settings import Settings
 from tasks.smoke.accelerators import load_accelerators
 from tasks.smoke.capacity import capacity
 from tasks.smoke.catalogue import InstanceType, instance_type
 from tasks.smoke.claims import beyond_type
 from tasks.smoke.findings import Budgets
+from tasks.smoke.foreign import judge_foreign, try_answers
 from tasks.smoke.golden import NoGolden, batch_sizes, read_golden
 from tasks.smoke.gpu import check_gpu, gpu_unproven
 from tasks.smoke.instruction_set import Host
-from tasks.smoke.judge import figures, judge, worst_first
+from tasks.smoke.judge import figures, judge, processors, worst_first
 from tasks.smoke.quiet import Turn
 from tasks.smoke.run import COMPONENT, Effort, Subject, is_capacity_asked, observe
 from tasks.smoke.served import Served
@@ -39,12 +41,23 @@ def prove(
     *,
     host: Host,
     effort: Effort,
+    settings: Settings | None = None,
 ) -> SmokeReport:
-    """`tasks.smoke.smoke` with everything that it looks up given."""
+    """`tasks.smoke.smoke` with everything that it looks up given; the environment's settings, unless others are."""
     engine.sweep(COMPONENT)
-    known = (*_about_gpus(image, kind, store, work), *_about_architecture(kind, host))
+    known = _about_gpus(image, kind, store, work)
+    proofs: tuple[ProcessorProof, ...] = ()
+    if kind.architecture != host.architecture:
+        # (An image for a GPU would be another one than could answer here.)
+        found = (
+            judge_foreign((), kind, host)
+            if known
+            else try_answers(image, kind, host, effort, store, engine, settings or Settings.from_environment(), work)
+        )
+        known, proofs = (*known, *found.findings), found.processors
     if known:
-        return _report(image, kind, Verdict.worst(finding.verdict for finding in known), worst_first(known))
+        verdict = Verdict.worst(finding.verdict for finding in known)
+        return _report(image, kind, verdict, worst_first(known)).model_copy(update={"processors": proofs})
     if beyond := beyond_type(image.labels.get(NEEDS_LABEL, "").split(), kind):
         return _report(image, kind, Verdict.FAILED, beyond)
     raw = raw_signature(spec.signature, spec.preprocess)
@@ -68,7 +81,9 @@ def prove(
         seen = observe(subject, host, effort, engine, turn)
     verdict, findings = judge(seen, Budgets(spec.serving.cold_start_s, spec.serving.p99_ms))
     report = _report(image, kind, verdict, findings)
-    return report.model_copy(update={"figures": figures(seen), "capacity": capacity(seen)})
+    return report.model_copy(
+        update={"figures": figures(seen), "processors": processors(seen), "capacity": capacity(seen)}
+    )
 
 
 def prove_here(
@@ -99,22 +114,6 @@ def _read_contract(image: Image, store: Store, work: Path) -> ServingContract | 
         return read_contract(folder)
     except Refused:
         return None
-
-
-def _about_architecture(kind: InstanceType, host: Host) -> tuple[Finding, ...]:
-    """Why nothing that runs here could prove this type; nothing where it can be tried."""
-    if kind.architecture != host.architecture:
-        unproven = Finding(
-            code="SMOKE_ARCHITECTURE_UNPROVEN",
-            owner=Owner.PLATFORM,
-            verdict=Verdict.INCONCLUSIVE,
-            message=f"{kind.name} is {kind.architecture}, this host and the image are {host.architecture}",
-            advice=f"build and smoke the image on a {kind.architecture} machine, "
-            "or take the type out of smoke.instance_types",
-            evidence={"architecture": kind.architecture, "host": host.architecture},
-        )
-        return (unproven,)
-    return ()
 
 
 def _no_golden(reason: NoGolden) -> Finding:

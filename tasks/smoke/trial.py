@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from tasks.contracts import Image
+from tasks.contracts import Digest, Image
 from tasks.errors import BadInput, PlatformError
 from tasks.image.engine import ContainerState, Engine
 from tasks.load.client import Address, Broken, Connection, Unanswered, get
@@ -110,8 +110,12 @@ class Subject:
     @property
     def container(self) -> str:
         """The same image on the same type has the same container name, so that leftovers are found."""
-        digest = self.image.digest.removeprefix("sha256:")[:12]
-        return f"slipway-smoke-{digest}-{re.sub(r'[^a-zA-Z0-9_.-]', '-', self.kind.name)}"
+        return container_name(self.image.digest, self.kind)
+
+
+def container_name(image: Digest, kind: InstanceType) -> str:
+    """The name of the container that runs an image on a type."""
+    return f"slipway-smoke-{image.removeprefix('sha256:')[:12]}-{re.sub(r'[^a-zA-Z0-9_.-]', '-', kind.name)}"
 
 
 class Trial:

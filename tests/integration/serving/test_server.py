@@ -351,6 +351,7 @@ def test_selftest_replays_every_golden_sample_and_says_each_check_in_a_line(tiny
     ]
     assert "12 in 12 requests" in checks[-2]
     assert "12 in 2 requests" in checks[-1]
+    assert checks[-1].endswith("of which they take at most 0%")
     assert verdict.startswith("tiny 1 passed, ")
 
 
@@ -376,9 +377,18 @@ def test_selftest_says_everything_that_does_not_hold_and_does_not_open_the_model
 def test_selftest_tells_a_wrong_answer(tiny: Tiny, tmp_path: Path) -> None:
     other = (PreprocessStep("cast", "x", source_dtype=DType.UINT8),)
     done = selftest(tiny("onnx").package(tmp_path / "package", preprocess=other), "--json")
-    outcomes = {check["check"]: check["outcome"] for check in json.loads(done.stdout)["checks"]}
+    said = json.loads(done.stdout)
+    outcomes = {check["check"]: check["outcome"] for check in said["checks"]}
     assert done.returncode == Refusal.ANSWERS
-    assert (outcomes["files"], outcomes["model"], outcomes["golden answers by 8"]) == ("passed", "refused", "not made")
+    assert (outcomes["model"], outcomes["golden answers by 1"], outcomes["golden answers by 8"]) == (
+        "passed",
+        "refused",
+        "refused",
+    )
+    worst = said["outputs"][0]
+    assert worst["output"] == SIGNATURE.outputs[0].name
+    assert worst["of_allowed"] > 1
+    assert worst["difference"] > 1e-6
 
 
 def test_contract_is_printed_as_it_is(tiny: Tiny, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,6 +45,8 @@ def test_a_good_image_passes_with_every_figure(bench: Bench) -> None:
     assert figures.golden_rows == 12
     assert figures.concurrency == 4
     assert (report.instance_type, report.image_digest) == ("test-type", bench.good.digest)
+    assert [(proof.proof, proof.verdict) for proof in report.processors] == [("native", Verdict.PASSED)]
+    assert {margin.output: margin.difference for margin in report.processors[0].margins} == {"y": 0, "n": 0}
 
 
 def test_the_server_is_asked_in_bytes_where_tensors_are_large(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +128,7 @@ def test_an_illegal_instruction_while_answering_is_told(bench: Bench, spoil: Spo
             served = []
             def change(inputs, run):
                 served.append(1)
-                if len(served) > 20:
+                if len(served) > 12:
                     execute("0f0b")  # ud2
                 return run(inputs)
             """
@@ -134,6 +137,7 @@ def test_an_illegal_instruction_while_answering_is_told(bench: Bench, spoil: Spo
     report = bench.smoke(image)
     assert only(report) == "SMOKE_ILLEGAL_INSTRUCTION"
     assert report.findings[0].evidence["signal"] == "SIGILL"
+    assert "`ud2` in code that was made at run time" in report.findings[0].message
 
 
 def test_an_exception_before_the_start_carries_its_last_line(bench: Bench, spoil: Spoil) -> None:
@@ -287,17 +291,46 @@ def test_an_older_processor_is_proven_under_emulation(bench: Bench) -> None:
     report = bench.smoke(bench.good, kind=instance_type("c3.large"))
     assert report.verdict is Verdict.PASSED
     assert report.findings == ()
+    assert [(proof.cpu, proof.proof, proof.verdict) for proof in report.processors] == [
+        ("ivy-bridge", "emulated", Verdict.PASSED)
+    ]
+    assert {margin.output: margin.difference for margin in report.processors[0].margins} == {"y": 0, "n": 0}
 
 
-def test_an_avx2_instruction_is_caught_on_a_type_without_avx2(bench: Bench, spoil: Spoil) -> None:
+#: Twice a number, by way of AVX2.
+TWICE = """
+#include <immintrin.h>
+extern "C" __attribute__((target("avx2"))) int twice(int x) {
+    volatile __m256i both = _mm256_set1_epi32(x);
+    return _mm256_extract_epi32(_mm256_add_epi32(both, both), 0);
+}
+"""
+
+
+def shared_object(folder: Path, code: str) -> bytes:
+    made = folder / "made.so"
+    command = ["g++", "-O1", "-shared", "-fPIC", "-x", "c++", "-", "-o", str(made)]
+    subprocess.run(command, input=code, text=True, check=True)
+    return made.read_bytes()
+
+
+def test_an_avx2_instruction_is_caught_on_a_type_without_avx2(bench: Bench, spoil: Spoil, tmp_path: Path) -> None:
     if "avx2" not in bench.host.features:
         pytest.skip("this host has no AVX2, so the image would fail natively")
-    image = spoil(
-        MACHINE_CODE + around_run("def change(inputs, run):\n    execute('c5fdfec0c5f877')\n    return run(inputs)\n")
-    )
+    code = "import ctypes\nlibrary = ctypes.CDLL('/opt/native/libtwice.so')\n"
+    call = "def change(inputs, run):\n    library.twice(3)\n    return run(inputs)\n"
+    image = spoil(code + around_run(call), files={"opt/native/libtwice.so": shared_object(tmp_path, TWICE)})
     report = bench.smoke(image, kind=instance_type("c3.large"))
     assert only(report) == "SMOKE_ILLEGAL_INSTRUCTION"
-    assert "ivy-bridge" in report.findings[0].message
+    found = report.findings[0]
+    assert (
+        "under the instruction set of ivy-bridge (x86-64-v2) the image dies of an illegal instruction (SIGILL): `v"
+        in found.message
+    )
+    assert "of /opt/native/libtwice.so, offset 0x" in found.message
+    assert found.message.endswith("which needs avx2")
+    assert (found.evidence["library"], found.evidence["needs"]) == ("/opt/native/libtwice.so", "avx2")
+    assert str(found.evidence["symbol"]).startswith("twice+0x")
 
 
 def test_a_model_compiled_with_avx_512_is_caught_on_an_older_type(compiled: Callable[[str, int], Bench]) -> None:
@@ -317,6 +350,12 @@ def test_eight_bit_weights_are_a_wrong_answer_on_a_type_without_vnni(eight_bits:
     assert "haswell" in report.findings[0].message
     assert "does not answer as the source model does" in report.findings[0].message
     assert "without VNNI saturates" in report.findings[0].advice
+    assert "times its tolerance" in report.findings[0].message
+    (haswell,) = report.processors
+    assert (haswell.cpu, haswell.proof, haswell.verdict) == ("haswell", "emulated", Verdict.FAILED)
+    worst = {margin.output: margin for margin in haswell.margins}
+    assert worst["y"].of_allowed == report.findings[0].evidence["of_allowed"] > 1
+    assert worst["n"].of_allowed == 0
 
 
 @pytest.mark.parametrize(
@@ -326,6 +365,17 @@ def test_what_cannot_be_tried_here_is_inconclusive(bench: Bench, name: str, code
     report = bench.smoke(bench.good, kind=instance_type(name))
     assert only(report) == code
     assert report.verdict is Verdict.INCONCLUSIVE
+
+
+def test_another_architecture_is_tried_by_its_answers_and_stays_inconclusive(bench: Bench) -> None:
+    report = bench.smoke(bench.good, kind=instance_type("c6g.large"))
+    assert only(report) == "SMOKE_ARCHITECTURE_UNPROVEN"
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert "every golden answer under an emulated graviton2" in report.findings[0].message
+    (proof,) = report.processors
+    assert (proof.proof, proof.verdict) == ("emulated", Verdict.PASSED)
+    assert {margin.output: margin.difference for margin in proof.margins} == {"y": 0, "n": 0}
+    bench.engine.remove_image(f"{bench.good.reference}-arm64")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from serving.contract import GpuNeeds, Needs
 from serving.machine import Machine, memory_limit, mib
 from serving.package import Refusal, Refused, verify_machine
-from tasks.image.runtimes import ARCHITECTURE, PYTHON
+from tasks.image.runtimes import PYTHON, SERVED
 
 GIB = 2**30
 HERE = Machine("x86_64", "3.11", frozenset({"avx", "avx2"}), memory_bytes=GIB, held_bytes=2**25)
@@ -80,7 +80,7 @@ def test_this_machine_is_the_one_that_images_are_built_for() -> None:
     assert machine.memory_bytes is not None
     assert machine.memory_bytes <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert 0 < machine.held_bytes < machine.memory_bytes
-    verify_machine(Needs(ARCHITECTURE, PYTHON, ("sse2",), 2**20), machine)
+    verify_machine(Needs(SERVED.machine, PYTHON, ("sse2",), 2**20), machine)
 
 
 def test_what_is_there_is_enough() -> None:

@@ -29,7 +29,7 @@ from serving.contract import (
     TensorSpec,
     Tolerance,
 )
-from serving.golden import Golden, differences, read_golden
+from serving.golden import Golden, Margin, differences, margins, merge, read_golden
 from serving.package import (
     OlderContract,
     Refusal,
@@ -297,6 +297,46 @@ def test_a_missing_output_differs() -> None:
 def test_without_a_tolerance_answers_must_be_equal() -> None:
     assert differences({"y": X}, {"y": X}, {}) == ()
     assert differences({"y": np.nextafter(X, 9)}, {"y": X}, {}) != ()
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted", "margin"),
+    [
+        ([1.0, 2.0], [1.0, 2.0], Margin(0.0, 0.0)),
+        ([1.0, 2.5], [1.0, 2.0], Margin(0.5, 0.5 / 0.3)),
+        ([1.1, 2.0], [1.0, 2.0], Margin(0.1, 0.5)),
+        ([np.nan, np.inf], [np.nan, np.inf], Margin(0.0, 0.0)),
+        ([np.nan, 2.0], [1.0, 2.0], Margin(np.inf, np.inf)),
+        ([1.0, 2.0], [1.0, np.inf], Margin(np.inf, np.inf)),
+        ([-np.inf, 2.0], [np.inf, 2.0], Margin(np.inf, np.inf)),
+    ],
+)
+def test_a_margin_is_the_largest_difference_and_share_of_the_tolerance(
+    given: list[float], wanted: list[float], margin: Margin
+) -> None:
+    tolerance = {"y": Tolerance(0.1, 0.1)}
+    found = margins({"y": np.array(given)}, {"y": np.array(wanted)}, tolerance)["y"]
+    assert found == Margin(pytest.approx(margin.difference), pytest.approx(margin.of_allowed))
+    assert (found.of_allowed > 1) == bool(differences({"y": np.array(given)}, {"y": np.array(wanted)}, tolerance))
+
+
+def test_where_nothing_may_differ_any_difference_is_beyond_measure() -> None:
+    big = np.array([2**53, 2**53 + 1])
+    assert margins({"y": big}, {"y": big}, {})["y"] == Margin(0.0, 0.0)
+    assert margins({"y": big[::-1]}, {"y": big}, {})["y"].of_allowed == np.inf
+    flags = np.array([True, False])
+    assert margins({"y": ~flags}, {"y": flags}, {})["y"] == Margin(1.0, np.inf)
+
+
+def test_what_has_no_distance_has_no_margin() -> None:
+    assert margins({}, {"y": X}, {}) == {}
+    assert margins({"y": X[:1]}, {"y": X}, {}) == {}
+    assert margins({"y": X.astype(object)}, {"y": X.astype(object)}, {}) == {}
+
+
+def test_the_worst_of_several_margins_is_kept_by_output() -> None:
+    found = merge({"y": Margin(1.0, 0.1)}, {"n": Margin(2.0, 0.2)}, {"y": Margin(0.5, 0.3)})
+    assert found == {"y": Margin(1.0, 0.3), "n": Margin(2.0, 0.2)}
 
 
 def test_golden_samples_are_read_without_pickles(tmp_path: Path) -> None:

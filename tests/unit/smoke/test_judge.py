@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving.golden import Margin
 from serving.package import Refusal
 from tasks.contracts import Owner, Verdict
 from tasks.smoke.findings import Budgets
-from tasks.smoke.judge import figures, judge
+from tasks.smoke.judge import figures, judge, processors
 from tasks.smoke.load import Answers, Latency, Wrong
-from tasks.smoke.observation import Exit, InstructionSet, Limits, Observation, Phase, Proof
+from tasks.smoke.observation import Exit, IllegalInstruction, InstructionSet, Limits, Observation, Phase, Proof
 
 GIB = 2**30
 BUDGETS = Budgets(cold_start_s=3, p99_ms=50)
@@ -310,6 +311,89 @@ def test_emulation_tells_illegal_instructions_and_wrong_answers_from_its_own_fai
     code: int, finding: tuple[str, Verdict]
 ) -> None:
     assert only(tried(Proof.EMULATED, Exit(code, out_of_memory=False, last_line="why"))) == finding
+
+
+def emulated(code: int, **margins: Margin) -> InstructionSet:
+    return InstructionSet("haswell", Proof.EMULATED, exit=Exit(code, False, "why"), margins=margins)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (
+            134,
+            "F cpu_feature_guard.cc:35] The TensorFlow library was compiled to use AVX instructions, but these aren't "
+            "available on your machine.",
+        ),
+        (127, "Fatal glibc error: CPU does not support x86-64-v3"),
+        (Refusal.MODEL, "libfast.so: CPU ISA level is lower than required"),
+    ],
+)
+def test_a_library_that_refuses_the_processor_in_words_is_as_good_as_an_illegal_instruction(
+    code: int, said: str
+) -> None:
+    tried = InstructionSet("nehalem", Proof.EMULATED, exit=Exit(code, False, said))
+    (found,) = judge(replace(GOOD, instruction_sets=(tried,)), BUDGETS)[1]
+    assert (found.code, found.verdict) == ("SMOKE_ILLEGAL_INSTRUCTION", Verdict.FAILED)
+    assert "under the instruction set of nehalem a library in the image refuses to run" in found.message
+
+
+def test_a_wrong_answer_under_emulation_names_the_level_and_the_worst_margin() -> None:
+    tried = emulated(Refusal.ANSWERS, y=Margin(0.4, 42.0), z=Margin(3.0, 0.5))
+    (found,) = judge(replace(GOOD, instruction_sets=(tried,)), BUDGETS)[1]
+    assert "under the instruction set of haswell" in found.message
+    assert found.message.endswith("over all golden samples 'y' is off by up to 0.4, 42 times its tolerance")
+    assert (found.evidence["output"], found.evidence["difference"], found.evidence["of_allowed"]) == ("y", 0.4, 42.0)
+
+
+def test_a_wrong_answer_where_nothing_may_differ_has_no_share_of_its_tolerance() -> None:
+    tried = emulated(Refusal.ANSWERS, n=Margin(2.0, math.inf))
+    (found,) = judge(replace(GOOD, instruction_sets=(tried,)), BUDGETS)[1]
+    assert found.message.endswith("'n' is off by up to 2, where nothing may differ")
+    assert "of_allowed" not in found.evidence
+
+
+ILLEGAL = IllegalInstruction("/opt/lib.so", 0x1135, "twice", 12, "c4 e2 7d 58 c0", "vpbroadcastd ymm0,xmm0", ("avx2",))
+
+
+def test_an_illegal_instruction_is_named_natively_and_under_emulation() -> None:
+    tried = replace(emulated(132), illegal=ILLEGAL)
+    died = replace(GOOD, exit=Exit(132, False, ""), illegal=ILLEGAL)
+    for seen in (replace(GOOD, instruction_sets=(tried,)), died):
+        (found,) = judge(seen, BUDGETS)[1]
+        assert found.code == "SMOKE_ILLEGAL_INSTRUCTION"
+        assert "`vpbroadcastd ymm0,xmm0` in twice+0xc of /opt/lib.so, offset 0x1135, which needs avx2" in found.message
+        assert found.evidence["needs"] == "avx2"
+
+
+@pytest.mark.parametrize(
+    ("tried", "verdict"),
+    [
+        (InstructionSet("haswell", Proof.NATIVE), Verdict.PASSED),
+        (emulated(0), Verdict.PASSED),
+        (emulated(132), Verdict.FAILED),
+        (emulated(Refusal.ANSWERS), Verdict.FAILED),
+        (emulated(139), Verdict.INCONCLUSIVE),
+        (InstructionSet("haswell", Proof.EMULATED), Verdict.INCONCLUSIVE),
+        (InstructionSet("haswell", Proof.UNPROVEN), Verdict.INCONCLUSIVE),
+    ],
+)
+def test_a_processor_passes_only_where_it_was_proven(tried: InstructionSet, verdict: Verdict) -> None:
+    (proof,) = processors(replace(GOOD, instruction_sets=(tried,)))
+    assert (proof.cpu, proof.proof, proof.verdict) == ("haswell", tried.proof.value, verdict)
+
+
+def test_a_native_processor_fails_with_what_was_seen_on_it() -> None:
+    native = (InstructionSet("haswell", Proof.NATIVE),)
+    for flaw in ({"golden": replace(RIGHT, right=39, wrong=1)}, {"exit": DEAD}, {"golden": None, "concurrent": None}):
+        (proof,) = processors(replace(GOOD, instruction_sets=native, timed=None, **flaw))
+        assert proof.verdict is Verdict.FAILED
+
+
+def test_margins_that_are_no_numbers_are_none_in_the_report() -> None:
+    tried = emulated(Refusal.ANSWERS, n=Margin(math.inf, math.inf))
+    (margin,) = processors(replace(GOOD, instruction_sets=(tried,)))[0].margins
+    assert (margin.output, margin.difference, margin.of_allowed) == ("n", None, None)
 
 
 def test_what_was_not_proven_is_said() -> None:
