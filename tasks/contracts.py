@@ -397,12 +397,13 @@ class ProcessorProof(Contract):
 
 
 class LatencySplit(Contract):
-    """Where one request's time goes at `Capacity.max_rate_rps`: the median of each part, in milliseconds."""
+    """Where one request's time goes at `Capacity.max_rate_rps`: the mean of each part, in milliseconds; they add up to
+    the mean latency from the intended start."""
 
-    queue_ms: float
-    preprocess_ms: float
-    inference_ms: float
-    postprocess_ms: float
+    queue_ms: float = Field(description="all waiting: for a connection, for the event loop, for a batch")
+    preprocess_ms: float = Field(description="reading the request and preprocessing it")
+    inference_ms: float = Field(description="of the batch that it was in")
+    postprocess_ms: float = Field(description="writing the response")
 
 
 class Capacity(Contract):
@@ -411,11 +412,23 @@ class Capacity(Contract):
     smallest_memory_bytes: int | None = Field(
         None, description="the smallest limit that survived peak load, by bisection"
     )
+    too_little_memory_bytes: int | None = Field(None, description="the largest limit that was tried and was too little")
+    headroom_bytes: int | None = Field(None, description="what the type has beyond the smallest that is enough")
+    peak_clients: int | None = Field(None, description="clients at once in peak load, who ask all the time")
+    peak_batch: int | None = Field(None, description="rows of each of their requests")
     replicas: int | None = Field(None, ge=0, description="how many fit side by side in the type's memory and vCPUs")
+    models: int | None = Field(
+        None, ge=0, description="how many different models of that need fit in the type's memory, idle ones among them"
+    )
     max_rate_rps: float | None = Field(
         None, description="highest rate of Poisson arrivals that keeps the objective's p99, of one replica on its own"
     )
     p99_ms: float | None = Field(None, description="the p99 at that rate, from intended start")
+    requests: int | None = Field(None, description="that were counted at that rate")
+    client_late_ms: float | None = Field(
+        None, description="how late the load itself was, 99th percentile; it is part of the latency"
+    )
+    cpus: float | None = Field(None, description="CPUs that one replica used at that rate")
     split: LatencySplit | None = None
 
 

@@ -239,9 +239,10 @@ class Pipeline:
         from tasks.smoke import smoke
         from tasks.smoke.catalogue import instance_type as described
         from tasks.smoke.instruction_set import Host
+        from tasks.smoke.run import is_capacity_asked
 
         inputs = reuse.smoke_inputs(spec, image, parity, described(instance_type), Host.this().identity)
-        key = reuse.stage_key("smoke", inputs)
+        key = reuse.stage_key("smoke", inputs | {"capacity": is_capacity_asked()})
         return self._memory.run(
             SmokeRun,
             "smoke",

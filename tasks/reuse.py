@@ -80,7 +80,15 @@ CODE: Mapping[str, tuple[str, ...]] = {
     ),
     "image": (*_CONTRACTS, "tasks/image", "docker/serving", "docker/runtimes", "docker/base"),
     # (what makes an image for another architecture, too: its answers are smoke's)
-    "smoke": (*_CONTRACTS, "tasks/smoke", "tasks/image", "docker/serving", "docker/runtimes", "docker/base"),
+    "smoke": (
+        *_CONTRACTS,
+        "tasks/smoke",
+        "tasks/load",
+        "tasks/image",
+        "docker/serving",
+        "docker/runtimes",
+        "docker/base",
+    ),
 }
 
 _LOADING = ("keras", "numpy", "onnx", "onnxruntime", "scikit-learn", "skops", "tensorflow-cpu", "torch")
@@ -94,7 +102,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "export": (*_LOADING, *_CONVERTING, *_PREPROCESSING),
     "parity": (*_LOADING, *_EXPECTING, *_PREPROCESSING, "pyarrow", "onnx-ir", "onnxscript", "scipy"),
     "image": ("cyclonedx-python-lib",),  # writes the SBOM; what else is in an image is pinned by docker/runtimes
-    "smoke": ("iced-x86",),  # names the instruction of a finding
+    "smoke": ("iced-x86", "prometheus-client", "scipy"),  # the first names the instruction of a finding
 }
 
 

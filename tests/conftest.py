@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
+from tasks.smoke.trial import CAPACITY_VARIABLE
 from tasks.workspace import use_own_temporary_folder
 
 # How long an example takes says something about the machine, nothing about the code.
@@ -17,6 +20,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """The suite leaves nothing in the temporary folder; its second processes inherit the first one's."""
     if not hasattr(config, "workerinput"):
         use_own_temporary_folder()
+    # Half a minute for each image and type, in tests that are about something else; those that are about it ask for it.
+    os.environ.setdefault(CAPACITY_VARIABLE, "off")
 
 
 #: Integration tests that start neither containers nor Airflow: they run where there is room.

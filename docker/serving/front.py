@@ -133,6 +133,7 @@ class Front:
         what the connection calls the request (`x-request-id`), should it have no id itself.
         """
         began = time.monotonic()
+        decode_s = postprocess_s = 0.0
         self._in_flight += 1
         request: InferRequest | None = None
         answer: Answer | None = None
@@ -142,9 +143,12 @@ class Front:
             if self.draining:
                 raise draining()
             request = await read()
+            decode_s = time.monotonic() - began
             waits = [seconds for seconds in (waits_s, request.timeout_s) if seconds is not None]
             answer = await self._inference.answer(request.inputs, began + min(waits) if waits else None)
+            answered = time.monotonic()
             response: T | R = await write(request, answer)
+            postprocess_s = time.monotonic() - answered
             failure = None
         except asyncio.CancelledError:
             failure = failure_of(ClientGone())
@@ -162,7 +166,19 @@ class Front:
             )
             inputs = None if request is None else request.inputs
             total_s = time.monotonic() - began
-            outcome = Outcome(identity, protocol, status, total_s, kind, message, inputs, answer, refused_input)
+            outcome = Outcome(
+                identity,
+                protocol,
+                status,
+                total_s,
+                kind,
+                message,
+                inputs,
+                answer,
+                refused_input,
+                decode_s,
+                postprocess_s,
+            )
             # Watching is not the client's time: it comes once the response was written.
             asyncio.get_running_loop().call_soon(self._observer.observe, outcome)
         return response, identity

@@ -32,8 +32,9 @@ class Outcome:
     """One inference request, answered or not.
 
     `id` is what `request_id` made of the request. `error` is empty for an answer, else the kind of error: bad_request,
-    too_large, overloaded, deadline, draining, model or internal. `inputs` are there once the request was decoded,
-    `answer` when it was given. `refused_input` is the input whose values a bad request was refused for, and the reason
+    too_large, overloaded, deadline, draining, model or internal. `inputs` are there once the request was decoded, which
+    took `decode_s` from its arrival; `answer` when it was given, whose response took `postprocess_s` to write.
+    `refused_input` is the input whose values a bad request was refused for, and the reason
     (`serving.tensors.BadRequest`).
     """
 
@@ -46,6 +47,8 @@ class Outcome:
     inputs: Mapping[str, NDArray[Any]] | None = None
     answer: Answer | None = None
     refused_input: tuple[str, str] | None = None
+    decode_s: float = 0.0
+    postprocess_s: float = 0.0
 
 
 class Observer(Protocol):

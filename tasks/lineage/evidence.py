@@ -14,6 +14,7 @@ from typing import Any
 from serving.contract import PackagedFile
 from tasks.contracts import (
     Artifact,
+    Capacity,
     Contract,
     Digest,
     ExportReport,
@@ -222,12 +223,22 @@ def _of_smoke(report: SmokeReport) -> Evidence:
             "vcpus": f"{report.vcpus:g}",
             "memory_bytes": str(report.memory_bytes),
         },
-        metrics={
-            name: value
-            for name, value in report.figures.model_dump().items()
-            if isinstance(value, int | float) and not isinstance(value, bool)
-        },
+        metrics=_numbers(report.figures.model_dump()) | _of_capacity(report.capacity),
     )
+
+
+def _of_capacity(capacity: Capacity | None) -> dict[str, float]:
+    """What the type bears, with names of their own: a p99 at the highest rate is not that of one client."""
+    if capacity is None:
+        return {}
+    split = {} if capacity.split is None else capacity.split.model_dump()
+    return {f"capacity.{name}": value for name, value in _numbers(capacity.model_dump() | split).items()}
+
+
+def _numbers(figures: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        name: value for name, value in figures.items() if isinstance(value, int | float) and not isinstance(value, bool)
+    }
 
 
 def _of_report(

@@ -2,12 +2,14 @@
 
 hardware           what an instance type is; `catalogue` reads those that there are (`instance_types.yaml`)
 golden, protocol   what is asked, and whether an answer is right
-client, load       how it is asked
+load               how it is asked, one by one and at once; under load: `tasks.load`
 instruction_set    which of the type's processors this host can stand for; `emulation` for those it cannot
-run                image + type + golden → Observation: containers, and nothing judged; `quiet` for the times
+run, trial         image + type + golden → Observation: containers, and nothing judged; `quiet` for the times
+under_load         the highest rate and the fullest moment; `spent` for where the time goes, `bisection` for memory
 gpu                a GPU package against the tables of drivers, libraries and GPUs (`accelerators.yaml`), and a plan of
                    the GPU's memory (`gpu_memory`): nothing runs
-judge              Observation + budgets → verdict, figures, and `findings` and `claims`: no containers
+judge              Observation + budgets → verdict, figures, and `findings`, `misanswered`, `claims`: no containers
+capacity           Observation → what the type bears
 served             what an image says of itself, in the place of a spec
 stage              contracts in, report out
 """

@@ -1,7 +1,7 @@
 """One finding for each thing that can be seen of a running image: who must act, what happened, what to do.
 
-Each function looks at one aspect of an `Observation` and answers with findings, or nothing. How they add up to a
-verdict is `tasks.smoke.judge`'s.
+Each function looks at one aspect of an `Observation` and answers with findings, or nothing; what was answered wrongly
+or not at all is `tasks.smoke.misanswered`'s. How they add up to a verdict is `tasks.smoke.judge`'s.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from serving.package import Refusal
 from tasks.contracts import Finding, Owner, Verdict
 from tasks.smoke import illegal
-from tasks.smoke.load import Answers, Wrong
 from tasks.smoke.observation import Exit, Observation, Phase
 from tasks.smoke.quiet import DISTURBING
 
@@ -191,79 +190,6 @@ def start(seen: Observation, budgets: Budgets) -> list[Finding]:
     return [_unless_disturbed(slow, seen.start_disturbed)]
 
 
-def answers(seen: Observation) -> list[Finding]:
-    """What went wrong with requests, each kind where it was seen first: later phases only repeat it.
-
-    What one client alone was told wrongly also says nothing about several at once.
-    """
-    first: dict[str, Finding] = {}
-    for phase, given in seen.phases.items():
-        for finding in (*_wrong(phase, given), *_refused(phase, given), *_unanswered(phase, given)):
-            first.setdefault(finding.code, finding)
-    if "SMOKE_WRONG_ANSWER" in first and seen.golden and seen.golden.wrong:
-        first.pop("SMOKE_WRONG_ANSWER_CONCURRENT", None)
-    return list(first.values())
-
-
-def _wrong(phase: Phase, answers: Answers) -> list[Finding]:
-    if not answers.wrong:
-        return []
-    at_once = phase is Phase.CONCURRENT
-    return [
-        Finding(
-            code="SMOKE_WRONG_ANSWER_CONCURRENT" if at_once else "SMOKE_WRONG_ANSWER",
-            owner=Owner.PLATFORM,
-            message=f"{answers.wrong} of {answers.asked} golden requests were not answered as the source model does"
-            + (f", asked by {answers.clients} clients at once" if at_once else "")
-            + _first(answers.first_wrong),
-            advice="state is shared between requests: the runner, the preprocessing or the model is not thread-safe"
-            if at_once
-            else "the export passed parity, so it is the image that answers differently: compare its runtime's "
-            "versions and its preprocessing with the contract's",
-            evidence=_counts(answers),
-        )
-    ]
-
-
-def _refused(phase: Phase, answers: Answers) -> list[Finding]:
-    if not answers.refused:
-        return []
-    return [
-        Finding(
-            code="SMOKE_REQUEST_REFUSED",
-            owner=Owner.PLATFORM,
-            message=f"{answers.refused} of {answers.asked} golden requests were refused {phase.value}"
-            + _first(answers.first_refused),
-            advice="golden samples fit the contract, so the server reads it differently: compare the contract in the "
-            "image with the spec; a status of 500 or above is the runtime's own error",
-            evidence=_counts(answers),
-        )
-    ]
-
-
-def _first(wrong: Wrong | None) -> str:
-    return f"; the first, with batch {wrong.batch}: {wrong.complaint}" if wrong else ""
-
-
-def _unanswered(phase: Phase, answers: Answers) -> list[Finding]:
-    if not answers.failed:
-        return []
-    return [
-        Finding(
-            code="SMOKE_TIMEOUT" if answers.unanswered else "SMOKE_CONNECTION_LOST",
-            owner=Owner.PLATFORM,
-            message=f"{answers.failed} of {answers.asked} golden requests got no answer {phase.value}, "
-            f"though the container kept running: {answers.first_failure or 'unknown'}",
-            advice="a request that never ends is a deadlock or an endless loop: ask the image the same by hand, and "
-            "look at its threads"
-            if answers.unanswered
-            else "a process inside the container died and was replaced, or the server closes connections early: "
-            "look at the container's log",
-            evidence=_counts(answers),
-        )
-    ]
-
-
 def latency(seen: Observation, budgets: Budgets) -> list[Finding]:
     p99 = seen.latency.percentile(0.99) if seen.latency else None
     if seen.latency is None or p99 is None or math.isnan(p99) or p99 <= budgets.p99_ms:
@@ -318,16 +244,6 @@ def _unless_disturbed(slow: Finding, share: float | None) -> Finding:
 def exit_evidence(ended: Exit) -> Evidence:
     evidence: Evidence = {"exit_code": ended.code, "last_line": ended.last_line}
     return evidence | ({"signal": ended.signal_name} if ended.signal_name else {})
-
-
-def _counts(answers: Answers) -> Evidence:
-    return {
-        "asked": answers.asked,
-        "wrong": answers.wrong,
-        "refused": answers.refused,
-        "unanswered": answers.failed,
-        "clients": answers.clients,
-    }
 
 
 def mib(size_bytes: int) -> int:

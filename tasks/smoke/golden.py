@@ -19,7 +19,7 @@ from serving.contract import Signature, Tolerance
 from serving.golden import Margin, differences, margins
 from serving.golden import read_golden as read_arrays
 from tasks.contracts import ParityReport
-from tasks.smoke.client import Reply
+from tasks.load.client import Reply
 from tasks.smoke.protocol import Body, NotTheProtocol, decode_response, encode_request
 from tasks.store import Store, fetch
 

@@ -83,6 +83,13 @@ def plan(kind: InstanceType, host: Host) -> tuple[InstructionSet, ...]:
     return tuple(chosen.values())
 
 
+def times_count(kind: InstanceType, host: Host) -> bool:
+    """Whether times that are taken here say something of the type: not where all its processors are older ones, which
+    only an emulator could stand for. One with AVX-512 of another kind is near enough to be timed, if not to be proven.
+    """
+    return any(cpu.emulation is None or _choose(cpu, host).proof is Proof.NATIVE for cpu in kind.cpus)
+
+
 def _choose(cpu: CpuGeneration, host: Host) -> InstructionSet:
     if cpu.architecture != host.architecture:
         return _choose_foreign(cpu, host)

@@ -12,9 +12,11 @@ import math
 from collections.abc import Iterable
 
 from tasks.contracts import Finding, Owner, ProcessorProof, SmokeFigures, Verdict
+from tasks.smoke.capacity import remarks
 from tasks.smoke.claims import capped, instruction_set, processor
-from tasks.smoke.findings import Budgets, answers, death, latency, start
+from tasks.smoke.findings import Budgets, death, latency, start
 from tasks.smoke.load import Answers
+from tasks.smoke.misanswered import answers
 from tasks.smoke.observation import Observation
 
 
@@ -26,7 +28,7 @@ def judge(seen: Observation, budgets: Budgets) -> tuple[Verdict, tuple[Finding, 
         findings += _gaps(seen)
     for tried in seen.instruction_sets:
         findings += instruction_set(tried)
-    findings += capped(seen)
+    findings += [*capped(seen), *remarks(seen)]
     return Verdict.worst((Verdict.PASSED, *(finding.verdict for finding in findings))), worst_first(findings)
 
 
@@ -63,6 +65,8 @@ def _gaps(seen: Observation) -> list[Finding]:
         "golden answers": _all_right(seen.golden),
         "golden answers at once": _all_right(seen.concurrent) and bool(seen.concurrent and seen.concurrent.clients > 1),
         "golden answers while timed": _all_right(seen.timed),
+        "answers under load": seen.loaded is None or _all_right(seen.loaded),
+        "answers under peak load": seen.pressed is None or _all_right(seen.pressed),
         "p99": p99 is not None and math.isfinite(p99),
         "peak memory": bool(seen.peak_memory_bytes),
         "golden rows": seen.golden_rows > 0,

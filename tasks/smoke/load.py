@@ -1,9 +1,10 @@
 """Sending golden samples to a server and holding every answer against the source model's.
 
-In: an address, the samples. Out: `Answers` (what was asked, what was wrong) and `Latency`. Two ways of asking:
+In: an address, the samples. Out: `Answers` (what was asked, what was wrong) and `Latency`. Ways of asking:
 
     one after the other    `ask`           each sample once, in order: correctness, and closed-loop latency
     at the same time       `ask_at_once`   several clients, each with samples of its own: correctness under concurrency
+    under load             `compare`       what `tasks.load.openloop` was answered, looked at when the load is over
 
 A closed loop waits for one answer before it asks again, so it tells how long an answer takes on an idle server, and
 nothing about how many requests per second it stands (coordinated omission: a slow answer also delays the question
@@ -21,7 +22,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from serving.golden import Margin, merge
-from tasks.smoke.client import Address, Broken, Connection, Unanswered, post
+from tasks.load.client import Address, Broken, Connection, Reply, Unanswered, post
+from tasks.load.openloop import Offered
 from tasks.smoke.golden import GoldenSamples, Sample
 
 
@@ -78,7 +80,7 @@ _KINDS = ("right", "wrong", "refused", "unanswered", "broken")
 
 
 @dataclass(slots=True)
-class _Tally:
+class Tally:
     """Counts answers; one for each client, merged at the end."""
 
     golden: GoldenSamples
@@ -94,27 +96,30 @@ class _Tally:
         try:
             reply = connection.request(message)
         except Unanswered as error:
-            self._note("unanswered", sample, str(error))
+            self.count("unanswered", sample, str(error))
             return None
         except Broken as error:
-            self._note("broken", sample, str(error))
+            self.count("broken", sample, str(error))
             return None
         took = time.perf_counter() - started
         if reply.status != 200:
             text = reply.body[:300].decode(errors="replace")
-            self._note("refused", sample, f"status {reply.status}: {text}")
-            return took
-        compared = self.golden.compare(reply, sample.expected)
-        self.margins = merge(self.margins, compared.margins)
-        if compared.complaint:
-            self._note("wrong", sample, compared.complaint)
+            self.count("refused", sample, f"status {reply.status}: {text}")
         else:
-            self.counts["right"] += 1
+            self.judge(sample, reply)
         return took
 
-    def _note(self, kind: str, sample: Sample, complaint: str) -> None:
-        self.counts[kind] += 1
-        self.first.setdefault(kind, Wrong(sample.batch, complaint))
+    def judge(self, sample: Sample, reply: Reply, times: int = 1) -> None:
+        """Count an answer that came so often as right or wrong."""
+        compared = self.golden.compare(reply, sample.expected)
+        self.margins = merge(self.margins, compared.margins)
+        self.count("wrong" if compared.complaint else "right", sample, compared.complaint, times)
+
+    def count(self, kind: str, sample: Sample, complaint: str | None, times: int = 1) -> None:
+        """So many answers of a kind; the first complaint of each is kept."""
+        self.counts[kind] += times
+        if complaint:
+            self.first.setdefault(kind, Wrong(sample.batch, complaint))
 
 
 def ask(
@@ -130,7 +135,7 @@ def ask(
 
     Gives up after `stop_after_failures` requests in a row without an answer: a dead server is not asked 500 times.
     """
-    tally, times, in_a_row = _Tally(golden), [], 0
+    tally, times, in_a_row = Tally(golden), [], 0
     with Connection(address, timeout_s) as connection:
         for sample in samples:
             took = tally.ask(connection, sample, post(path, sample.body.content, sample.body.json_bytes))
@@ -139,7 +144,7 @@ def ask(
             in_a_row = in_a_row + 1 if took is None else 0
             if in_a_row >= stop_after_failures:
                 break
-    return _merge([tally]), tuple(times)
+    return merged([tally]), tuple(times)
 
 
 def measure(
@@ -190,8 +195,8 @@ def ask_at_once(
     """
     barrier, deadline = threading.Barrier(clients), time.monotonic() + within_s
 
-    def work(client: int, samples: Sequence[Sample]) -> _Tally:
-        tally, in_a_row = _Tally(golden), 0
+    def work(client: int, samples: Sequence[Sample]) -> Tally:
+        tally, in_a_row = Tally(golden), 0
         prepared = [(sample, post(path, sample.body.content, sample.body.json_bytes)) for sample in samples]
         barrier.wait()
         with Connection(address, timeout_s) as connection:
@@ -207,17 +212,35 @@ def ask_at_once(
         for client, order in enumerate(orders)
     ]
     with ThreadPoolExecutor(clients) as pool:
-        return _merge(list(pool.map(work, range(clients), own)))
+        return merged(list(pool.map(work, range(clients), own)))
 
 
-def _merge(tallies: Sequence[_Tally]) -> Answers:
+def compare(offered: Offered, golden: GoldenSamples, samples: Sequence[Sample]) -> Tally:
+    """Hold what was answered under load against the source model; message n of the load was `samples[n]`.
+
+    Too late, or refused because too many came at once, is what a load is for: that is not counted here.
+    """
+    tally = Tally(golden)
+    for said in offered.said:
+        sample = samples[said.message]
+        tally.batches.add(sample.batch)
+        tally.judge(sample, said.reply, said.times)
+    if others := offered.refused - offered.overloaded:
+        first = offered.first_refusal
+        text = f"status {first.status}: {first.body[:300].decode(errors='replace')}" if first else "no answer was kept"
+        tally.count("refused", samples[0], text, others)
+    return tally
+
+
+def merged(tallies: Sequence[Tally], clients: int | None = None) -> Answers:
+    """All of them as one. `clients` is how many asked at the same time; one for each tally, unless given."""
     total = {kind: sum(tally.counts[kind] for tally in tallies) for kind in _KINDS}
     first = {kind: tally.first[kind] for tally in reversed(tallies) for kind in tally.first}
     failure = first.get("unanswered") or first.get("broken")
     return Answers(
         asked=sum(total.values()),
-        clients=len(tallies),
-        batches=tuple(sorted(set().union(*(tally.batches for tally in tallies)))),
+        clients=len(tallies) if clients is None else clients,
+        batches=tuple(sorted({batch for tally in tallies for batch in tally.batches})),
         first_wrong=first.get("wrong"),
         first_refused=first.get("refused"),
         first_failure=failure.complaint if failure else None,

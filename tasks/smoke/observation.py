@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from serving.golden import Margin
+from tasks.smoke.bisection import Bracket
 from tasks.smoke.load import Answers, Latency
+from tasks.smoke.spent import Spent
 
 
 class Phase(StrEnum):
@@ -18,6 +20,8 @@ class Phase(StrEnum):
     GOLDEN = "while it answered golden samples one after the other"
     CONCURRENT = "while it answered golden samples from several clients at once"
     LATENCY = "while its latency was measured"
+    LOAD = "while requests came as from many clients that do not wait for each other"
+    PEAK = "under peak load, as many full batches at once as it takes in"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +113,36 @@ class InstructionSet:
 
 
 @dataclass(frozen=True, slots=True)
+class Borne:
+    """The highest rate that kept the objective, and what was seen at it. `mean_ms` and `p99_ms` are from the intended
+    start; `late_send_ms` is how late the client itself was, at the 99th percentile; `cpus` are what the container used.
+    """
+
+    rate: float
+    asked: int
+    mean_ms: float
+    p99_ms: float | None
+    late_send_ms: float
+    cpus: float | None = None
+    spent: Spent | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """A server's fullest moment: so many clients that are always there, each with a full batch, which takes `alone_s`
+    where nobody else asks."""
+
+    clients: int
+    batch: int
+    alone_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """All that was seen of one image under one instance type's limits. None: it was not reached or not measured.
 
     `start_disturbed` and `latency_disturbed` are the shares of this host's CPUs that others took meanwhile.
+    `stands_still` says that a server which owed answers did not use its CPUs. `memory` is in bytes.
     """
 
     limits: Limits
@@ -122,7 +152,13 @@ class Observation:
     concurrent: Answers | None = None
     timed: Answers | None = None
     latency: Latency | None = None
+    loaded: Answers | None = None
+    borne: Borne | None = None
+    pressed: Answers | None = None
+    crowd: Crowd | None = None
+    memory: Bracket | None = None
     golden_rows: int = 0
+    stands_still: bool = False
     start_disturbed: float | None = None
     latency_disturbed: float | None = None
     peak_memory_bytes: int | None = None
@@ -134,5 +170,16 @@ class Observation:
     @property
     def phases(self) -> Mapping[Phase, Answers]:
         """The phases in which requests were sent, in order."""
-        found = {Phase.GOLDEN: self.golden, Phase.CONCURRENT: self.concurrent, Phase.LATENCY: self.timed}
+        found = {
+            Phase.GOLDEN: self.golden,
+            Phase.CONCURRENT: self.concurrent,
+            Phase.LATENCY: self.timed,
+            Phase.LOAD: self.loaded,
+            Phase.PEAK: self.pressed,
+        }
         return {phase: answers for phase, answers in found.items() if answers is not None}
+
+    @property
+    def went_wrong(self) -> bool:
+        """Whether any request so far was not answered as the source model would."""
+        return any(answers.asked != answers.right for answers in self.phases.values())

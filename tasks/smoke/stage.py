@@ -13,6 +13,7 @@ from tasks.errors import PlatformError
 from tasks.image.engine import NEEDS_LABEL, Engine
 from tasks.settings import Settings
 from tasks.smoke.accelerators import load_accelerators
+from tasks.smoke.capacity import capacity
 from tasks.smoke.catalogue import InstanceType, instance_type
 from tasks.smoke.claims import beyond_type
 from tasks.smoke.findings import Budgets
@@ -22,7 +23,7 @@ from tasks.smoke.gpu import check_gpu, gpu_unproven
 from tasks.smoke.instruction_set import Host
 from tasks.smoke.judge import figures, judge, processors, worst_first
 from tasks.smoke.quiet import Turn
-from tasks.smoke.run import COMPONENT, Effort, Subject, observe
+from tasks.smoke.run import COMPONENT, Effort, Subject, is_capacity_asked, observe
 from tasks.smoke.served import Served
 from tasks.store import Store, fetch
 
@@ -74,12 +75,15 @@ def prove(
         golden=golden,
         batches=batch_sizes(raw, spec.serving.max_batch),
         infer_path=f"/v2/models/{spec.name}/infer",
+        p99_ms=spec.serving.p99_ms,
     )
     with Turn(lambda: _log.info("another smoke on this machine measures: waiting for %s's turn", kind.name)) as turn:
         seen = observe(subject, host, effort, engine, turn)
     verdict, findings = judge(seen, Budgets(spec.serving.cold_start_s, spec.serving.p99_ms))
     report = _report(image, kind, verdict, findings)
-    return report.model_copy(update={"figures": figures(seen), "processors": processors(seen)})
+    return report.model_copy(
+        update={"figures": figures(seen), "processors": processors(seen), "capacity": capacity(seen)}
+    )
 
 
 def prove_here(
@@ -87,7 +91,8 @@ def prove_here(
 ) -> SmokeReport:
     """`prove` on this host, with the catalogue's type of that name and the effort that the spec's budgets ask for."""
     kind = instance_type(name)
-    return prove(spec, image, parity, kind, store, engine, work, host=Host.this(), effort=Effort.of(spec.serving))
+    effort = Effort.of(spec.serving, capacity=is_capacity_asked())
+    return prove(spec, image, parity, kind, store, engine, work, host=Host.this(), effort=effort)
 
 
 def _about_gpus(image: Image, kind: InstanceType, store: Store, work: Path) -> tuple[Finding, ...]:

@@ -1,6 +1,5 @@
 """Tuning: which batch size, window, threads and workers bear the most requests within the objective.
 
-load.py      open-loop load: arrivals that do not wait for answers, times from the intended arrival
 search.py    which setting, which rate, and whether it held again: decisions over measurements (pure)
 bench.py     one setting at a time, in a container under load
 run.py       what is measured in which order
@@ -8,12 +7,14 @@ basis.py     the package's image that a tuned one stands on, once its evidence h
 write.py     the choice as an image of its own, signed
 record.py    the measurements in MLflow, beside the package's evidence
 command.py   `slipway tune`
+
+The load itself, and when an objective counts as kept, are `tasks.load`'s.
 """
 
 from __future__ import annotations
 
 from tasks.tune.bench import Measurement
 from tasks.tune.run import Tuning, tune
-from tasks.tune.search import Choice, Held, choose, held, highest
+from tasks.tune.search import Choice, choose
 
-__all__ = ["Choice", "Held", "Measurement", "Tuning", "choose", "held", "highest", "tune"]
+__all__ = ["Choice", "Measurement", "Tuning", "choose", "tune"]

@@ -16,11 +16,11 @@ from serving.contract import Batching, ServingContract
 from serving.package import Refusal
 from tasks.errors import BadInput, PlatformError, SlipwayError
 from tasks.image.engine import ISOLATED, ContainerSpec, Engine, ImageInfo
-from tasks.smoke.client import Address, Broken, Connection, Reply, Unanswered, get, post
+from tasks.load.client import Address, Broken, Connection, Reply, Unanswered, get, post
+from tasks.load.objective import Held, OutOfTime, held, requests_needed
+from tasks.load.openloop import Offered, offer
 from tasks.smoke.golden import GoldenSamples
 from tasks.smoke.quiet import DISTURBING, CpuTimes, taken_by_others
-from tasks.tune.load import Offered, offer
-from tasks.tune.search import Held, OutOfTime, held, requests_needed
 
 COMPONENT = "tune"
 _PORT = 8000
@@ -139,7 +139,7 @@ class Bench:
         with self._answers(container):
             offered = offer(
                 address,
-                self._message,
+                [self._message],
                 rate,
                 seconds,
                 limit_ms=self._p99_ms,

@@ -23,6 +23,7 @@ from tasks.errors import BadInput, SlipwayError
 from tasks.image import connect
 from tasks.image.engine import Engine, ImageInfo, serving_image
 from tasks.lineage.history import packages, record_of
+from tasks.load.objective import CONFIDENCE, Held
 from tasks.settings import Settings
 from tasks.smoke.quiet import DISTURBING
 from tasks.store import Store, open_store
@@ -30,7 +31,7 @@ from tasks.tune.basis import Basis, basis_of
 from tasks.tune.bench import Measurement
 from tasks.tune.record import record
 from tasks.tune.run import Tuning, open_image, tune
-from tasks.tune.search import BETTER, CONFIDENCE, REPEATS, Choice, Held, borne
+from tasks.tune.search import BETTER, REPEATS, Choice, borne
 from tasks.tune.write import write_tuned
 from tasks.workspace import scratch
 

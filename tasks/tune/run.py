@@ -18,10 +18,11 @@ from serving.preprocess import raw_signature
 from serving.scheduling import scheduling
 from tasks.errors import BadInput, PlatformError
 from tasks.image.engine import Engine, ImageInfo
+from tasks.load.objective import Held, OutOfTime
 from tasks.smoke.golden import GoldenSamples
 from tasks.smoke.quiet import DISTURBING
 from tasks.tune.bench import COMPONENT, Bench, Measurement, Subject
-from tasks.tune.search import Choice, Held, OutOfTime, choose, confirm
+from tasks.tune.search import Choice, choose, confirm
 
 _IN_IMAGE = "/package"
 #: Shares of the chosen rate at which the curve is measured.

@@ -1,53 +1,23 @@
 """Which setting bears the highest rate within the objective: decisions over measurements, without clock or engine.
 
-In: `probe`, which offers a rate to a setting and says whether the objective held. Out: a `Choice`, and what became of
-it when it was measured again. The objective is that at most 1 % of requests take longer than `p99_ms`, and it counts as
-kept only where that is shown: the share of late requests has an exact upper confidence bound (Clopper and Pearson,
-Biometrika 26, 1934). Too few requests show nothing, and a rate above one that was not kept shows nothing either.
+In: `probe`, which offers a rate to a setting and says whether the objective held (`tasks.load.objective`). Out: a
+`Choice`, and what became of it when it was measured again. A rate above one that was not kept shows nothing.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 from serving.contract import Batching
+from tasks.load.objective import Held, OutOfTime, highest
 
-#: What the 99th percentile leaves.
-LATE_SHARE = 0.01
-#: One-sided confidence that no larger share is late.
-CONFIDENCE = 0.95
-#: Two rates that are nearer to each other are one: a measurement is not finer.
-_RESOLUTION = 1.15
 #: By how much another setting must be better to be tried any further: less is noise.
 BETTER = 1.08
 #: The choice is measured so often again, on fresh containers, and must hold each time.
 REPEATS = 3
 #: Where it does not hold again, so much less is tried.
 _STEP_DOWN = 0.9
-
-
-class Held(StrEnum):
-    """Whether the objective was kept."""
-
-    KEPT = "kept"
-    BROKEN = "broken"
-    UNCLEAR = "unclear"
-
-
-def held(asked: int, late: int) -> Held:
-    """What so many late requests of so many say of the 99th percentile."""
-    from scipy.stats import beta
-
-    if not asked:
-        return Held.UNCLEAR
-    upper = 1.0 if late == asked else float(beta.ppf(CONFIDENCE, late + 1, asked - late))
-    if upper <= LATE_SHARE:
-        return Held.KEPT
-    lower = 0.0 if late == 0 else float(beta.ppf(1 - CONFIDENCE, late, asked - late + 1))
-    return Held.BROKEN if lower > LATE_SHARE else Held.UNCLEAR
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,48 +40,8 @@ def borne(measured: Iterable[tuple[float, Held]]) -> Borne:
     return Borne(kept, not_kept)
 
 
-def requests_needed() -> int:
-    """How many requests, none of them late, show the objective: (1 - 0.01)^n ≤ 0.05."""
-    return math.ceil(math.log(1 - CONFIDENCE) / math.log(1 - LATE_SHARE))
-
-
 #: Offers a rate to a setting; whether the objective was kept. Raises `OutOfTime` when there is none left.
 Probe = Callable[[Batching, float], bool]
-
-
-class OutOfTime(Exception):
-    """The budget is over."""
-
-
-def highest(probe: Callable[[float], bool], start: float, least: float = 1.0) -> float | None:
-    """The highest rate that holds: doubled or halved from `start` until it is enclosed, then halved in between.
-
-    None where not even `least` holds; the highest that held so far when time runs out.
-
-    Raises:
-        OutOfTime: none has held yet.
-    """
-    kept: float | None = None
-    broken: float | None = None
-    rate = start
-    while kept is None or broken is None or broken / kept > _RESOLUTION:
-        try:
-            holds = probe(rate)
-        except OutOfTime:
-            if kept is None:
-                raise
-            return kept
-        if holds:
-            kept = rate
-        elif kept is None and rate <= least:
-            return None
-        else:
-            broken = rate
-        if kept is None:
-            rate = max(least, rate / 2)
-            continue
-        rate = kept * 2 if broken is None else math.sqrt(kept * broken)
-    return kept
 
 
 @dataclass(frozen=True, slots=True)

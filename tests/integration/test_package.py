@@ -25,6 +25,7 @@ from tasks.image import connect
 from tasks.lineage import packages, trace
 from tasks.pipeline import Pipeline, Runs
 from tasks.settings import Settings
+from tasks.smoke.trial import CAPACITY_VARIABLE
 from tasks.spec import ModelSpec, load_spec
 from tasks.store import open_store
 
@@ -79,7 +80,7 @@ class Bench:
 
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLIPWAY_", "MLFLOW_"))}
-        return {**kept, "SLIPWAY_HOME": str(self.settings.home)}
+        return {**kept, "SLIPWAY_HOME": str(self.settings.home), CAPACITY_VARIABLE: os.environ[CAPACITY_VARIABLE]}
 
     def command(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -80,9 +80,11 @@ class Page(Collector):
             unit="seconds",
         )
         for part, histogram, help_text in (
-            ("queue", metrics.queue, "From a request's decoding until its work began."),
+            ("decode", metrics.decode, "From an answered request's arrival until its tensors were read."),
+            ("queue", metrics.queue, "From a request's preprocessing until its work began."),
             ("preprocess", metrics.preprocess, "Preprocessing of answered requests."),
             ("inference", metrics.inference, "The model's own time of answered requests."),
+            ("postprocess", metrics.postprocess, "Writing the response of answered requests."),
         ):
             yield _histogram(f"slipway_{part}_duration", help_text, [("", histogram)], unit="seconds")
         yield _histogram("slipway_request_rows", "Rows of answered requests.", [("", metrics.request_rows)])

@@ -53,7 +53,9 @@ class Metrics:
         self.errors = dict.fromkeys(ERRORS, 0)
         self.refused_inputs = {(spec.name, reason): 0 for spec in served.raw.inputs for reason in _reasons(spec)}
         self.duration = {outcome: Histogram(DURATIONS) for outcome in (ANSWERED, REFUSED, FAILED)}
-        self.queue, self.preprocess, self.inference = (Histogram(DURATIONS) for _ in range(3))
+        self.decode, self.queue, self.preprocess, self.inference, self.postprocess = (
+            Histogram(DURATIONS) for _ in range(5)
+        )
         rows = _powers_of_two(served)
         self.request_rows, self.batch_rows = Histogram(rows), Histogram(rows)
         self.inputs = tuple(InputQuality(spec) for spec in served.raw.inputs)
@@ -77,9 +79,11 @@ class Metrics:
                 quality.observe(inputs[quality.name])
         if answer is not None and inputs is not None:
             timings = answer.timings
+            self.decode.observe(outcome.decode_s)
             self.queue.observe(timings.queue_s)
             self.preprocess.observe(timings.preprocess_s)
             self.inference.observe(timings.inference_s)
+            self.postprocess.observe(outcome.postprocess_s)
             self.batch_rows.observe(timings.batch_rows)
             self.request_rows.observe(self._rows(inputs))
             for watch in self.outputs:

@@ -14,6 +14,7 @@ from tasks.cli import run as slipway
 from tasks.contracts import ExportReport, Image, Package, TunedImage, Verdict
 from tasks.image import ContainerSpec, Engine, run
 from tasks.lineage import packages
+from tasks.load.objective import OutOfTime
 from tasks.manifest import assemble
 from tasks.settings import Settings
 from tasks.store import LocalStore
@@ -22,7 +23,6 @@ from tasks.tune import Choice, Measurement, Tuning, tune
 from tasks.tune.basis import basis_of
 from tasks.tune.bench import COMPONENT, Subject
 from tasks.tune.run import open_image
-from tasks.tune.search import OutOfTime
 from tasks.tune.write import TUNING_FILE, write_tuned
 from tests import samples
 from tests.integration.image.conftest import Case

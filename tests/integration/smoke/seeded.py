@@ -203,6 +203,17 @@ _SHARED_STATE = around_run(
     """
 )
 
+#: More than all other phases ask for: only a load gets so far.
+_AFTER_MANY = around_run(
+    """
+    served = []
+    def change(inputs, run):
+        served.append(1)
+        answer = run(inputs)
+        return answer | {"y": answer["y"] + (len(served) > 1500)}
+    """
+)
+
 BAD = (
     Case(
         name="missing library",
@@ -219,6 +230,14 @@ BAD = (
         says="clients at once",
         kind=this,
         make=spoiled(_SHARED_STATE),
+    ),
+    Case(
+        name="wrong answer after many",
+        wrong="something is used up: right for 1,500 answers, wrong from then on",
+        code="SMOKE_WRONG_ANSWER_LOAD",
+        says="many clients",
+        kind=this,
+        make=spoiled(_AFTER_MANY),
     ),
     Case(
         name="memory hog",
@@ -255,7 +274,7 @@ BAD = (
     Case(
         name="deadlock under concurrency",
         wrong="two requests at once wait for each other for ever",
-        code="SMOKE_TIMEOUT",
+        code="SMOKE_DEADLOCK",
         says="several clients",
         kind=this,
         make=spoiled(_DEADLOCK),

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from serving.preprocess import raw_signature
 from tasks.deployment import Asked, Scale, write_manifests
-from tasks.smoke.client import Address, Broken, Connection, Unanswered, get
+from tasks.load.client import Address, Broken, Connection, Unanswered, get
 from tasks.smoke.golden import read_golden
 from tasks.smoke.load import ask
 from tasks.spec import SmokeSpec

@@ -264,7 +264,7 @@ def test_an_answer_that_is_wrong_only_among_others_is_told_apart(bench: Bench, s
     assert report.figures.concurrency == 4
 
 
-def test_a_deadlock_among_requests_is_a_timeout(bench: Bench, spoil: Spoil) -> None:
+def test_a_deadlock_among_requests_is_told_from_slowness(bench: Bench, spoil: Spoil) -> None:
     image = spoil(
         around_run(
             """
@@ -280,7 +280,7 @@ def test_a_deadlock_among_requests_is_a_timeout(bench: Bench, spoil: Spoil) -> N
         )
     )
     report = bench.smoke(image, effort=replace(QUICK, request_within_s=2))
-    assert only(report) == "SMOKE_TIMEOUT"
+    assert only(report) == "SMOKE_DEADLOCK"
     assert "several clients" in report.findings[0].message
 
 

@@ -146,6 +146,15 @@ def test_a_failure_has_its_code_over_grpc(error: Exception, status: int, kind: s
     assert (outcome.protocol, outcome.status, outcome.error) == ("grpc", status, kind)
 
 
+def test_an_answer_is_observed_with_what_reading_and_writing_took() -> None:
+    front, _, watching = application()
+    assert asyncio.run(Exchange().answered_by(front)).status == 200
+    [outcome] = watching.seen
+    assert outcome.decode_s > 0
+    assert outcome.postprocess_s > 0
+    assert outcome.decode_s + outcome.postprocess_s < outcome.total_s
+
+
 def test_while_draining_http_and_grpc_refuse_and_are_not_ready() -> None:
     front, inference, watching = application()
     front.front.draining = True

@@ -104,6 +104,15 @@ def test_durations_fall_into_buckets_from_a_quarter_of_a_millisecond() -> None:
     assert value(metrics, "slipway_inference_duration_seconds_sum") == pytest.approx(0.012)
 
 
+def test_reading_a_request_and_writing_its_response_have_their_own_durations() -> None:
+    metrics = watching()
+    given = {"logits": np.ones((1, 4), np.float32)}
+    metrics.observe(outcome(rows([0, 1, 2, 3]), given, decode_s=0.0007, postprocess_s=0.0003))
+    metrics.observe(Outcome("a", "http", 500, 2.0, "model", "no", decode_s=9.0))
+    assert value(metrics, "slipway_decode_duration_seconds_sum") == pytest.approx(0.0007)
+    assert value(metrics, "slipway_postprocess_duration_seconds_sum") == pytest.approx(0.0003)
+
+
 def test_what_was_refused_does_not_make_the_latency_of_answers_look_better() -> None:
     metrics = watching()
     metrics.observe(Outcome("a", "http", 400, 0.0001, "bad_request", "no"))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from serving.contract import DimRange, DType, Signature, TensorSpec, Tolerance
 from tasks.contracts import OutputComparison, ParityReport, Verdict
-from tasks.smoke.client import Reply
+from tasks.load.client import Reply
 from tasks.smoke.golden import GoldenSamples, NoGolden, batch_sizes, read_golden
 from tasks.smoke.protocol import NotTheProtocol, decode_response, encode_request
 from tasks.store import LocalStore, put_file

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tasks.smoke.catalogue import load_catalogue
-from tasks.smoke.instruction_set import Host, plan
+from tasks.smoke.instruction_set import Host, plan, times_count
 from tasks.smoke.observation import Proof
 
 TYPES = load_catalogue()
@@ -56,6 +56,14 @@ def test_each_distinct_instruction_set_is_tried_once() -> None:
         "haswell": Proof.EMULATED,
         "skylake-sp": Proof.UNPROVEN,
     }
+
+
+def test_times_count_for_this_generation_and_its_like_and_not_for_older_ones() -> None:
+    assert times_count(TYPES["c7a.large"], HOST)
+    assert times_count(TYPES["c6i.large"], HOST)
+    assert times_count(TYPES["c4.large"], replace(HOST, features=HASWELL))
+    assert not times_count(TYPES["c4.large"], HOST)
+    assert not times_count(TYPES["c4.large"], replace(HOST, emulator=None))
 
 
 def test_this_host_is_read() -> None:

@@ -80,6 +80,8 @@ def test_figures_of_nothing_are_none() -> None:
         {"concurrent": replace(RIGHT, clients=1)},
         {"timed": None},
         {"timed": replace(RIGHT, asked=41)},
+        {"loaded": Answers()},
+        {"pressed": Answers()},
         {"latency": None},
         {"latency": Latency((), 1)},
         {"latency": Latency((math.nan,), 1)},
@@ -225,6 +227,33 @@ def test_a_hang_is_told_from_a_lost_connection() -> None:
     lost = Answers(asked=5, right=3, broken=2, first_failure="the server closed the connection")
     assert only(replace(GOOD, golden=hung, concurrent=None)) == ("SMOKE_TIMEOUT", Verdict.FAILED)
     assert only(replace(GOOD, golden=lost, concurrent=None)) == ("SMOKE_CONNECTION_LOST", Verdict.FAILED)
+
+
+def test_an_answer_that_is_wrong_under_load_only_has_a_code_of_its_own() -> None:
+    wrong = Answers(asked=900, right=897, wrong=3, batches=(1,), first_wrong=Wrong(1, "y is 2, expected 1"))
+    for seen in (replace(GOOD, loaded=wrong), replace(GOOD, loaded=RIGHT, pressed=wrong)):
+        assert only(seen) == ("SMOKE_WRONG_ANSWER_LOAD", Verdict.FAILED)
+        assert "y is 2, expected 1" in message(seen)
+    assert only(replace(GOOD, concurrent=replace(wrong, clients=8), loaded=wrong)) == (
+        "SMOKE_WRONG_ANSWER_CONCURRENT",
+        Verdict.FAILED,
+    )
+
+
+def test_requests_that_wait_for_each_other_are_told_from_slow_ones() -> None:
+    hung = Answers(asked=9, right=1, unanswered=8, clients=8, first_failure="no answer within 30 s")
+    for seen in (replace(GOOD, concurrent=hung), replace(GOOD, loaded=hung), replace(GOOD, pressed=hung)):
+        assert only(seen) == ("SMOKE_TIMEOUT", Verdict.FAILED)
+        assert only(replace(seen, stands_still=True)) == ("SMOKE_DEADLOCK", Verdict.FAILED)
+    # Alone, there is nobody to wait for.
+    assert only(replace(GOOD, golden=hung, stands_still=True)) == ("SMOKE_TIMEOUT", Verdict.FAILED)
+
+
+def test_death_under_load_says_when() -> None:
+    killed = Exit(code=137, out_of_memory=True, last_line="")
+    seen = replace(GOOD, loaded=RIGHT, pressed=Answers(asked=5, broken=5), exit=killed, last_phase=Phase.PEAK)
+    assert only(seen) == ("SMOKE_OUT_OF_MEMORY", Verdict.FAILED)
+    assert "under peak load" in message(seen)
 
 
 def test_latency_over_its_budget_fails() -> None:
@@ -401,6 +430,9 @@ def observations(draw: st.DrawFn) -> Observation:
         golden=answers(),
         concurrent=answers(),
         timed=answers(),
+        loaded=answers(),
+        pressed=answers(),
+        stands_still=draw(st.booleans()),
         latency=draw(st.sampled_from([None, Latency(times, 1)])),
         golden_rows=draw(count),
         peak_memory_bytes=draw(st.sampled_from([None, 0, GIB])),

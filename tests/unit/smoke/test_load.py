@@ -7,97 +7,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import numpy as np
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.contract import DimRange, DType, Signature, TensorSpec, Tolerance
-from tasks.smoke.client import Address, Broken, Connection, Unanswered, get
-from tasks.smoke.golden import GoldenSamples
-from tasks.smoke.load import Latency, ask, ask_at_once, measure
-
-SIGNATURE = Signature(
-    inputs=(TensorSpec("x", DType.FLOAT64, ("batch",)),),
-    outputs=(TensorSpec("y", DType.FLOAT64, ("batch",)),),
-    dynamic={"batch": DimRange(1, 64)},
-)
-ROWS = np.arange(16, dtype=np.float64)
-GOLDEN = GoldenSamples({"x": ROWS}, {"y": 2 * ROWS}, {"y": Tolerance(0, 0)}, SIGNATURE)
-PATH = "/v2/models/m/infer"
-
-
-class Doubler:
-    """A server of the protocol that answers 2 x; subclasses spoil it."""
-
-    def answer(self, values: list[float]) -> list[float]:
-        return [2 * value for value in values]
-
-    def handle(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
-        values = self.answer(orjson.loads(body)["inputs"][0]["data"])
-        output = {"name": "y", "datatype": "FP64", "shape": [len(values)], "data": values}
-        self.send(handler, 200, orjson.dumps({"outputs": [output]}))
-
-    def send(self, handler: BaseHTTPRequestHandler, status: int, body: bytes) -> None:
-        handler.send_response(status)
-        handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
-        handler.wfile.write(body)
-
-
-class Shared(Doubler):
-    """Keeps the request in a field of its own: wrong as soon as two come at once."""
-
-    def answer(self, values: list[float]) -> list[float]:
-        self.values = values
-        time.sleep(0.002)
-        return [2 * value for value in self.values]
-
-
-class Refusing(Doubler):
-    def handle(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
-        self.send(handler, 400, b'{"error": "x has the wrong shape"}')
-
-
-class Closing(Doubler):
-    def handle(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
-        handler.connection.shutdown(socket.SHUT_RDWR)
-
-
-class Hanging(Doubler):
-    def __init__(self) -> None:
-        self.over = threading.Event()
-
-    def handle(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
-        self.over.wait(10)
-
-
-@contextlib.contextmanager
-def serving(model: Doubler) -> Iterator[Address]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        wbufsize = 1 << 16
-
-        def do_POST(self) -> None:
-            with contextlib.suppress(OSError):
-                model.handle(self, self.rfile.read(int(self.headers["Content-Length"])))
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield Address("127.0.0.1", server.server_port)
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+from tasks.load.client import Address, Broken, Connection, Reply, Unanswered, get
+from tasks.load.openloop import Offered, Said
+from tasks.smoke.load import Latency, ask, ask_at_once, compare, measure, merged
+from tests.unit.smoke.servers import GOLDEN, PATH, Closing, Doubler, Hanging, Refusing, Shared, serving
 
 
 def test_right_answers_are_counted_and_timed() -> None:
@@ -140,6 +59,36 @@ def test_a_dead_server_is_not_asked_for_ever() -> None:
         port = closed.getsockname()[1]
     answers, times = ask(Address("127.0.0.1", port), PATH, GOLDEN, [GOLDEN.sample(0, 1)] * 500, timeout_s=1)
     assert (answers.asked, answers.broken, times) == (3, 3, ())
+
+
+def said(message: int, values: list[float], times: int) -> Said:
+    output = {"name": "y", "datatype": "FP64", "shape": [len(values)], "data": values}
+    return Said(message, Reply(200, orjson.dumps({"outputs": [output]})), times)
+
+
+def offered(*answers: Said, refused: int = 0, overloaded: int = 0, first_refusal: Reply | None = None) -> Offered:
+    times = (1.0,) * sum(answer.times for answer in answers)
+    return Offered(10, times, refused, 5, 0.0, overloaded=overloaded, said=answers, first_refusal=first_refusal)
+
+
+def test_what_was_answered_under_load_is_compared_with_its_own_sample() -> None:
+    samples = [GOLDEN.sample(1, 1), GOLDEN.sample(2, 1)]
+    right = merged([compare(offered(said(0, [2.0], 7), said(1, [4.0], 8)), GOLDEN, samples)])
+    assert (right.asked, right.right, right.first_wrong) == (15, 15, None)
+    crossed = merged([compare(offered(said(0, [2.0], 7), said(1, [2.0], 1)), GOLDEN, samples)])
+    assert (crossed.right, crossed.wrong) == (7, 1)
+    assert crossed.first_wrong is not None
+
+
+def test_too_many_at_once_is_no_fault_and_an_error_under_load_is() -> None:
+    samples = [GOLDEN.sample(1, 1)]
+    busy = merged([compare(offered(said(0, [2.0], 7), refused=4, overloaded=4), GOLDEN, samples)])
+    assert (busy.asked, busy.right, busy.failed) == (7, 7, 0)
+    broke = offered(said(0, [2.0], 7), refused=4, overloaded=3, first_refusal=Reply(500, b"no memory"))
+    answers = merged([compare(broke, GOLDEN, samples)])
+    assert (answers.asked, answers.refused) == (8, 1)
+    assert answers.first_refused is not None
+    assert answers.first_refused.complaint == "status 500: no memory"
 
 
 def test_latency_drops_the_warm_up() -> None:
