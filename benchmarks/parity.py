@@ -475,14 +475,15 @@ def _stage(what: str, spec_path: str, format: str) -> dict[str, float]:
         seconds = time.monotonic() - began
         return {
             "seconds": seconds,
-            "own_mib": _peak(resource.RUSAGE_SELF),
-            "children_mib": _peak(resource.RUSAGE_CHILDREN),
+            "own_mib": _own_peak(),
+            "children_mib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
         }
 
 
-def _peak(who: int) -> float:
-    """Peak resident memory in MiB; the kernel counts in KiB."""
-    return resource.getrusage(who).ru_maxrss / 1024
+def _own_peak() -> float:
+    """Peak resident memory of this program in MiB. `getrusage` would count what the process was before it ran it."""
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 1024
 
 
 def _print_costs(costs: list[Cost], console: Console) -> None:
