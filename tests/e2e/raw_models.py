@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import nn
 
-from tests.integration.preprocess.conftest import photograph, prepare_photo, review
+from tests.trained import photograph, prepare_photo, review
 
 COMMON = """\
 name: {name}
