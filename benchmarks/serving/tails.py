@@ -26,7 +26,7 @@ _MOST_RATE = 1000.0
 _CONNECTIONS = 32
 #: Every so many-th request is slow: 1 %.
 _EVERY = 100
-#: Rows of a slow request: some 300 times one row's time in bare onnxruntime, so that slow requests take several per
+#: Rows of a slow request: some 110 times one row's time in bare onnxruntime, so that slow requests take several per
 #: cent of the server's time. With less than one per cent no p99 would see them.
 _SLOW_ROWS = 2048
 _SLOW_AIM = 1.5
