@@ -34,18 +34,21 @@ _T = TypeVar("_T")
 
 def package_inputs(spec: ModelSpec, artifact: Artifact) -> PackageInputs:
     """All that the package follows from. Neither the order of formats and instance types nor repeats matter."""
-    formats, types = _sorted(spec.formats), _sorted(spec.smoke.instance_types)
-    ordered = spec.model_copy(
-        update={"formats": formats, "smoke": spec.smoke.model_copy(update={"instance_types": types})}
-    )
+    ordered = in_order(spec)
     return PackageInputs(
         spec=ordered.digest,
         artifact=artifact_digest(artifact),
         evaluation=artifact.evaluation.digest,
-        formats=formats,
-        instance_types=types,
-        pipeline=pipeline_digest(formats),
+        formats=ordered.formats,
+        instance_types=ordered.smoke.instance_types,
+        pipeline=pipeline_digest(ordered.formats),
     )
+
+
+def in_order(spec: ModelSpec) -> ModelSpec:
+    """The spec that a package is known by: each format and instance type once, in one order."""
+    smoke = spec.smoke.model_copy(update={"instance_types": _sorted(spec.smoke.instance_types)})
+    return spec.model_copy(update={"formats": _sorted(spec.formats), "smoke": smoke})
 
 
 def assemble(

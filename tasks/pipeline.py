@@ -43,7 +43,7 @@ from tasks.contracts import (
     digest_of,
 )
 from tasks.errors import GateBlocked, PlatformError
-from tasks.manifest import assemble, package_inputs
+from tasks.manifest import assemble, in_order, package_inputs
 from tasks.memory import AnyRun, Event, Memory, Moment
 from tasks.settings import Settings
 from tasks.spec import ModelSpec
@@ -285,8 +285,10 @@ class Pipeline:
         that passed or failed is not replaced by an inconclusive one of the same inputs.
         """
         from tasks.attestation import attest
+        from tasks.lineage import remember_spec
 
         package = assemble(spec, artifact, exports, parity, images, smoke)
+        remember_spec(in_order(spec), self.store)
         if package.verdict is not Verdict.INCONCLUSIVE or self._decided(package.digest) is None:
             self.store.put_result("package", package.digest, package.model_dump_json())
             attest(package, self.store, self.settings)

@@ -27,6 +27,9 @@ from tasks.errors import SpecError
 #: The most rows in one request where a spec does not say it and its batch dimension allows as many.
 DEFAULT_MAX_BATCH = 32
 
+#: A duration as people write it: 90s, 10m, 1h.
+DURATION_PATTERN = r"^[1-9][0-9]*(s|m|h)$"
+
 
 class Framework(StrEnum):
     """What trained the model."""
@@ -152,13 +155,52 @@ class SmokeSpec(Contract):
     instance_types: tuple[str, ...] = Field(min_length=1)
 
 
+class GuardsSpec(Contract):
+    """How much worse than the stable version a new one may be: less than that never rolls it back."""
+
+    errors: float = Field(1.5, ge=1, le=100, allow_inf_nan=False, description="times as many failed requests")
+    slow: float = Field(1.5, ge=1, le=100, allow_inf_nan=False, description="times as many requests over p99_ms")
+    predictions: float = Field(0.02, gt=0, lt=1, allow_inf_nan=False, description="by which a class' share may move")
+    harm: float = Field(
+        0.005, gt=0, lt=1, allow_inf_nan=False, description="share of all users' requests that a step puts at risk"
+    )
+
+
+class ShadowSpec(Contract):
+    """What is replayed to the old and the new version before any user meets the new one."""
+
+    requests: int = Field(1000, ge=1000)
+    agreement: float | None = Field(
+        None, gt=0, le=1, allow_inf_nan=False, description="for a retrained model: least share of equal answers"
+    )
+
+
 class ReleaseSpec(Contract):
     """How a release takes traffic over."""
 
     steps: tuple[Annotated[float, Field(gt=0, le=100)], ...] = (1, 5, 25, 50, 100)
-    bake: str = Field("60s", pattern=r"^[1-9][0-9]*(s|m|h)$")
+    bake: str = Field("60s", pattern=DURATION_PATTERN)
+    extend: str = Field("10m", pattern=DURATION_PATTERN, description="a step that does not decide is held after it")
     min_requests: int = Field(500, ge=1)
     approval: bool = True
+    automatic: bool = Field(False, description="a package that passed starts its release by itself")
+    split_by: str = Field("x-request-id", pattern=r"^[a-z][-a-z0-9]{0,62}$", description="the header that decides")
+    alpha: float = Field(0.01, gt=0, le=0.2, allow_inf_nan=False, description="chance of a rollback for nothing")
+    guards: GuardsSpec = GuardsSpec()
+    shadow: ShadowSpec = ShadowSpec()
+
+    @property
+    def bake_s(self) -> int:
+        return seconds(self.bake)
+
+    @property
+    def extend_s(self) -> int:
+        return seconds(self.extend)
+
+
+def seconds(duration: str) -> int:
+    """`90s`, `10m` or `1h` → seconds."""
+    return int(duration[:-1]) * {"s": 1, "m": 60, "h": 3600}[duration[-1]]
 
 
 class ModelSpec(Contract):

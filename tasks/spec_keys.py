@@ -27,6 +27,7 @@ from tasks.spec import (
     EvaluationSpec,
     ExportSpec,
     Framework,
+    GuardsSpec,
     Int8,
     MetricSpec,
     ModelSpec,
@@ -34,6 +35,7 @@ from tasks.spec import (
     PreprocessedSpec,
     ReleaseSpec,
     ServingSpec,
+    ShadowSpec,
     SmokeSpec,
     SourceSpec,
 )
@@ -156,12 +158,24 @@ EXPECTED: dict[str, str] = {
     "smoke": "a mapping with instance_types",
     "smoke.instance_types": "a list of instance types such as [c6i.large]",
     "smoke.instance_types.*": "the name of an instance type, such as c6i.large",
-    "release": "a mapping with steps, bake, min_requests and approval",
+    "release": "a mapping such as {steps: [1, 5, 25, 50, 100], bake: 60s, min_requests: 500, approval: true}",
     "release.steps": "a list of percentages such as [1, 5, 25, 50, 100]",
     "release.steps.*": "a percentage above 0 and at most 100",
     "release.bake": "a whole number with a unit s, m or h, such as 60s",
+    "release.extend": "a whole number with a unit s, m or h, such as 10m",
     "release.min_requests": "a whole number of at least 1",
     "release.approval": "true or false",
+    "release.automatic": "true or false",
+    "release.split_by": "the name of a request header in lower case, such as x-request-id or x-user-id",
+    "release.alpha": "a number above 0 and at most 0.2: the chance that an equal version is rolled back",
+    "release.guards": "a mapping such as {errors: 1.5, slow: 1.5, predictions: 0.02, harm: 0.005}",
+    "release.guards.errors": "a number from 1 to 100: how many times as many failed requests do not matter",
+    "release.guards.slow": "a number from 1 to 100: how many times as many slow requests do not matter",
+    "release.guards.predictions": "a number above 0 and below 1: by how much a class' share may move",
+    "release.guards.harm": "a number above 0 and below 1: the share of all requests that a step may put at risk",
+    "release.shadow": "a mapping such as {requests: 1000, agreement: 0.95}",
+    "release.shadow.requests": "a whole number of at least 1000",
+    "release.shadow.agreement": "a number above 0 and at most 1: the least share of equal answers",
 }
 
 #: Where each mapping's keys are declared; `""` is the top.
@@ -180,6 +194,8 @@ MODELS: dict[str, type] = {
     "serving.prediction_log": PredictionLogSpec,
     "smoke": SmokeSpec,
     "release": ReleaseSpec,
+    "release.guards": GuardsSpec,
+    "release.shadow": ShadowSpec,
 }
 
 

@@ -12,7 +12,7 @@ chain.py       a digest → the chain that it belongs to, in both directions
 from __future__ import annotations
 
 from tasks.lineage.chain import Trace, trace
-from tasks.lineage.history import Recorded, packages
+from tasks.lineage.history import Recorded, packages, remember_spec, spec_of
 from tasks.lineage.named import find_evidenced, find_image, find_package, find_tuned, unknown_model
 from tasks.lineage.recorder import record
 
@@ -25,6 +25,8 @@ __all__ = [
     "find_tuned",
     "packages",
     "record",
+    "remember_spec",
+    "spec_of",
     "trace",
     "unknown_model",
 ]

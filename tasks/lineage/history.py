@@ -1,20 +1,25 @@
 """The packages that the store knows, and where each stands in MLflow. Works without MLflow.
 
 `results/package/<digest>` holds the manifest, `results/lineage/<digest>` where it was recorded;
-`results/tuned/<digest>` an image that was tuned from one of its images, by its own digest.
+`results/tuned/<digest>` an image that was tuned from one of its images, by its own digest; `results/spec/<digest>` the
+spec that a package was asked for with.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import ValidationError
 
 from tasks.contracts import Digest, LineageRecord, Package, TunedImage
+from tasks.spec import ModelSpec
 from tasks.store import Store
 
 _TUNED = "tuned"
+_SPEC = "spec"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,23 @@ def record_of(package: Package, store: Store) -> LineageRecord | None:
         return None if text is None else LineageRecord.model_validate_json(text)
     except ValidationError:
         return None
+
+
+def remember_spec(spec: ModelSpec, store: Store) -> None:
+    """Let the spec be known with the packages that were asked for with it: a release goes by it, long after."""
+    store.put_result(_SPEC, spec.digest, spec.model_dump_json(exclude={"folder"}))
+
+
+def spec_of(package: Package, store: Store) -> ModelSpec | None:
+    """The spec of a package; `None` where the store has none that is exactly it. Its folder is not known any more."""
+    text = store.get_result(_SPEC, package.inputs.spec)
+    if text is None:
+        return None
+    try:
+        spec = ModelSpec.model_validate({**json.loads(text), "folder": Path()})
+    except ValueError:  # not JSON, or not a spec of this version
+        return None
+    return spec if spec.digest == package.inputs.spec else None
 
 
 def remember_tuned(tuned: TunedImage, store: Store) -> None:
