@@ -5,6 +5,7 @@ counting.py   counters → what happened between two looks
 guards.py     errors, slow requests, predictions: each one's evidence and share of α
 odds.py       the test of failed or slow requests
 shares.py     the test of predictions
+bursts.py     events that come together
 wealth.py     how a test's looks become one e-value
 bounds.py     rates that cannot be excluded
 exposure.py   what the next step could cost

@@ -115,7 +115,7 @@ class Judge:
             raise ValueError(f"the plan has {len(self.plan.steps)} steps and the sample is of number {sample.step}")
         interval = self._watch.look(sample)
         step, entered = self._follow(sample, interval)
-        self._take(interval, sample)
+        self._take(interval, sample, anew=entered)
         exposure = self._exposure()
         if not self._condemned:
             self._condemned = tuple(self._verdicts())
@@ -158,15 +158,15 @@ class Judge:
             step.begin_again()
         return step, False
 
-    def _take(self, interval: Interval, sample: Sample) -> None:
+    def _take(self, interval: Interval, sample: Sample, *, anew: bool) -> None:
         """An interval's evidence, whichever step it is of."""
         alone = self._first or sample.weight >= 100
         if interval.seen is Seen.BOTH:
             self._canary, self._stable = self._canary + interval.canary, self._stable + interval.stable
-            self._errors.take(interval.stable, interval.canary, alone=alone)
-            self._slow.take(interval.stable, interval.canary, alone=alone)
+            self._errors.take(interval.stable, interval.canary, alone=alone, anew=anew)
+            self._slow.take(interval.stable, interval.canary, alone=alone, anew=anew)
             if not alone:
-                self._predictions.take(interval.stable, interval.canary)
+                self._predictions.take(interval.stable, interval.canary, anew=anew)
         elif interval.seen is Seen.RESTARTED:
             self._errors.take(interval.stable, interval.canary, alone=alone)
             # Its failures are certain; how many requests it answered well is not.
@@ -204,7 +204,9 @@ class Judge:
         per_s = step.canary.requests / step.elapsed_s if step.elapsed_s else 0.0
         for guard in self._guards():
             if guard.evidence >= _SUSPICION * guard.threshold:
-                yield _Obstacle(f"{guard.name}: {words.odds_of(guard)} that they are worse than allowed, undecided")
+                yield _Obstacle(
+                    f"{guard.name} look worse than allowed: evidence {words.odds_of(guard)}, not yet enough to decide"
+                )
         if step.baked_s < plan.bake_s:
             left = plan.bake_s - step.baked_s
             yield _Obstacle(f"watched for {step.baked_s:,.0f} of {plan.bake_s:,.0f} s", seconds=left)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tasks.release.contracts import GuardState
 from tasks.release.judge import odds, shares
 from tasks.release.judge.bounds import upper_rate
+from tasks.release.judge.bursts import Bursts
 from tasks.release.judge.counting import Classes, Tally
 from tasks.release.judge.wealth import Wealth
 
@@ -57,21 +58,28 @@ class CountGuard:
         self._allowed = allowed
         self._share = share
         self._limit = limit
+        self._bursts = Bursts(())
         self._together = Wealth((), len(odds.BEYOND))
         self._alone = Wealth((), len(odds.BEYOND))
+        self._anew = False
         self.stable = (0, 0)  # events and requests over the release
         self.canary = (0, 0)
 
-    def take(self, stable: Tally, canary: Tally, *, alone: bool) -> None:
-        """One interval's evidence. `alone`: the canary has all traffic."""
+    def take(self, stable: Tally, canary: Tally, *, alone: bool, anew: bool = False) -> None:
+        """One interval's evidence. `alone`: the canary has all traffic; `anew`: a step begins."""
         s, c = self._of(stable), self._of(canary)
         if alone:
             limit = self._reckoned_limit()
             if canary.requests and limit < 1:
                 self._alone.play(odds.log_ratios_alone(canary.requests, c, limit))
-        elif s + c:
-            ratios = odds.log_ratios(canary.requests, c, stable.requests, s, self._allowed)
-            self._together.play(ratios)
+        else:
+            self._anew |= anew
+            if s + c:  # without an event, nothing is learnt and nothing is laid
+                ratios = odds.log_ratios(canary.requests, c, stable.requests, s, self._allowed)
+                ratios = ratios / self._bursts.divisor(np.float64(canary.requests), np.float64(stable.requests))
+                self._together.play(ratios, anew=self._anew)
+                self._anew = False
+            self._bursts.take(np.float64(s), np.float64(stable.requests))
         self.stable = (self.stable[0] + s, self.stable[1] + stable.requests)
         self.canary = (self.canary[0] + c, self.canary[1] + canary.requests)
 
@@ -131,7 +139,7 @@ class SharesGuard:
         self._stable: dict[str, int] = {}
         self._canary: dict[str, int] = {}
 
-    def take(self, stable: Classes, canary: Classes, rows_per_request: float) -> None:
+    def take(self, stable: Classes, canary: Classes, rows_per_request: float, *, anew: bool = False) -> None:
         """One interval's evidence, then what was seen in it becomes part of the guess for the next."""
         n, m = float(sum(canary.values())), float(sum(stable.values()))
         rows = float(sum(self._stable.values()))
@@ -141,7 +149,7 @@ class SharesGuard:
             ratios = shares.log_ratios(
                 np.full_like(x, n), x, np.full_like(y, m), y, shares.guess(rows, of_class), self._allowed
             )
-            cohort.wealth.play(ratios / max(1.0, rows_per_request), played=bool(n and m))
+            cohort.wealth.play(ratios / max(1.0, rows_per_request), played=bool(n and m), anew=anew)
         known = {name for cohort in self._cohorts for name in cohort.names}
         new = sorted({name for seen in (stable, canary) for name, count in seen.items() if count} - known)
         if new:
@@ -198,7 +206,7 @@ class PredictionGuards:
         self._rows = {"stable": (0, 0), "canary": (0, 0)}
         self.guards: dict[str, SharesGuard] = {}
 
-    def take(self, stable: Tally, canary: Tally) -> None:
+    def take(self, stable: Tally, canary: Tally, *, anew: bool = False) -> None:
         """One interval's evidence."""
         seen = {name for arm in (stable, canary) for name, classes in arm.predictions.items() if sum(classes.values())}
         if new := sorted(seen - set(self.guards)):
@@ -210,4 +218,4 @@ class PredictionGuards:
         # Of the arm with the longer requests. Rows of an unknown number of requests may all hang together.
         rows_per_request = max(rows / max(1, answered) for rows, answered in self._rows.values())
         for name, guard in self.guards.items():
-            guard.take(stable.predictions.get(name, {}), canary.predictions.get(name, {}), rows_per_request)
+            guard.take(stable.predictions.get(name, {}), canary.predictions.get(name, {}), rows_per_request, anew=anew)

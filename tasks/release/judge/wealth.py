@@ -9,10 +9,10 @@ anytime-valid inference", Stat. Sci. 38, §2). A mean of such products, with wei
 too; that is all that is used here:
 
     alternatives    how much worse it may be is not known: the stake is spread over a few guesses
-    beginnings      *when* it becomes worse is not known: part of the stake stays in hand, and a little of it is laid
-                    at each look. A version that was fine for an hour has used up what was laid in that hour, and no
-                    more (Robbins & Siegmund's mixtures over time; as "cash" in Shin, Ramdas & Rinaldo 2024,
-                    "E-detectors", New Engl. J. Stat. Data Sci. 2, §4)
+    beginnings      *when* it becomes worse is not known: part of the stake stays in hand, a little of it is laid at
+                    each look, and more where a step begins. A version that was fine for an hour has used up what was
+                    laid in that hour, and no more (a mixture over the moments of change, as in Shin, Ramdas & Rinaldo
+                    2024, "E-detectors", New Engl. J. Stat. Data Sci. 2, §4, here with weights that sum to 1)
 """
 
 from __future__ import annotations
@@ -26,11 +26,15 @@ Floats = NDArray[np.float64]
 _ENOUGH = 500.0
 
 
-def in_hand(bets: Floats) -> Floats:
-    """The share of the stake that is still in hand after so many bets: 1, 1/2, 1/3 after 3, 1/11 after 1,023.
+#: Of what is in hand, laid where a step begins: what breaks under more traffic breaks then.
+_ANEW = 0.25
+
+
+def _lasting(bets: Floats) -> Floats:
+    """The share of a stake that is still in hand after so many bets: 1, 1/2, 1/3 after 3, 1/11 after 1,023.
 
     Half is laid at once, as most faults are there from the start. The rest lasts: what is laid at the nth bet falls
-    a little faster than 1/n, the slowest that still has a finite sum (Rissanen 1983's prior for integers, in effect).
+    a little faster than 1/n, about the slowest that still has a finite sum.
     """
     return 1 / (1 + np.log2(1 + bets))
 
@@ -44,20 +48,25 @@ class Wealth:
     def __init__(self, shape: tuple[int, ...], alternatives: int) -> None:
         self._laid: Floats = np.zeros((*shape, alternatives))
         self._bets: Floats = np.zeros(shape)
+        self._hand: Floats = np.ones(shape)
 
-    def play(self, log_ratios: Floats, *, played: NDArray[np.bool_] | bool = True) -> None:
+    def play(
+        self, log_ratios: Floats, *, played: NDArray[np.bool_] | bool = True, anew: NDArray[np.bool_] | bool = False
+    ) -> None:
         """One look: `log_ratios[..., j]` is the logarithm of what alternative j multiplies its stake by.
 
-        Where nothing is `played` (no event, so that every ratio is 1), nothing is laid either.
+        Where nothing is `played` (no event, so that every ratio is 1), nothing is laid either. `anew`: a step begins.
         """
         on = np.broadcast_to(np.asarray(played), self._bets.shape)
-        fresh = (in_hand(self._bets) - in_hand(self._bets + 1)) / self._laid.shape[-1]
+        kept = _lasting(self._bets + 1) / _lasting(self._bets) * np.where(anew & (self._bets > 0), 1 - _ANEW, 1.0)
+        kept = np.where(on, kept, 1.0)
+        fresh = self._hand * (1 - kept) / self._laid.shape[-1]
         with np.errstate(divide="ignore"):
             grown = np.exp(np.minimum(np.log(self._laid + fresh[..., None]) + log_ratios, _ENOUGH))
         self._laid = np.where(on[..., None], grown, self._laid)
-        self._bets = self._bets + on
+        self._hand, self._bets = self._hand * kept, self._bets + on
 
     @property
     def value(self) -> Floats:
         """The e-value now: what is in hand and what was made of the rest."""
-        return np.asarray(in_hand(self._bets) + self._laid.sum(axis=-1))
+        return np.asarray(self._hand + self._laid.sum(axis=-1))

@@ -51,7 +51,7 @@ def errors(state: GuardState, plan: Plan, *, first: bool) -> Finding:
         code="RELEASE_ERRORS",
         owner=Owner.MODEL,
         message=f"the new version failed {percent(state.canary)} of its requests and {against} "
-        f"({odds_of(state)} that it is worse)",
+        f"(evidence {odds_of(state)})",
         advice="read the new version's log for its 5xx answers, time-outs and NaN, and replay those requests to it",
         evidence=_figures(state),
     )
@@ -63,7 +63,7 @@ def slow(state: GuardState, plan: Plan, *, first: bool) -> Finding:
         code="RELEASE_SLOW",
         owner=Owner.MODEL,
         message=f"{percent(state.canary)} of the new version's requests took longer than {plan.p99_ms:g} ms, {against}"
-        f", where {plan.guards.slow:g} times as many are allowed ({odds_of(state)})",
+        f", where {plan.guards.slow:g} times as many are allowed (evidence {odds_of(state)})",
         advice="compare both versions' latency by request size, and run `slipway smoke` on the new one's image",
         evidence=_figures(state),
     )
@@ -77,7 +77,7 @@ def predictions(state: GuardState, moved: Moved | None, plan: Plan) -> Finding:
     return Finding(
         code="RELEASE_PREDICTIONS_MOVED",
         owner=Owner.MODEL,
-        message=f"{what}, where {100 * plan.guards.predictions:g} points are allowed ({odds_of(state)})",
+        message=f"{what}, where {100 * plan.guards.predictions:g} points are allowed (evidence {odds_of(state)})",
         advice="hold both versions' answers to the same requests against each other; if the change is meant, say so in "
         "release.guards.predictions",
         evidence=figures,
