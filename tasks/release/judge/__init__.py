@@ -3,6 +3,7 @@
 fold.py       the judge itself: looks in, one judgement for each
 counting.py   counters → what happened between two looks
 guards.py     errors, slow requests, predictions: each one's evidence and share of α
+comparison.py both arms over the same time, for the two tests
 odds.py       the test of failed or slow requests
 shares.py     the test of predictions
 bursts.py     events that come together

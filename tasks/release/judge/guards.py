@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.release.contracts import GuardState
-from tasks.release.judge import odds, shares
+from tasks.release.judge import odds
 from tasks.release.judge.bounds import upper_rate
-from tasks.release.judge.bursts import Bursts
+from tasks.release.judge.comparison import EventComparison, ShareComparison
 from tasks.release.judge.counting import Classes, Tally
 from tasks.release.judge.wealth import Wealth
 
@@ -58,10 +58,8 @@ class CountGuard:
         self._allowed = allowed
         self._share = share
         self._limit = limit
-        self._bursts = Bursts(())
-        self._together = Wealth((), len(odds.BEYOND))
+        self._together = EventComparison((), allowed)
         self._alone = Wealth((), len(odds.BEYOND))
-        self._anew = False
         self.stable = (0, 0)  # events and requests over the release
         self.canary = (0, 0)
 
@@ -73,13 +71,7 @@ class CountGuard:
             if canary.requests and limit < 1:
                 self._alone.play(odds.log_ratios_alone(canary.requests, c, limit))
         else:
-            self._anew |= anew
-            if s + c:  # without an event, nothing is learnt and nothing is laid
-                ratios = odds.log_ratios(canary.requests, c, stable.requests, s, self._allowed)
-                ratios = ratios / self._bursts.divisor(np.float64(canary.requests), np.float64(stable.requests))
-                self._together.play(ratios, anew=self._anew)
-                self._anew = False
-            self._bursts.take(np.float64(s), np.float64(stable.requests))
+            self._together.take(canary.requests, c, stable.requests, s, anew=anew)
         self.stable = (self.stable[0] + s, self.stable[1] + stable.requests)
         self.canary = (self.canary[0] + c, self.canary[1] + canary.requests)
 
@@ -113,13 +105,13 @@ def _rate(events: int, of: int) -> float | None:
     return events / of if of else None
 
 
+@dataclass(frozen=True, slots=True)
 class _Cohort:
-    """Classes that were seen for the first time at the same look, and the bets on them: one for each direction."""
+    """Classes that were seen for the first time at the same look, and the stake on them."""
 
-    def __init__(self, names: Sequence[str], weight: float) -> None:
-        self.names = tuple(names)
-        self.weight = weight
-        self.wealth = Wealth((len(names), 2), len(shares.BEYOND))
+    names: tuple[str, ...]
+    weight: float
+    bets: ShareComparison
 
 
 class SharesGuard:
@@ -141,27 +133,24 @@ class SharesGuard:
 
     def take(self, stable: Classes, canary: Classes, rows_per_request: float, *, anew: bool = False) -> None:
         """One interval's evidence, then what was seen in it becomes part of the guess for the next."""
-        n, m = float(sum(canary.values())), float(sum(stable.values()))
-        rows = float(sum(self._stable.values()))
+        n, m = np.float64(sum(canary.values())), np.float64(sum(stable.values()))
         for cohort in self._cohorts:
-            of_class = _array(self._stable, cohort.names)
-            x, y = _array(canary, cohort.names), _array(stable, cohort.names)
-            ratios = shares.log_ratios(
-                np.full_like(x, n), x, np.full_like(y, m), y, shares.guess(rows, of_class), self._allowed
-            )
-            cohort.wealth.play(ratios / max(1.0, rows_per_request), played=bool(n and m), anew=anew)
+            of_canary, of_stable = _array(canary, cohort.names), _array(stable, cohort.names)
+            cohort.bets.take(np.asarray(n), of_canary, np.asarray(m), of_stable, rows_per_request, anew=anew)
         known = {name for cohort in self._cohorts for name in cohort.names}
         new = sorted({name for seen in (stable, canary) for name, count in seen.items() if count} - known)
         if new:
             self._left /= 2
-            self._cohorts.append(_Cohort(new, self._left))
+            bets = ShareComparison((), len(new), self._allowed)
+            bets.learn(np.asarray(m), _array(stable, new))
+            self._cohorts.append(_Cohort(tuple(new), self._left, bets))
         for mine, seen in ((self._stable, stable), (self._canary, canary)):
             for name, count in seen.items():
                 mine[name] = mine.get(name, 0) + count
 
     @property
     def evidence(self) -> float:
-        value = self._left + sum(cohort.weight * float(cohort.wealth.value.mean()) for cohort in self._cohorts)
+        value = self._left + sum(cohort.weight * float(cohort.bets.value) for cohort in self._cohorts)
         return math.log10(value)
 
     @property
@@ -173,7 +162,7 @@ class SharesGuard:
         """The class that speaks most against the canary."""
         best: tuple[float, str] | None = None
         for cohort in self._cohorts:
-            values = cohort.weight / len(cohort.names) * cohort.wealth.value.max(axis=-1)
+            values = cohort.weight / len(cohort.names) * cohort.bets.by_class.max(axis=-1)
             top = int(values.argmax())
             best = max(best or (0.0, ""), (float(values[top]), cohort.names[top]))
         stable, canary = sum(self._stable.values()), sum(self._canary.values())
