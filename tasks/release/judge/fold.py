@@ -31,6 +31,8 @@ _SUSPICION = 0.5
 #: Clients may leave outputs out of their answers, but do so to both arms alike: the canary's predictions are counted
 #: as completely as the stable arm's, within a factor of two.
 _COVERAGE = 0.5
+#: A canary may be restarted once by what it runs on (moved to another machine); one that goes on so is for a person.
+_RESTARTS = 1
 #: By its own definition, one request in a hundred may be over a p99 objective.
 _OVER_P99 = 0.01
 
@@ -40,16 +42,26 @@ class _Step:
     """One step so far."""
 
     number: int
+    compares: bool
     canary: Tally = field(default_factory=Tally)
     stable: Tally = field(default_factory=Tally)
     elapsed_s: float = 0.0
     baked_s: float = 0.0
+    idle_s: float = 0.0
     unseen_s: float = 0.0
     held: tuple[Finding, ...] = ()
 
     def begin_again(self) -> None:
         """What it had shown is void; the time that it has taken is not."""
-        self.canary, self.stable, self.baked_s = Tally(), Tally(), 0.0
+        self.canary, self.stable, self.baked_s, self.idle_s = Tally(), Tally(), 0.0, 0.0
+
+    def bake(self, interval: Interval, most_s: float) -> None:
+        """Time in which nobody asked counts once somebody is answered: a counter that stands still may be a broken
+        one."""
+        self.idle_s += interval.seconds
+        if interval.canary.requests and (interval.stable.requests or not self.compares):
+            self.baked_s += min(self.idle_s, most_s)
+            self.idle_s = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +98,7 @@ class Judge:
         self._canary, self._stable = Tally(), Tally()
         self._step: _Step | None = None
         self._at: float | None = None
+        self._restarts = 0
         self._condemned: tuple[Finding, ...] = ()
 
     def enter(self, at: float) -> Judgement:
@@ -141,7 +154,8 @@ class Judge:
     def _follow(self, sample: Sample, interval: Interval) -> tuple[_Step, bool]:
         """The step that this look is of, with its clock; and whether this is its first look."""
         entered = self._step is None or self._step.number != sample.step
-        step = _Step(sample.step) if self._step is None or entered else self._step
+        compares = not self._first and self.plan.steps[sample.step] < 100
+        step = _Step(sample.step, compares) if self._step is None or entered else self._step
         at, self._at = self._at, sample.at if math.isfinite(sample.at) else self._at
         passed = max(0.0, sample.at - at) if at is not None and math.isfinite(sample.at) else 0.0
         if not entered:
@@ -153,9 +167,11 @@ class Judge:
         if interval.seen is Seen.BOTH:
             step.canary, step.stable = step.canary + interval.canary, step.stable + interval.stable
             if sample.weight >= self.plan.steps[step.number] - _RESOLUTION:
-                step.baked_s += min(interval.seconds, self.plan.bake_s * _MOST_OF_BAKE)
+                step.bake(interval, self.plan.bake_s * _MOST_OF_BAKE)
         elif "canary" in interval.restarted:
             step.begin_again()
+        else:
+            step.idle_s = 0.0
         return step, False
 
     def _take(self, interval: Interval, sample: Sample, *, anew: bool) -> None:
@@ -169,6 +185,7 @@ class Judge:
                 self._predictions.take(interval.stable, interval.canary, anew=anew)
         elif interval.seen is Seen.RESTARTED:
             self._errors.take(interval.stable, interval.canary, alone=alone)
+            self._restarts += interval.restarted == ("canary",)  # both at once are the router, or a lost source
             # Its failures are certain; how many requests it answered well is not.
             failed = interval.canary.errors
             self._canary += Tally(requests=failed, errors=failed)
@@ -200,6 +217,9 @@ class Judge:
         elif interval.seen is Seen.RESTARTED:
             finding = words.restarted(interval.restarted)
             yield _Obstacle(finding.message, finding, wrong=True)
+        if self._restarts > _RESTARTS:
+            finding = words.restarts(self._restarts)
+            yield _Obstacle(finding.message, finding, wrong=True)
         yield from self._uncounted(step)
         per_s = step.canary.requests / step.elapsed_s if step.elapsed_s else 0.0
         for guard in self._guards():
@@ -229,7 +249,7 @@ class Judge:
         advice = "see whether both versions' metrics are of the same outputs, and read completely"
         # In the last step the stable arm has no traffic: then as it counted before.
         stable, canary = step.stable if step.stable.requests else self._stable, step.canary
-        if not step.stable.requests and self.plan.steps[step.number] < 100:
+        if step.compares and not step.stable.requests:
             what = "the stable version had no request in this step, so there was nothing to compare with"
             yield _Obstacle(what, words.no_data(what, "see whether the router splits the traffic"), wrong=True)
         if _covers(stable.answered, stable) and _covers(canary.answered, canary) < _COVERAGE * _covers(
@@ -277,7 +297,8 @@ class Judge:
         reason: str,
         seconds_left: float | None = None,
     ) -> Judgement:
-        step = self._step or _Step(sample.step)
+        assert self._step is not None  # noqa: S101  every look is of one
+        step = self._step
         return Judgement(
             at=sample.at,
             step=sample.step,

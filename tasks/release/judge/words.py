@@ -115,6 +115,17 @@ def restarted(arms: tuple[str, ...]) -> Finding:
     )
 
 
+def restarts(times: int) -> Finding:
+    return Finding(
+        code="RELEASE_RESTARTED",
+        owner=Owner.MODEL,
+        verdict=Verdict.INCONCLUSIVE,
+        message=f"the canary version restarted {times} times during this release",
+        advice="see why it restarts (memory, a crash): its log, and its container's exit code; then release it again",
+        evidence={"restarts": times},
+    )
+
+
 def too_few(requests: int, plan: Plan) -> Finding:
     return Finding(
         code="RELEASE_TOO_FEW_REQUESTS",
