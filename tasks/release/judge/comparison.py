@@ -64,16 +64,17 @@ class ShareComparison:
         canary_classes: Floats,
         stable: Floats,
         stable_classes: Floats,
-        rows_per_request: ArrayLike = 1.0,
+        together: ArrayLike = 1.0,
         *,
         anew: bool = False,
     ) -> None:
-        """One look: rows of both arms since the one before, and how many were of each class (last axis)."""
+        """One look: rows of both arms since the one before, and how many were of each class (last axis); of them,
+        about so many hang `together`."""
         n, m = (np.broadcast_to(of[..., None], self._of_class.shape) for of in (canary, stable))
         before = shares.guess(self._rows[..., None], self._of_class)
         ratios = shares.log_ratios(n, canary_classes, m, stable_classes, before, self._allowed)
-        together = np.maximum(1.0, np.asarray(rows_per_request, dtype=np.float64))[..., None, None, None]
-        self._wealth.play(ratios / together, played=((n > 0) & (m > 0))[..., None], anew=anew)
+        root = np.asarray(together, dtype=np.float64)[..., None, None, None]
+        self._wealth.play(ratios / root, played=((n > 0) & (m > 0))[..., None], anew=anew)
         self.learn(stable, stable_classes)
 
     def learn(self, stable: Floats, stable_classes: Floats) -> None:
