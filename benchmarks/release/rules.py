@@ -4,9 +4,9 @@ Each gets the ladder and the traffic that Slipway's judge gets, at the pace that
 documentation leaves a choice, the stricter one is taken, as said below.
 
     Argo Rollouts   https://argo-rollouts.readthedocs.io/en/stable/features/analysis/ : an analysis in each step,
-                    success rate ≥ 95 % (`successCondition: result >= 0.95`), `interval: 60s`, `count: 5`; failureLimit 0, its
-                    default, so that one measurement that fails aborts. A measurement that cannot be made is an error;
-                    more than 4 in a row abort (consecutiveErrorLimit)
+                    success rate ≥ 95 % (`successCondition: result >= 0.95`), `interval: 60s`, `count: 5`; failureLimit
+                    0, its default, so that one measurement that fails aborts. A measurement that cannot be made is an
+                    error; more than 4 in a row abort (consecutiveErrorLimit)
     Flagger         https://docs.flagger.app/usage/how-it-works and /usage/metrics : `request-success-rate` ≥ 99 % and
                     `request-duration` (its p99) within the objective over each interval of 1m; a check that fails, or
                     has no values, halts the advance; rolled back at `threshold: 5`, the tutorials' value (the page

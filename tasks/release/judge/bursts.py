@@ -37,15 +37,16 @@ class Bursts:
         """By which to divide in a look in which the arms had so many requests."""
         return np.asarray(1 + self._largest * np.minimum(1, canary / np.maximum(stable, 1)))
 
-    def take(self, events: Floats, requests: Floats) -> None:
-        """The stable arm's look, for those to come."""
+    def take(self, events: Floats, requests: Floats, whole: NDArray[np.bool_]) -> None:
+        """The stable arm's look, for those to come; where it is a `whole` one."""
         expected = requests * self._events / np.maximum(self._requests, 1)
         beyond = events - 1 - expected - _CHANCE * np.sqrt(expected)  # one event is no burst
         known = self._requests > 0
         kept = 1 - 1 / _LOOKS
-        self._largest = np.maximum(kept * self._largest, np.where(known, beyond, 0))
-        self._events = kept * self._events + events
-        self._requests = kept * self._requests + requests
+        largest = np.maximum(kept * self._largest, np.where(known, beyond, 0))
+        self._largest = np.where(whole, largest, self._largest)
+        self._events = np.where(whole, kept * self._events + events, self._events)
+        self._requests = np.where(whole, kept * self._requests + requests, self._requests)
 
 
 class RequestSizes:
