@@ -24,8 +24,9 @@ def roll_back(controller: Controller, model: str, to: str | None, reason: str) -
         PlatformError: engine or router do not do their part; the same call goes on.
     """
     ledger = Ledger(controller.home, model)
+    was_damaged = _put_damaged_aside(ledger)
     ended = _end_underway(controller, ledger, reason)
-    target = _target(ledger, to, ended)
+    target = _target(ledger, to, has_ended_one=was_damaged or ended is not None)
     if target is None:
         if ended is None:
             controller.restore(model)
@@ -39,15 +40,20 @@ def roll_back(controller: Controller, model: str, to: str | None, reason: str) -
     return _to_its_end(controller, state.release)
 
 
-def _end_underway(controller: Controller, ledger: Ledger, reason: str) -> Release | None:
-    """End the release that goes on, where one does. A damaged journal is put aside: nobody must be kept from the way
-    back by what cannot be read."""
+def _put_damaged_aside(ledger: Ledger) -> bool:
+    """Nobody must be kept from the way back by what cannot be read; whether there was such a thing."""
     try:
-        underway = ledger.underway()
+        list(ledger.begun())
     except CorruptObject:
         with ledger.locked():
             ledger.put_aside()
-        underway = None
+        return True
+    return False
+
+
+def _end_underway(controller: Controller, ledger: Ledger, reason: str) -> Release | None:
+    """End the release that goes on, where one does."""
+    underway = ledger.underway()
     if underway is None:
         return None
     return _to_its_end(controller, controller.withdraw(underway.release.id, reason))
@@ -59,16 +65,16 @@ def _to_its_end(controller: Controller, release: Release) -> Release:
     return release
 
 
-def _target(ledger: Ledger, to: str | None, ended: Release | None) -> Deployed | None:
+def _target(ledger: Ledger, to: str | None, *, has_ended_one: bool) -> Deployed | None:
     """The package that has to come back; None where it serves already."""
     now = ledger.serving()
     if now is None:
-        if ended is not None and to is None:
+        if has_ended_one and to is None:
             return None  # a first release, taken back before it served
         raise BadInput(f"{ledger.model} was never released, so there is nothing to go back from: `slipway status`")
     begun = list(ledger.begun())
     was_back = not begun or begun[0].release.phase is not Phase.PROMOTED
-    if to is None and (ended is not None or was_back):
+    if to is None and (has_ended_one or was_back):
         return None
     target = target_of(to, now, served(begun))
     return None if target.identity == now.current.identity else target

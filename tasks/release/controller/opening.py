@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from tasks.contracts import Package, Verdict
 from tasks.errors import BadInput, GateBlocked, ReleaseUnderway
@@ -114,6 +114,7 @@ def begin(candidate: Candidate, asked: Asked, ledger: Ledger, now: datetime) -> 
         BadInput: another port than the model's, or none that is free.
     """
     refuse_while_underway(ledger)
+    now = later_than_all(ledger, now)
     spec, serving = candidate.spec.release, ledger.serving()
     release = Release(
         id=release_id(ledger.model, now, candidate.deployed),
@@ -142,6 +143,7 @@ def begin_rollback(to: Deployed, ledger: Ledger, serving: Serving, by: str, reas
     """Write down that what serves gives way to `to`, which served before it. Under the ledger's lock, with no release
     underway."""
     last = next(state.release for state in ledger.begun())  # what serves was released
+    now = later_than_all(ledger, now)
     release = Release(
         id=release_id(ledger.model, now, to),
         model=ledger.model,
@@ -207,6 +209,12 @@ def release_id(model: str, now: datetime, deployed: Deployed) -> str:
     moment = now.astimezone(UTC)
     milliseconds = moment.microsecond // 1000
     return f"{model}-{moment:%Y%m%dT%H%M%S}{milliseconds:03}Z-{deployed.package.removeprefix('sha256:')[:8]}"
+
+
+def later_than_all(ledger: Ledger, now: datetime) -> datetime:
+    """`now`, or a moment after the latest release where the machine's clock was set back: they sort by time."""
+    latest = next(ledger.begun(), None)
+    return now if latest is None else max(now, latest.release.started_at + timedelta(milliseconds=1))
 
 
 def _port(asked: int | None, serving: Serving | None) -> int:
