@@ -69,6 +69,11 @@ class Deployed(Contract):
     format: str
     version: str | None = Field(None, description="of the registered model in MLflow")
 
+    @property
+    def identity(self) -> tuple[Digest, Digest]:
+        """What makes two of them the same bytes: the package, and the image that it serves with."""
+        return self.package, self.image
+
 
 # --- what is seen -------------------------------------------------------------------------------------------------
 
