@@ -17,7 +17,8 @@ from typing import Annotated, Literal, Protocol, Self
 
 from pydantic import Field, model_validator
 
-from tasks.contracts import Contract, Digest, Finding, PackagedFile, Report
+from serving.contract import PackagedFile
+from tasks.contracts import Contract, Digest, Finding, Report
 from tasks.spec import GuardsSpec, ReleaseSpec, ShadowSpec
 
 #: Percent of traffic, in steps of 0.01.

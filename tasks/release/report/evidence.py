@@ -7,11 +7,11 @@ digests are tags, choices parameters, figures metrics, reports files.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tasks.contracts import digest_of
 from tasks.lineage.evidence import Evidence, measured
-from tasks.release.contracts import Arm, Judgement, Release, Sample
+from tasks.release.contracts import Arm, Release, Sample
 from tasks.release.report.looks import merged, spans
 from tasks.release.report.view import verdict
 
@@ -20,14 +20,11 @@ PAGE = "release.html"
 
 
 def evidence_of(
-    release: Release, page: str, trace: Sequence[Sample] = (), judgements: Sequence[Judgement] = ()
+    release: Release, page: str, trace: Sequence[Sample] = (), recorded: Mapping[str, str] | None = None
 ) -> Evidence:
-    """The run of one release. Trace and judgements go in as lines of JSON, from which the verdict can be replayed."""
-    texts = {PAGE: page, "release.json": release.model_dump_json(indent=2) + "\n"}
-    if trace:
-        texts["trace.jsonl"] = _lines(trace)
-    if judgements:
-        texts["judgements.jsonl"] = _lines(judgements)
+    """The run of one release. `recorded` are files as they stand, by name: the journal, and the trace from which
+    `slipway judge` comes to the same verdict."""
+    texts = {PAGE: page, "release.json": release.model_dump_json(indent=2) + "\n", **(recorded or {})}
     return Evidence(
         stage="release",
         label=release.id,
@@ -77,7 +74,3 @@ def _metrics(release: Release, trace: Sequence[Sample]) -> dict[str, float]:
             tally = total.of(arm)
             found |= {f"{arm}.requests": tally.requests, f"{arm}.errors": tally.errors, f"{arm}.slow": tally.slow}
     return {name: value for name, value in found.items() if math.isfinite(value)}
-
-
-def _lines(values: Sequence[Sample] | Sequence[Judgement]) -> str:
-    return "".join(value.model_dump_json() + "\n" for value in values)

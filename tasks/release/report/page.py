@@ -13,7 +13,7 @@ from tasks.contracts import Finding, Verdict
 from tasks.figures import NOTHING
 from tasks.release.contracts import Deployed, Judgement, Phase, Release, Sample
 from tasks.release.report.curves import curves
-from tasks.release.report.view import sentence, steps, trail, verdict
+from tasks.release.report.view import Written, sentence, steps, trail, verdict
 
 _SHADOW = {
     "equivalent": "Two packages of one model: every row must be answered the same",
@@ -26,9 +26,9 @@ def render(
     release: Release,
     trace: Sequence[Sample] = (),
     judgements: Sequence[Judgement] = (),
-    history: Sequence[Release] = (),
+    history: Sequence[Written] = (),
 ) -> str:
-    """The page. `history` is the release as the journal has it, word for word, the first one first."""
+    """The page. `history` is the journal, word for word, the first one first."""
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -50,7 +50,7 @@ def render(
         steps=steps(release, trace, known),
         curves=curves(release, trace, known),
         shadow_said="" if release.shadow is None else _SHADOW[release.shadow.kind],
-        trail=trail(history or [release]),
+        trail=trail(history or [Written(release, release.started_by)]),
         looks=f"{len(trace):,}",
     )
 

@@ -123,26 +123,35 @@ def _step(target: float, seen: Span | None, alike: Span | None, judgements: Sequ
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """A word of the journal: the release as it was from then on (`changed_at`), and who wrote it."""
+
+    release: Release
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing that happened: when, what, and what it follows from."""
+    """One thing that happened: when, who did it, what, and what it follows from."""
 
     at: datetime
+    by: str
     what: str
     why: str
 
 
-def trail(history: Sequence[Release]) -> tuple[Entry, ...]:
-    """What each word of the journal changed. `history` is a release as it was written down, from the first word on."""
+def trail(history: Sequence[Written]) -> tuple[Entry, ...]:
+    """What each word of the journal changed, from the first word on."""
     found: list[Entry] = []
-    before: Release | None = None
-    for release in history:
-        if before is None:
-            what = f"{release.started_by} began the release of {named(release.candidate)}"
-            found.append(Entry(release.started_at, f"{what} in the place of {named(release.stable)}", ""))
-        was = (Phase.PREPARING, 0) if before is None else (before.phase, before.step)
+    was = (Phase.PREPARING, 0)
+    for number, word in enumerate(history):
+        release = word.release
+        if number == 0:
+            what = f"the release of {named(release.candidate)} begins, in the place of {named(release.stable)}"
+            found.append(Entry(release.started_at, release.started_by, what, ""))
         if was != (release.phase, release.step):
-            found.append(Entry(release.changed_at, _phase(release), _cause(release)))
-        before = release
+            found.append(Entry(release.changed_at, word.by, _phase(release), _cause(release)))
+        was = (release.phase, release.step)
     return tuple(found)
 
 

@@ -26,6 +26,18 @@ def redacted(found: Logged) -> Finding:
     )
 
 
+def outdated(found: Logged) -> Finding:
+    return Finding(
+        code="SHADOW_LOG_OUTDATED",
+        owner=Owner.DATA,
+        verdict=Verdict.PASSED,
+        message=f"{found.others} recorded requests have other inputs than the version in production takes, and are not "
+        "replayed",
+        advice="nothing, where they are from an earlier version; remove them from the prediction log",
+        evidence={"others": found.others, "whole": len(found.requests)},
+    )
+
+
 def unreadable_log(folder: str, reason: str) -> Finding:
     return Finding(
         code="SHADOW_LOG_UNREADABLE",

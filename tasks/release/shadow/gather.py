@@ -166,6 +166,8 @@ def _logged(folder: Path, version: Version, most: int, remarks: list[Finding]) -
         return Logged()
     if found.redacted:
         remarks.append(say.redacted(found))
+    if found.others:
+        remarks.append(say.outdated(found))
     return found
 
 

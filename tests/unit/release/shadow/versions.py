@@ -81,17 +81,18 @@ def expectations(kind: str = "equivalent", **changes: Any) -> Expectations:
     return Expectations(**{**values, **changes})
 
 
-def requests(asked: int = 1000, rows: int = ROWS) -> tuple[Request, ...]:
-    golden = Table(Origin.GOLDEN, {"x": X[:8]}, 8, {"y": as_it_is(X[:8])})
+def requests(asked: int = 1000, rows: int = ROWS, golden_of: Model = as_it_is) -> tuple[Request, ...]:
+    """Golden samples of a model, and evaluation rows."""
+    golden = Table(Origin.GOLDEN, {"x": X[:8]}, 8, {"y": golden_of(X[:8])})
     return plan(asked, SIZES, [golden], (), Table(Origin.EVALUATION, {"x": X[:rows]}, rows))
 
 
 def pairs(
     new: Model = as_it_is, old: Model | None = as_it_is, asked: Sequence[Request] | None = None, took_ms: float = 1.0
 ) -> Replay:
-    """What both would answer."""
+    """What both would answer; golden samples are the new model's own, unless others are asked."""
     found = []
-    for number, request in enumerate(requests() if asked is None else asked):
+    for number, request in enumerate(requests(golden_of=new) if asked is None else asked):
         x = np.asarray(request.inputs["x"])
         before = None if old is None else Answer(took_ms, {"y": old(x)})
         found.append(Pair(request, f"shadow-{number}", Answer(took_ms, {"y": new(x)}), before))
