@@ -238,7 +238,7 @@ class Pipeline:
         """
         from tasks.smoke import smoke
         from tasks.smoke.catalogue import instance_type as described
-        from tasks.smoke.instruction_set import Host
+        from tasks.smoke.host import Host
         from tasks.smoke.run import is_capacity_asked
 
         inputs = reuse.smoke_inputs(spec, image, parity, described(instance_type), Host.this().identity)

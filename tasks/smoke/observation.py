@@ -66,6 +66,7 @@ class Proof(StrEnum):
 
     NATIVE = "native"
     EMULATED = "emulated"
+    MASKED = "masked"
     UNPROVEN = "unproven"
 
 
@@ -91,9 +92,9 @@ class IllegalInstruction:
 class InstructionSet:
     """One CPU generation of the type: how it was tried, and how that ended.
 
-    `exit` is there for emulated runs that ended; one without had to be stopped. `reason` says why it is unproven, as
-    a clause. `missing` and `surplus` are features that the generation has and this host has not, and the reverse.
-    `margins` are by output how far the golden answers lie from the source's under it, as far as it answered.
+    `exit` is there for emulated and masked runs that ended; one without had to be stopped. `reason` says why it is
+    unproven, as a clause. `missing` and `surplus` are features that the generation has and this host has not, and the
+    reverse. `margins` are by output how far the golden answers lie from the source's under it, as far as it answered.
     """
 
     cpu: str

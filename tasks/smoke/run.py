@@ -4,7 +4,7 @@ The container is started by the image's digest, locked down as in production, wi
 as this host has them. First it must become ready, then answer golden samples one after the other, then from several
 clients at once, then its latency is measured, then it is put under load (`tasks.smoke.trial`). What lived is started
 again with less and less memory, until it is too little, and tried under the type's other instruction sets
-(`tasks.smoke.emulation`).
+(`tasks.smoke.emulation`, `tasks.smoke.masking`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from tasks.errors import EngineUnavailable, PlatformError
 from tasks.image.engine import ISOLATED, ContainerSpec, Engine, running
 from tasks.smoke.bisection import Bracket, smallest
 from tasks.smoke.emulation import Emulator, under, witness
-from tasks.smoke.instruction_set import Host, plan
+from tasks.smoke.host import Host
+from tasks.smoke.instruction_set import plan
+from tasks.smoke.masking import Mask
 from tasks.smoke.observation import InstructionSet, Limits, Observation, Phase, Proof
 from tasks.smoke.quiet import CpuTimes, Turn, wait_until_quiet
 from tasks.smoke.trial import SERVER_PORT, Effort, Subject, Trial, container_name, is_capacity_asked
@@ -74,20 +76,28 @@ def observe(subject: Subject, host: Host, effort: Effort, engine: Engine, turn: 
 def _instruction_sets(
     subject: Subject, seen: Observation, host: Host, effort: Effort, engine: Engine
 ) -> tuple[InstructionSet, ...]:
-    """How each of the type's instruction sets was tried: natively is what was `seen`, the rest is emulated now."""
-    container = ContainerSpec(image=subject.image.digest, name=f"{subject.container}-emulated", component=COMPONENT)
+    """How each of the type's instruction sets was tried: natively is what was `seen`, the rest is tried now."""
+    container = ContainerSpec(image=subject.image.digest, name=f"{subject.container}-selftest", component=COMPONENT)
     models = {cpu.name: cpu.emulation for cpu in subject.kind.cpus}
     tried = []
     for planned in plan(subject.kind, host):
-        model = models[planned.cpu]
         if planned.proof is Proof.NATIVE:
             margins = merge(*(answers.margins for answers in seen.phases.values()))
             tried.append(replace(planned, margins=margins))
-        elif model is None or host.emulator is None:
-            tried.append(planned)
+        elif (processor := _stand_in(planned, models[planned.cpu], host)) is not None:
+            tried.append(under(planned, processor, container, engine, effort.emulation_within_s))
         else:
-            tried.append(under(planned, Emulator(host.emulator, model), container, engine, effort.emulation_within_s))
+            tried.append(planned)
     return tuple(tried)
+
+
+def _stand_in(planned: InstructionSet, model: str | None, host: Host) -> Emulator | Mask | None:
+    """What makes this host another processor; nothing where it can be none."""
+    if planned.proof is Proof.EMULATED and model is not None and host.emulator is not None:
+        return Emulator(host.emulator, model)
+    if planned.proof is Proof.MASKED and host.cpumask is not None:
+        return Mask(host.cpumask, planned.surplus)
+    return None
 
 
 def _smallest_memory(

@@ -20,7 +20,7 @@ from tasks.smoke.findings import Budgets
 from tasks.smoke.foreign import judge_foreign, try_answers
 from tasks.smoke.golden import NoGolden, batch_sizes, read_golden
 from tasks.smoke.gpu import check_gpu, gpu_unproven
-from tasks.smoke.instruction_set import Host
+from tasks.smoke.host import Host
 from tasks.smoke.judge import figures, judge, processors, worst_first
 from tasks.smoke.quiet import Turn
 from tasks.smoke.run import COMPONENT, Effort, Subject, is_capacity_asked, observe

@@ -21,7 +21,8 @@ from tasks.load.objective import requests_needed
 from tasks.smoke.catalogue import InstanceType
 from tasks.smoke.emulation import as_exit
 from tasks.smoke.golden import GoldenSamples, Sample
-from tasks.smoke.instruction_set import Host, times_count
+from tasks.smoke.host import Host
+from tasks.smoke.instruction_set import times_count
 from tasks.smoke.load import Answers, ask, ask_at_once, measure
 from tasks.smoke.observation import Observation, Phase
 from tasks.smoke.quiet import CpuTimes, taken_by_others, wait_until_quiet

@@ -11,7 +11,7 @@ from typing import Any
 from tasks.contracts import Image, ParityReport, SmokeReport, Verdict
 from tasks.image import Engine
 from tasks.smoke.catalogue import InstanceType
-from tasks.smoke.instruction_set import Host
+from tasks.smoke.host import Host
 from tasks.smoke.run import Effort
 from tasks.smoke.stage import prove
 from tasks.spec import ModelSpec, ServingSpec
