@@ -431,6 +431,10 @@ class Capacity(Contract):
     )
     cpus: float | None = Field(None, description="CPUs that one replica used at that rate")
     split: LatencySplit | None = None
+    rate_measured_on: str | None = Field(
+        None, description="the instance type with as many vCPUs that the rate was measured on, where not on this one"
+    )
+    memory_measured_on: str | None = Field(None, description="the same of the smallest memory")
 
 
 class SmokeReport(Report):

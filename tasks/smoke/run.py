@@ -16,6 +16,7 @@ from serving.golden import merge
 from tasks.errors import EngineUnavailable, PlatformError
 from tasks.image.engine import ISOLATED, ContainerSpec, Engine, running
 from tasks.smoke.bisection import Bracket, smallest
+from tasks.smoke.earlier import Earlier
 from tasks.smoke.emulation import Emulator, under, witness
 from tasks.smoke.host import Host
 from tasks.smoke.instruction_set import plan
@@ -33,21 +34,18 @@ _SLOWER, _SLOW_S = 5, 10.0
 _MEMORY_PROBES = 8
 
 
-def observe(subject: Subject, host: Host, effort: Effort, engine: Engine, turn: Turn) -> Observation:
-    """Run the image natively under the type's limits, then each emulated instruction set; all containers are removed.
+def observe(subject: Subject, host: Host, effort: Effort, engine: Engine, turn: Turn, earlier: Earlier) -> Observation:
+    """Run the image natively under the type's limits, then each other instruction set; all containers are removed.
 
-    `turn` is ours alone until only answers count.
+    `turn` is ours alone until only answers count. What `earlier` knows is not measured again, and what is measured is
+    kept there.
 
     Raises:
         EngineUnavailable: the engine stopped answering.
         PlatformError: the container could not be started at all.
     """
-    limits = Limits(
-        vcpus=min(subject.kind.vcpus, host.vcpus),
-        memory_bytes=min(subject.kind.memory_bytes, host.memory_bytes),
-        type_vcpus=subject.kind.vcpus,
-        type_memory_bytes=subject.kind.memory_bytes,
-    )
+    limits = Limits.of(subject.kind, host)
+    rate = earlier.rate() if effort.load_within_s else None
     spec = ContainerSpec(
         image=subject.image.digest,
         name=subject.container,
@@ -61,14 +59,23 @@ def observe(subject: Subject, host: Host, effort: Effort, engine: Engine, turn: 
     wait_until_quiet(host.vcpus, effort.quiet_within_s)
     before = CpuTimes.now()
     with running(engine, spec) as container:
-        seen = Trial(subject, host, effort, engine, container).through(seen, before)
+        seen = Trial(subject, host, effort, engine, container).through(seen, before, rate)
     if seen.exit is not None and seen.exit.signal_name == "SIGILL":
         again = replace(spec, name=f"{subject.container}-witness", network="none", ports=())
         seen = replace(seen, illegal=witness(again, engine, effort.ready_within_s))
     if seen.ready_after_s is None:
         return seen
     if seen.pressed is not None and seen.exit is None and not seen.went_wrong and effort.memory_within_s:
-        seen = replace(seen, memory=_smallest_memory(subject, host, effort, engine, spec, seen))
+        if known := earlier.memory(limits):
+            seen = replace(seen, memory=known[0], memory_on=known[1])
+        else:
+            seen = replace(seen, memory=_smallest_memory(subject, host, effort, engine, spec, seen))
+    if seen.exit is None and not seen.went_wrong:
+        earlier.keep(
+            subject.kind.name,
+            rate=None if seen.borne_on else seen.borne,
+            memory=None if seen.memory_on else seen.memory,
+        )
     turn.share()
     return replace(seen, instruction_sets=_instruction_sets(subject, seen, host, effort, engine))
 
