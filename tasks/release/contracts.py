@@ -240,6 +240,7 @@ class Route(Contract):
     stable: Endpoint
     canary: Endpoint | None = None
     weight: Percent = Field(0, description="of traffic to the canary")
+    p99_ms: float | None = Field(None, gt=0, description="the objective: the router counts answers that took longer")
 
 
 class RouterCounts(Contract):
@@ -251,6 +252,7 @@ class RouterCounts(Contract):
     errors: int = Field(ge=0, description="5xx answers")
     failed: int = Field(ge=0)
     hidden: int = Field(ge=0)
+    slow: int | None = Field(None, ge=0, description="answers that took longer than the route's p99_ms; None without")
 
 
 class Router(Protocol):
