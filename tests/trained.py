@@ -86,7 +86,7 @@ evaluation:
     - {name: accuracy, output: logits, label: label, max_drop: 0.05}
 formats: [onnx]
 serving: {max_batch: 8}
-smoke: {instance_types: [c6i.large]}
+smoke: {instance_types: [this-machine]}
 """
 
 
@@ -156,7 +156,7 @@ evaluation:
     - {name: roc_auc, output: score, label: label, max_drop: 0.05}
 formats: [onnx]
 serving: {max_batch: 8}
-smoke: {instance_types: [c6i.large]}
+smoke: {instance_types: [this-machine]}
 """
 
 _GOOD = ("lovely", "great", "calm", "friendly", "delicious", "fast")
@@ -254,7 +254,7 @@ evaluation:
     - {name: roc_auc, output: score, label: label, max_drop: 0.05}
 formats: [onnx]
 serving: {max_batch: 8}
-smoke: {instance_types: [c6i.large]}
+smoke: {instance_types: [this-machine]}
 """
 
 COUNTRIES = ("AT", "CH", "DE", "FR", "IT")
@@ -328,7 +328,7 @@ evaluation:
     - {name: accuracy, output: logits, label: label, max_drop: 0.02}
 formats: [onnx, onnx-int8]
 serving: {max_batch: 32}
-smoke: {instance_types: [c6i.large]}
+smoke: {instance_types: [this-machine]}
 """
 
 
@@ -394,7 +394,7 @@ evaluation:
     - {name: mae, output: progression, label: progression_after_a_year, max_drop: 1}
 formats: [onnx]
 serving: {max_batch: 16}
-smoke: {instance_types: [c6i.large]}
+smoke: {instance_types: [this-machine]}
 """
 
 

@@ -5,10 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tasks.contracts import digest_of
 from tasks.errors import BadInput
-from tasks.smoke.catalogue import CATALOGUE_FILE, LEVELS, instance_type, load_catalogue, read_catalogue
+from tasks.smoke.catalogue import (
+    CATALOGUE_FILE,
+    LEVELS,
+    OWN_FILE_VARIABLE,
+    instance_type,
+    load_catalogue,
+    read_catalogue,
+)
 from tasks.smoke.hardware import CpuGeneration
 
 SHIPPED = read_catalogue(CATALOGUE_FILE)
@@ -54,6 +62,12 @@ def test_every_fact_of_a_shipped_type_has_its_source() -> None:
         assert all(sources and len(set(sources)) == len(sources) for sources in said), kind.name
 
 
+def test_no_source_is_listed_for_nothing() -> None:
+    text = yaml.safe_load(CATALOGUE_FILE.read_text())
+    cited = {name for kind in ("cpus", "gpus", "types") for entry in text[kind].values() for name in entry["sources"]}
+    assert cited == set(text["sources"])
+
+
 @pytest.mark.parametrize("cpu", [cpu for cpu in CPUS.values() if cpu.architecture == "amd64"], ids=lambda cpu: cpu.name)
 def test_a_processor_s_level_is_the_highest_that_its_features_reach(cpu: CpuGeneration) -> None:
     assert cpu.level == reached(cpu)[-1]
@@ -73,6 +87,15 @@ def test_an_arm_processor_is_no_less_than_an_older_one() -> None:
 def test_a_generation_that_the_provider_added_later_is_listed() -> None:
     assert {cpu.name for cpu in SHIPPED["Standard_D2as_v5"].cpus} == {"zen3", "zen4"}
     assert SHIPPED["Standard_D2as_v5"].level == "x86-64-v3"
+
+
+def test_a_generation_that_the_provider_no_longer_names_is_still_listed() -> None:
+    assert {cpu.name for cpu in SHIPPED["e2-standard-2"].cpus} == {"haswell", "broadwell", "skylake-sp", "zen2", "zen3"}
+    assert {cpu.name for cpu in SHIPPED["n2d-standard-2"].cpus} == {"zen2", "zen3"}
+
+
+def test_of_two_sizes_that_a_provider_gave_the_smaller_one_counts() -> None:
+    assert SHIPPED["r3.large"].memory_bytes == 15 * 2**30
 
 
 def test_no_price_is_invented() -> None:
@@ -231,3 +254,14 @@ def test_a_wrong_driver_is_named(tmp_path: Path, entry: str, expected: str) -> N
 def test_a_type_with_an_unknown_gpu_is_named(tmp_path: Path) -> None:
     entry = "{provider: lab, vcpus: 1, memory_gib: 1, cpus: [haswell], gpu: {model: a10}, sources: [psabi]}"
     assert "types.box: no gpu 'a10': did you mean a10g?" in problems(tmp_path, f"types:\n  box: {entry}\n")
+
+
+def test_this_machine_is_a_type_that_users_may_give_a_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = own_file(tmp_path, "prices:\n  this-machine: {per_hour: 0.1, currency: EUR}\n")
+    monkeypatch.setenv(OWN_FILE_VARIABLE, str(own))
+    kind = instance_type("this-machine")
+    assert (kind.provider, kind.price is not None) == ("local", True)
+    taken = "types:\n  this-machine: {provider: lab, vcpus: 1, memory_gib: 1, cpus: [zen4], sources: [psabi]}\n"
+    monkeypatch.setenv(OWN_FILE_VARIABLE, str(own_file(tmp_path, taken)))
+    with pytest.raises(BadInput, match="this-machine: the name is taken"):
+        load_catalogue()
