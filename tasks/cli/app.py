@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
-from tasks.cli import catalogue, evidence, images, placement, smoke, stages
+from tasks.cli import catalogue, evidence, images, judge, placement, smoke, stages
 
 _COMMANDS = (
     stages.package,
     stages.verify,
     smoke.smoke,
     images.score,
+    judge.judge,
     evidence.status,
     evidence.reproduce,
     images.bundle,

@@ -1,9 +1,11 @@
 """The labels that node-feature-discovery sets for CPU features, by the kernel's names. Pure.
 
-node-feature-discovery labels a node `feature.node.kubernetes.io/cpu-cpuid.<FLAG>: "true"`, with the flags' names of
-github.com/klauspost/cpuid (`featureid_string.go`). Its default configuration leaves some out (`attributeBlacklist` in
-`source/cpu/cpu.go`: BMI1, BMI2, CX16, F16C, LZCNT, POPCNT, SSE and SSSE3 among them): a rule that asks for those is
-never met, so they have no entry here. The levels' vector extensions and what is beyond them all have.
+node-feature-discovery labels a node `feature.node.kubernetes.io/cpu-cpuid.<FLAG>: "true"`, on x86-64 with the flags'
+names of github.com/klauspost/cpuid (`featureid_string.go`). Its default configuration leaves some out
+(`attributeBlacklist` in `source/cpu/cpu.go`: BMI1, BMI2, CX16, F16C, LZCNT, POPCNT, SSE and SSSE3 among them): a rule
+that asks for those is never met, so they have no entry here. The levels' vector extensions and what is beyond them all
+have. On arm64 it has names of its own (`cpuid_linux_arm64.go`), fewer in older releases; nothing of arm64 is proven,
+and so nothing is asked for there.
 """
 
 from __future__ import annotations

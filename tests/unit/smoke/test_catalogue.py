@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tasks.contracts import digest_of
 from tasks.errors import BadInput
@@ -61,6 +62,12 @@ def test_every_fact_of_a_shipped_type_has_its_source() -> None:
         assert all(sources and len(set(sources)) == len(sources) for sources in said), kind.name
 
 
+def test_no_source_is_listed_for_nothing() -> None:
+    text = yaml.safe_load(CATALOGUE_FILE.read_text())
+    cited = {name for kind in ("cpus", "gpus", "types") for entry in text[kind].values() for name in entry["sources"]}
+    assert cited == set(text["sources"])
+
+
 @pytest.mark.parametrize("cpu", [cpu for cpu in CPUS.values() if cpu.architecture == "amd64"], ids=lambda cpu: cpu.name)
 def test_a_processor_s_level_is_the_highest_that_its_features_reach(cpu: CpuGeneration) -> None:
     assert cpu.level == reached(cpu)[-1]
@@ -80,6 +87,15 @@ def test_an_arm_processor_is_no_less_than_an_older_one() -> None:
 def test_a_generation_that_the_provider_added_later_is_listed() -> None:
     assert {cpu.name for cpu in SHIPPED["Standard_D2as_v5"].cpus} == {"zen3", "zen4"}
     assert SHIPPED["Standard_D2as_v5"].level == "x86-64-v3"
+
+
+def test_a_generation_that_the_provider_no_longer_names_is_still_listed() -> None:
+    assert {cpu.name for cpu in SHIPPED["e2-standard-2"].cpus} == {"haswell", "broadwell", "skylake-sp", "zen2", "zen3"}
+    assert {cpu.name for cpu in SHIPPED["n2d-standard-2"].cpus} == {"zen2", "zen3"}
+
+
+def test_of_two_sizes_that_a_provider_gave_the_smaller_one_counts() -> None:
+    assert SHIPPED["r3.large"].memory_bytes == 15 * 2**30
 
 
 def test_no_price_is_invented() -> None:

@@ -1,0 +1,18 @@
+"""Everything that keeps running for a model, taken away: its router first, then its arms."""
+
+from __future__ import annotations
+
+from tasks.image.engine import Engine
+from tasks.release.arms import Arms
+from tasks.release.router.haproxy import HaproxyRouter
+from tasks.settings import Settings
+
+
+def remove_all(model: str, engine: Engine, settings: Settings) -> None:
+    """Nobody answers for the model afterwards. Packages, images and the journal stay.
+
+    Raises:
+        EngineUnavailable: the engine does not answer.
+    """
+    HaproxyRouter(model, engine, settings).remove()
+    Arms(model, engine, settings).remove_all()
