@@ -38,6 +38,9 @@ ASKED = "asked"
 #: Who answered where no person did.
 NOBODY = "nobody"
 
+#: What the controller finds of a release whose watcher has left.
+UNWATCHED = "RELEASE_UNWATCHED"
+
 #: Between two slices of work, s: starting a server and replaying requests take longer by far.
 _EVERY_S = 0.5
 
@@ -92,9 +95,9 @@ def outcome() -> None:
         raise GateBlocked("no release was opened: the log of `prepare` says why")
     control, answer = releases(this_run()), pull(Answer, APPROVE)
     release = control.finish(opened.id)
-    if not (release.phase.is_over or release.phase is Phase.HELD):
+    if not (release.phase.is_over or _waits_for_a_person(release)):
         by = this_run() if answer is None or answer.by == NOBODY else answer.by
-        release = control.refuse(release.id, by, _left(answer))
+        release = control.refuse(release.id, by, left(answer))
         while not release.phase.is_over:
             release = control.look(release.id)
     release = _followed(control, release)
@@ -166,6 +169,11 @@ def _go_on(control: Releases, release: Release, until: Callable[[Release], bool]
     return release
 
 
+def _waits_for_a_person(release: Release) -> bool:
+    """Held by its evidence. One that is held because nobody looks any more was given up: its task was stopped."""
+    return release.phase is Phase.HELD and UNWATCHED not in {finding.code for finding in release.findings}
+
+
 def _followed(control: Releases, release: Release) -> Release:
     """MLflow's aliases and audit trail follow. Where MLflow stays away, users are served all the same, and whatever
     asks the controller next catches up: the last try goes on without."""
@@ -179,7 +187,7 @@ def _followed(control: Releases, release: Release) -> Release:
         return release
 
 
-def _left(answer: Answer | None) -> Finding:
+def left(answer: Answer | None) -> Finding:
     """Why a release ends that its evidence did not end."""
     if answer is None or answer.is_approved:
         return Finding(

@@ -158,6 +158,14 @@ def models(home: Path) -> tuple[str, ...]:
     return tuple(sorted({path.parents[1].name for path in (home / "releases").glob("*/*/journal.jsonl")}))
 
 
+def history(journal: Path) -> tuple[Release, ...]:
+    """A release as it was after each entry of its journal."""
+    found: list[State] = []
+    for entry, _ in read_lines(journal, Entry):
+        found.append(apply(found[-1] if found else None, entry))
+    return tuple(state.release for state in found)
+
+
 # --- files of lines -----------------------------------------------------------------------------------------------
 
 
