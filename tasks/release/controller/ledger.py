@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from tasks.contracts import Contract
 from tasks.errors import CorruptObject, StoreUnavailable
-from tasks.release.contracts import Release
+from tasks.release.contracts import Release, Written
 from tasks.release.controller.events import Entry, Event, State
 from tasks.release.controller.machine import IllegalEvent, apply
 from tasks.release.controller.serving import Serving
@@ -158,12 +158,12 @@ def models(home: Path) -> tuple[str, ...]:
     return tuple(sorted({path.parents[1].name for path in (home / "releases").glob("*/*/journal.jsonl")}))
 
 
-def history(journal: Path) -> tuple[Release, ...]:
-    """A release as it was after each entry of its journal."""
+def history(journal: Path) -> tuple[Written, ...]:
+    """A release as it was after each entry of its journal, and who wrote it."""
     found: list[State] = []
     for entry, _ in read_lines(journal, Entry):
         found.append(apply(found[-1] if found else None, entry))
-    return tuple(state.release for state in found)
+    return tuple(Written(release=state.release, by=state.last_by) for state in found)
 
 
 # --- files of lines -----------------------------------------------------------------------------------------------
