@@ -319,7 +319,7 @@ def _spec(folder: Path, uri: str, framework: Framework) -> ModelSpec:
             data="eval.npz", metrics=(MetricSpec(name="accuracy", output="scores", label="label", max_drop=1.0),)
         ),
         formats=("onnx",),
-        smoke=SmokeSpec(instance_types=("c6i.large",)),
+        smoke=SmokeSpec(instance_types=("this-machine",)),
     )
 
 

@@ -14,6 +14,7 @@ from airflow.sdk import TriggerRule, dag, task, task_group
 from tasks.airflow_glue import stages
 from tasks.airflow_glue.form import package_params
 from tasks.airflow_glue.links import MlflowRunLink, attach
+from tasks.airflow_glue.release.assets import MAY_BE_READY
 from tasks.airflow_glue.retries import healing
 
 DOCS = """
@@ -67,7 +68,9 @@ def package_model() -> None:
 
     registered = task(trigger_rule=TriggerRule.ALL_DONE)(stages.register)()
     attach(MlflowRunLink(), registered)
-    gated = task(trigger_rule=TriggerRule.ALL_DONE, execution_timeout=timedelta(minutes=2))(stages.gate)()
+    gated = task(trigger_rule=TriggerRule.ALL_DONE, execution_timeout=timedelta(minutes=2), outlets=[MAY_BE_READY])(
+        stages.gate
+    )()
 
     cells >> formats
     each_format.expand(format=formats) >> smoked >> registered >> gated

@@ -391,8 +391,9 @@ class ProcessorProof(Contract):
 
     cpu: str
     level: str = Field(description="of its instruction set, as the catalogue names them: x86-64-v3")
-    proof: Literal["native", "emulated", "unproven"]
-    verdict: Verdict = Field(description="inconclusive where it was not proven, whatever the report's own")
+    proof: Literal["native", "emulated", "masked", "unproven"]
+    verdict: Verdict = Field(description="inconclusive where it was not proven")
+    note: str = Field("", description="why it was not proven, or what the proof leaves open; a sentence")
     margins: tuple[OutputMargin, ...] = Field((), description="of the golden answers under it")
 
 
@@ -430,6 +431,10 @@ class Capacity(Contract):
     )
     cpus: float | None = Field(None, description="CPUs that one replica used at that rate")
     split: LatencySplit | None = None
+    rate_measured_on: str | None = Field(
+        None, description="the instance type with as many vCPUs that the rate was measured on, where not on this one"
+    )
+    memory_measured_on: str | None = Field(None, description="the same of the smallest memory")
 
 
 class SmokeReport(Report):

@@ -2,7 +2,9 @@
 
     SlipwayError
     ├── GateBlocked            1  a gate said failed or inconclusive, and something needed it to pass
+    │   └── ApprovalNeeded        the spec asks for a person's approval of a release, and nobody gave it
     ├── BadInput               2  what was handed over cannot be used
+    │   ├── ReleaseUnderway       another release of the model is not over
     │   ├── SpecError             model.yaml: every problem at once, each with line and key
     │   ├── SourceError           the artifact is missing, changed, truncated or unreadable
     │   │   └── UnsafeSource      the artifact would run code when opened
@@ -34,6 +36,10 @@ class GateBlocked(SlipwayError):
     """A gate said failed or inconclusive, and what was asked for needs it to pass."""
 
     exit_code = 1
+
+
+class ApprovalNeeded(GateBlocked):
+    """The spec asks for a person's approval of a release, and nobody gave it."""
 
 
 class BadInput(SlipwayError):
@@ -74,6 +80,10 @@ class UnsafeSource(SourceError):
 
 class EvaluationError(BadInput):
     """The evaluation data is missing columns, has the wrong shapes or dtypes, or cannot be read."""
+
+
+class ReleaseUnderway(BadInput):
+    """Another release of the model is not over; the message says which, since when, and by whom."""
 
 
 class PlatformError(SlipwayError):

@@ -113,6 +113,7 @@ class Pipeline:
         self.settings = settings
         self.store: Store = open_store(settings.store_uri)
         self._tell = on_event or (lambda event: None)
+        self._fresh = fresh
         self._memory = Memory(self.store, settings, fresh=fresh, tell=self._tell, is_in_engine=self._is_in_engine)
 
     @cached_property
@@ -238,17 +239,22 @@ class Pipeline:
         """
         from tasks.smoke import smoke
         from tasks.smoke.catalogue import instance_type as described
-        from tasks.smoke.instruction_set import Host
+        from tasks.smoke.earlier import Earlier
+        from tasks.smoke.host import Host
+        from tasks.smoke.observation import Limits
         from tasks.smoke.run import is_capacity_asked
 
-        inputs = reuse.smoke_inputs(spec, image, parity, described(instance_type), Host.this().identity)
+        kind, host = described(instance_type), Host.this()
+        inputs = reuse.smoke_inputs(spec, image, parity, kind, host.identity)
         key = reuse.stage_key("smoke", inputs | {"capacity": is_capacity_asked()})
+        bears = reuse.capacity_inputs(spec, image, parity, Limits.of(kind, host).vcpus, host.identity)
+        earlier = Earlier(self.store, reuse.stage_key("smoke", bears), fresh=self._fresh)
         return self._memory.run(
             SmokeRun,
             "smoke",
             f"{image.format} × {instance_type}",
             key,
-            lambda work: smoke(spec, image, parity, instance_type, self.store, self.engine, work),
+            lambda work: smoke(spec, image, parity, instance_type, self.store, self.engine, work, earlier),
         )
 
     def register(

@@ -209,15 +209,22 @@ def parity_inputs(spec: ModelSpec, artifact: Artifact, export: Export) -> dict[s
 def smoke_inputs(
     served: Served, image: Image, parity: ParityReport, kind: InstanceType, host: Digest
 ) -> dict[str, Any]:
-    """The image, which answers must come back, the type's facts, this machine, and the budgets.
+    """The image, which answers must come back, the type's facts, this machine, and the budgets."""
+    return {**_asked_of(served, image, parity, host), "instance_type": kind}
 
-    How requests are put together is not here: the contract says it, which is in the image.
-    """
+
+def capacity_inputs(served: Served, image: Image, parity: ParityReport, vcpus: float, host: Digest) -> dict[str, Any]:
+    """What the highest rate and the smallest memory follow from: all that smoke's do but the type, of which only the
+    vCPUs that its container is given matter (`tasks.smoke.earlier`)."""
+    return {**_asked_of(served, image, parity, host), "vcpus": vcpus}
+
+
+def _asked_of(served: Served, image: Image, parity: ParityReport, host: Digest) -> dict[str, Any]:
+    """How requests are put together is not here: the contract says it, which is in the image."""
     return {
         "image": image.digest,
         "golden": parity.golden and parity.golden.digest,
         "tolerances": {item.name: [item.tolerance.atol, item.tolerance.rtol] for item in parity.outputs},
-        "instance_type": kind,
         "host": host,
         "budgets": served.serving.model_dump(mode="json", include={"max_batch", "p99_ms", "cold_start_s"}),
     }

@@ -91,7 +91,7 @@ source: {{uri: model.onnx, framework: onnx}}
 {PHOTOS}
 formats: [onnx]
 serving: {{max_batch: 8}}
-smoke: {{instance_types: [c6i.large]}}
+smoke: {{instance_types: [this-machine]}}
 """
 
 
@@ -165,7 +165,7 @@ source: {{uri: model.onnx, framework: onnx}}
 {TEXTS.substitute(data="eval.parquet")}
 formats: [onnx]
 serving: {{max_batch: 8}}
-smoke: {{instance_types: [c6i.large]}}
+smoke: {{instance_types: [this-machine]}}
 """
 
 _GOOD = ("lovely", "great", "calm", "friendly", "delicious", "fast")
@@ -274,7 +274,7 @@ evaluation:
     - {name: roc_auc, output: score, label: label, max_drop: 0.05}
 formats: [onnx]
 serving: {max_batch: 8}
-smoke: {instance_types: [c6i.large]}
+smoke: {instance_types: [this-machine]}
 """
 
 COUNTRIES = ("AT", "CH", "DE", "FR", "IT")
@@ -348,7 +348,7 @@ evaluation:
     - {name: accuracy, output: logits, label: label, max_drop: 0.02}
 formats: [onnx, onnx-int8]
 serving: {max_batch: 32}
-smoke: {instance_types: [c6i.large]}
+smoke: {instance_types: [this-machine]}
 """
 
 
@@ -414,7 +414,7 @@ evaluation:
     - {name: mae, output: progression, label: progression_after_a_year, max_drop: 1}
 formats: [onnx]
 serving: {max_batch: 16}
-smoke: {instance_types: [c6i.large]}
+smoke: {instance_types: [this-machine]}
 """
 
 

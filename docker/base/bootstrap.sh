@@ -12,20 +12,8 @@ suite=bookworm
 # 2026-01-01: no file in the image is younger, and the image says it was created then.
 export SOURCE_DATE_EPOCH=1767225600
 
-# This machine's own Debian sources for the suite, whatever file format they are written in; other origins do not
-# enter the image. Without any, mmdebstrap knows Debian's public mirrors.
-sources() {
-    if [[ -n ${SLIPWAY_DEBIAN_MIRROR:-} ]]; then
-        printf 'deb %s %s main\n' "$SLIPWAY_DEBIAN_MIRROR" "$suite"
-        return
-    fi
-    # shellcheck disable=SC2016  # the $(…) are apt's placeholders
-    apt-get indextargets --format '$(ORIGIN)|$(CODENAME)|$(COMPONENT)|$(REPO_URI)|$(RELEASE)' \
-        'Created-By: Packages' 2>/dev/null |
-        awk -F'|' -v suite="$suite" '$1 == "Debian" && $2 ~ "^" suite && $3 == "main" {
-            print "deb", $4, $5, "main" }' | sort -u
-}
-sources >"$work/sources.list"
+# Without any, mmdebstrap knows Debian's public mirrors.
+"$here/sources.sh" "$suite" >"$work/sources.list"
 mirror=()
 [[ -s $work/sources.list ]] && mirror=("$work/sources.list")
 

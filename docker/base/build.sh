@@ -9,7 +9,7 @@
 #   SLIPWAY_BASE_IMAGE=name@sha256:…   take this image instead (from the engine or a registry)
 #   SLIPWAY_DEBIAN_MIRROR=URL          packages from here, not from this machine's apt sources
 #
-# The recipe (bootstrap.sh, finish.sh, packages) is Debian 12's Python and its libraries, and nothing else: no shell,
+# The recipe (bootstrap.sh, finish.sh, sources.sh, packages) is Debian 12's Python and its libraries, and nothing else: no shell,
 # no package manager, user 65532. The tag is the recipe's digest; the image's digest follows from the packages' bytes
 # alone, so two machines with the same packages get the same image.
 set -euo pipefail
@@ -50,7 +50,7 @@ if [[ -n ${SLIPWAY_BASE_IMAGE:-} ]]; then
     exit 0
 fi
 
-recipe=$(cd "$here" && sha256sum bootstrap.sh finish.sh packages | sha256sum | cut -c1-12)
+recipe=$(cd "$here" && sha256sum bootstrap.sh finish.sh packages sources.sh | sha256sum | cut -c1-12)
 reference=slipway/base:$recipe${architecture:+-$architecture}
 
 if [[ ${1:-} == --check ]]; then

@@ -65,6 +65,67 @@ def nightly_params() -> dict[str, Param]:
     }
 
 
+def release_params() -> dict[str, Param]:
+    """The parameters of `release_model`. None is demanded: a package that starts its own release brings them along."""
+    return {
+        "model": Param(
+            None,
+            type=["string", "null"],
+            minLength=1,
+            title="Model",
+            description="The model whose package is to serve: its name in model.yaml.",
+        ),
+        "version": Param(
+            None,
+            type=["string", "null"],
+            minLength=1,
+            title="Version",
+            description="Of the registered model in MLflow, or the first digits of a package's digest. "
+            "Leave empty for the newest package.",
+        ),
+        "port": Param(
+            None,
+            type=["integer", "null"],
+            minimum=1,
+            maximum=65535,
+            title="Port",
+            description="Where users ask, on loopback, for a model's first release. It stays that of later ones.",
+        ),
+        "recorded": Param(
+            None,
+            type=["string", "null"],
+            minLength=1,
+            title="Recorded requests",
+            description="A folder of prediction logs whose requests shadow replays: a path, relative to the repository "
+            "or absolute. Leave empty for the golden samples and the evaluation data.",
+        ),
+        "approval_hours": Param(
+            24,
+            type="number",
+            exclusiveMinimum=0,
+            title="Time to approve",
+            description="Hours, after which nobody's answer ends the release. Only where the spec asks for approval.",
+        ),
+    }
+
+
+def approval_params() -> dict[str, Param]:
+    """What a person fills in who approves or rejects a release."""
+    return {
+        "reason": Param("", type="string", title="Reason", description="Kept with the decision in the audit trail."),
+    }
+
+
+def rollback_params() -> dict[str, Param]:
+    """The parameters of `rollback_model`."""
+    return {
+        "model": Param(type="string", minLength=1, title="Model", description="The model that is to go back."),
+        "reason": Param(
+            "", type="string", title="Reason", description="Kept in the audit trail: what was seen, and by whom."
+        ),
+    }
+
+
 def _instance_types() -> list[str]:
     try:
         return list(load_catalogue())

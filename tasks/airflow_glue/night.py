@@ -15,6 +15,7 @@ from typing import Any
 from airflow.sdk import get_current_context
 
 from tasks.airflow_glue.evidence import push, require, task_instance
+from tasks.airflow_glue.markdown import table
 from tasks.airflow_glue.plainly import plainly
 from tasks.airflow_glue.project import shown, spec_files
 from tasks.airflow_glue.stages import REGISTER
@@ -145,13 +146,7 @@ def _outcome(one: Candidate) -> Line:
 
 
 def _markdown(lines: Sequence[Line]) -> str:
-    head = ["| model | inputs | verdict | package | |", "|---|---|---|---|---|"]
-    rows = [
-        f"| {line.name} | {line.standing} | {line.outcome} | {short(line.package)} | {_cell(line.remark)} |"
-        for line in lines
-    ]
-    return "\n".join([*head, *rows])
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return table(
+        ("model", "inputs", "verdict", "package", ""),
+        ((line.name, str(line.standing), line.outcome, short(line.package), line.remark) for line in lines),
+    )

@@ -17,6 +17,7 @@ from tasks.airflow_glue import narrate
 from tasks.airflow_glue.evidence import gather, pull, push, require, task_instance
 from tasks.airflow_glue.plainly import plainly
 from tasks.airflow_glue.project import absolute
+from tasks.airflow_glue.release.assets import Ready, offer
 from tasks.contracts import (
     Contract,
     ExportRun,
@@ -188,7 +189,10 @@ def register() -> None:
 
 @plainly
 def gate() -> None:
-    """Let the run succeed only if the package passed every gate. Its failure says what was found."""
+    """Let the run succeed only if the package passed every gate. Its failure says what was found.
+
+    Where the spec says `release: {automatic: true}`, the package's release starts with this task's success.
+    """
     package = pull(Package, REGISTER)
     if package is None:
         raise GateBlocked(f"there is no package: {_unfinished()}; the log of each says why")
@@ -197,6 +201,9 @@ def gate() -> None:
     recorded = pull(LineageRecord, REGISTER, key=LINEAGE)
     version = f", version {recorded.model_version}" if recorded and recorded.model_version else ""
     _log.info("%s passed%s: package %s, serves as %s", package.name, version, package.digest, package.serving_format)
+    if require(Plan, PLAN).spec.release.automatic:
+        offer(Ready(model=package.name, package=package.digest))
+        _log.info("its release starts by itself: release.automatic")
 
 
 # --- shared by the stages -----------------------------------------------------------------------------------------

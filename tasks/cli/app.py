@@ -6,14 +6,17 @@ from typing import Annotated
 
 import typer
 
-from tasks.cli import catalogue, evidence, images, placement, smoke, stages
+from tasks.cli import catalogue, evidence, images, judge, placement, release, smoke, stages
 
 _COMMANDS = (
     stages.package,
     stages.verify,
     smoke.smoke,
     images.score,
-    evidence.status,
+    judge.judge,
+    release.release,
+    release.rollback,
+    release.status,
     evidence.reproduce,
     images.bundle,
     images.tune,

@@ -146,7 +146,7 @@ def _probe(what: str, *, period_s: int, timeout_s: int, failures: int) -> Docume
 
 def _node_affinity(work: Workload, *, require_features: bool) -> Document:
     proven = [
-        _in("node.kubernetes.io/instance-type", work.instance_types),
+        _in("node.kubernetes.io/instance-type", work.node_types),
         _in("kubernetes.io/arch", work.architectures),
     ]
     features = [_in(label, ("true",)) for label in work.node_labels]
@@ -155,7 +155,7 @@ def _node_affinity(work: Workload, *, require_features: bool) -> Document:
         "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": required}]}
     }
     preferred = []
-    if work.recommended_type is not None and len(work.instance_types) > 1:
+    if work.recommended_type is not None and len(work.node_types) > 1:
         recommended = _in("node.kubernetes.io/instance-type", (work.recommended_type,))
         preferred.append({"weight": 50, "preference": {"matchExpressions": [recommended]}})
     if features and not require_features:

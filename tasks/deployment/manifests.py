@@ -24,6 +24,7 @@ from tasks.deployment.workload import Workload, workload
 from tasks.errors import BadInput, GateBlocked, StoreUnavailable
 from tasks.placement import HourlyPrice, Recommendation, matrix_of, recommend
 from tasks.smoke.catalogue import InstanceType
+from tasks.smoke.host import THIS_MACHINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,8 @@ def write_manifests(
 
     Raises:
         BadInput: `out` is there already, or has no folder to be in.
-        GateBlocked: nothing is proven for the image's format, or the evidence was not signed.
+        GateBlocked: nothing that a cluster's nodes can be is proven for the image's format, or the evidence was not
+            signed.
         PlatformError: what would be written is not valid.
         StoreUnavailable: it cannot be written there.
     """
@@ -77,6 +79,12 @@ def write_manifests(
     work = workload(package, image, asked.reference or image.digest, matrix, recommendation, catalogue, attestation)
     files: dict[str, str] = {}
     if asked.reference is not None:
+        if not work.node_types:
+            raise GateBlocked(
+                f"{matrix.name} as {work.format} is proven on {THIS_MACHINE} alone, which is where smoke ran, and no "
+                "node's instance type: name your nodes' types in smoke.instance_types and package again, or take "
+                "--compose-only for this machine"
+            )
         for name, document in documents(work, asked.scale, require_features=asked.require_features).items():
             check_kubernetes(document)
             files[f"kubernetes/{name}.yaml"] = _yaml(document, work)
@@ -114,8 +122,10 @@ def _yaml(document: dict[str, Any], work: Workload) -> str:
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.representer.ignore_aliases = lambda _: True
     yaml.dump(document, out)
+    own = THIS_MACHINE in work.instance_types
     return (
         f"# {work.name} as {work.format}, written by `slipway manifests`. Package and evidence: see its annotations.\n"
         "# It names the instance types that smoke proved, and no other: write it again after the next package.\n"
+        + (f"# {THIS_MACHINE}, where smoke ran, was proven too; no node is chosen by it.\n" if own else "")
         + out.getvalue()
     )

@@ -17,6 +17,7 @@ from tasks.errors import BadInput, GateBlocked
 from tasks.image.engine import NEEDS_LABEL
 from tasks.placement import Cell, Matrix, Recommendation
 from tasks.smoke.catalogue import OWN_FILE_VARIABLE, InstanceType
+from tasks.smoke.host import THIS_MACHINE
 
 #: A quarter more than was needed under load: a bisected limit is the edge itself, smoke lasts minutes, and a server
 #: that runs for weeks keeps what its allocators could not give back.
@@ -29,7 +30,8 @@ _REQUESTED_SHARE = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One image, and everything that its manifests say."""
+    """One image, and everything that its manifests say. `node_types` are the `instance_types` that a cluster's nodes
+    can be of: all but the machine that smoke ran on."""
 
     name: str
     format: str
@@ -37,6 +39,7 @@ class Workload:
     image: str
     architectures: tuple[str, ...]
     instance_types: tuple[str, ...]
+    node_types: tuple[str, ...]
     recommended_type: str | None
     node_labels: tuple[str, ...]
     cpu_request_millis: int
@@ -69,8 +72,9 @@ def workload(
             f"{', '.join(unknown)}: proven, but no longer in the catalogue, which says what its nodes are: "
             f"name the file that has it in {OWN_FILE_VARIABLE}"
         )
-    kinds = [catalogue[cell.instance_type] for cell in proven]
-    common = frozenset.intersection(*(kind.features for kind in kinds))
+    kinds = [catalogue[cell.instance_type] for cell in proven if cell.instance_type != THIS_MACHINE]
+    common = frozenset.intersection(*(kind.features for kind in kinds)) if kinds else frozenset()
+    recommended = recommendation.instance_type if recommendation.format == image.format else None
     cpus = min(cell.tried_vcpus or 0.0 for cell in proven)
     return Workload(
         name=_resource_name(package.name),
@@ -79,7 +83,8 @@ def workload(
         image=reference,
         architectures=tuple(sorted({kind.architecture for kind in kinds})),
         instance_types=tuple(sorted(cell.instance_type for cell in proven)),
-        recommended_type=recommendation.instance_type if recommendation.format == image.format else None,
+        node_types=tuple(sorted(kind.name for kind in kinds)),
+        recommended_type=None if recommended == THIS_MACHINE else recommended,
         node_labels=labels(common.union(image.labels.get(NEEDS_LABEL, "").split())),
         cpu_request_millis=math.floor(min(_share_of_a_machine(cell) for cell in proven) * _REQUESTED_SHARE * 1000),
         cpu_limit_millis=math.floor(_measured(cpus, "vCPUs") * 1000),

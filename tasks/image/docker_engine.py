@@ -17,9 +17,12 @@ from tasks.errors import BadInput, BuildFailed, EngineUnavailable, PlatformError
 from tasks.image.archive import unpack
 from tasks.image.context import Context
 from tasks.image.docker_answers import answers, raise_event, reason, registry_answers
+from tasks.image.docker_networks import address_in, ensure_isolated, free_address
 from tasks.image.engine import (
     COMPONENT_LABEL,
     ISOLATED,
+    SERVING,
+    ContainerInfo,
     ContainerSpec,
     ContainerState,
     ImageInfo,
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 #: Seconds that the engine may take for one answer; a build's answer is a stream, and each line counts anew.
 _TIMEOUT_S = 600
 _ERROR_LINES = 15
+#: How the engine says that two containers were to have one address, and how many are tried then.
+_ADDRESS_TAKEN, _ADDRESSES_TRIED = "address already in use", 5
 #: How the engine says that a text cannot name an image at all (distribution's reference.ErrReferenceInvalidFormat).
 _INVALID_NAME = "invalid reference format"
 
@@ -230,28 +235,26 @@ class DockerEngine:
     # --- containers -----------------------------------------------------------------------------------------------
 
     def start(self, spec: ContainerSpec) -> str:
-        import docker
-
         self._remove_leftover(spec.name)
         if spec.network == ISOLATED:
-            self._ensure_isolated_network()
-        limits: dict[str, Any] = {}
-        if spec.cpus is not None:
-            limits["nano_cpus"] = int(spec.cpus * 1e9)
-        if spec.memory_bytes is not None:
-            limits |= {"mem_limit": spec.memory_bytes, "memswap_limit": spec.memory_bytes}
+            ensure_isolated(self._api)
+        if spec.network != SERVING:
+            return self._start(spec, None)
+        for _ in range(_ADDRESSES_TRIED):
+            address = free_address(self._api)
+            try:
+                return self._start(spec, address)
+            except PlatformError as error:
+                if _ADDRESS_TAKEN not in str(error).lower():
+                    raise
+        raise PlatformError(
+            f"the container {spec.name} found no free address in {_ADDRESSES_TRIED} attempts: try again"
+        )
+
+    def _start(self, spec: ContainerSpec, address: str | None) -> str:
+        import docker
+
         with answers():
-            host = self._api.create_host_config(
-                read_only=True,
-                cap_drop=["ALL"],
-                security_opt=["no-new-privileges"],
-                network_mode=spec.network,
-                pids_limit=spec.pids_limit,
-                port_bindings=dict.fromkeys(spec.ports, ("127.0.0.1", None)),
-                binds=[f"{source}:{target}:ro" for source, target in spec.mounts.items()],
-                log_config=docker.types.LogConfig(type="json-file", config={"max-size": "10m", "max-file": "1"}),
-                **limits,
-            )
             try:
                 created = self._api.create_container(
                     spec.image,
@@ -260,9 +263,10 @@ class DockerEngine:
                     entrypoint=None if spec.entrypoint is None else list(spec.entrypoint),
                     environment=dict(spec.environment),
                     ports=list(spec.ports),
-                    labels=owner_labels(spec.component),
+                    labels=_labels(spec),
                     user=spec.user,
-                    host_config=host,
+                    host_config=self._host_config(spec),
+                    networking_config=None if address is None else self._at(address),
                 )
             except docker.errors.ImageNotFound as error:
                 raise PlatformError(
@@ -279,6 +283,40 @@ class DockerEngine:
                     ) from error
                 raise
         return container
+
+    def _host_config(self, spec: ContainerSpec) -> Any:
+        import docker
+
+        limits: dict[str, Any] = {}
+        if spec.cpus is not None:
+            limits["nano_cpus"] = int(spec.cpus * 1e9)
+        if spec.memory_bytes is not None:
+            limits |= {"mem_limit": spec.memory_bytes, "memswap_limit": spec.memory_bytes}
+        if spec.stays:
+            limits["restart_policy"] = {"Name": "unless-stopped"}
+        return self._api.create_host_config(
+            read_only=True,
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            network_mode=spec.network,
+            pids_limit=spec.pids_limit,
+            port_bindings=dict.fromkeys(spec.ports, ("127.0.0.1", None)),
+            binds=[
+                *(f"{source}:{target}:ro" for source, target in spec.mounts.items()),
+                *(f"{source}:{target}" for source, target in spec.writable.items()),
+            ],
+            log_config=docker.types.LogConfig(type="json-file", config={"max-size": "10m", "max-file": "1"}),
+            **limits,
+        )
+
+    def _at(self, address: str) -> Any:
+        endpoint = self._api.create_endpoint_config(ipv4_address=address)
+        return self._api.create_networking_config({SERVING: endpoint})  # type: ignore[arg-type]  # it takes a dict
+
+    def containers(self, *labels: str) -> tuple[ContainerInfo, ...]:
+        with answers():
+            listed = self._api.containers(all=True, filters={"label": list(labels)})
+        return tuple(sorted((_container_info(entry) for entry in listed), key=lambda info: info.name))
 
     def state(self, container: str) -> ContainerState:
         with answers():
@@ -360,29 +398,6 @@ class DockerEngine:
                 swept.append(str(entry["Names"][0]).removeprefix("/"))
         return tuple(sorted(swept))
 
-    def _ensure_isolated_network(self) -> None:
-        import docker
-
-        with answers():
-            try:
-                self._api.inspect_network(ISOLATED)
-            except docker.errors.NotFound:
-                try:
-                    self._api.create_network(
-                        ISOLATED,
-                        driver="bridge",
-                        # An `internal` network publishes no ports; without masquerading, no answer finds the way back.
-                        options={
-                            "com.docker.network.bridge.enable_ip_masquerade": "false",
-                            "com.docker.network.bridge.enable_icc": "false",
-                        },
-                        labels={COMPONENT_LABEL: "network"},
-                        check_duplicate=True,
-                    )
-                except docker.errors.APIError as error:
-                    if error.status_code != 409:  # another process was faster
-                        raise
-
     def _cgroup(self, container: str, controller: str, name: str) -> str | None:
         """A file of the container's control group, as either cgroup driver names it; `controller` is "" for v2."""
         identity = self.state(container).id
@@ -410,6 +425,24 @@ class DockerEngine:
             f"a container named {name} is running and belongs to someone else: wait for it, "
             f"or remove it with `docker rm --force {name}`"
         )
+
+
+def _labels(spec: ContainerSpec) -> dict[str, str]:
+    """Who it belongs to; one that stays belongs to no process."""
+    owner = {COMPONENT_LABEL: spec.component} if spec.stays else owner_labels(spec.component)
+    return {**spec.labels, **owner}
+
+
+def _container_info(entry: Mapping[str, Any]) -> ContainerInfo:
+    networks = (entry.get("NetworkSettings") or {}).get("Networks") or {}
+    return ContainerInfo(
+        id=str(entry["Id"]),
+        name=str(entry["Names"][0]).removeprefix("/"),
+        image=str(entry["ImageID"]),
+        labels=dict(entry["Labels"] or {}),
+        running=entry["State"] == "running",
+        address=next((found for endpoint in networks.values() if (found := address_in(endpoint))), None),
+    )
 
 
 def _image_info(inspected: Mapping[str, Any]) -> ImageInfo:

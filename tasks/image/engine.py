@@ -37,6 +37,9 @@ COLD_START_LABEL = "io.slipway.cold-start-s"
 #: A bridge network on which ports can be published and nothing else: no way out of the machine, none to each other.
 #: The engine makes it when the first container needs it, and keeps it.
 ISOLATED = "slipway-isolated"
+#: The same for what stays: a network of its own, on which every container has an address that is its own for as long as
+#: it exists (`ContainerSpec.stays`), also after the machine was started again.
+SERVING = "slipway-serving"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +60,12 @@ class ContainerSpec:
     new privileges. `name` is deterministic; `component` says which part of Slipway it belongs to (`smoke`).
 
     `ports` are container ports, each published on a free port of 127.0.0.1 (`Engine.host_port`), which needs the
-    network `ISOLATED`, or `bridge` with its way out. `mounts` are read-only: host path → path in the container.
-    `entrypoint` replaces the image's own. `cpus` is a CFS quota in cores, `memory_bytes` a hard limit without swap.
+    network `ISOLATED`, or `bridge` with its way out. `mounts` are read-only: host path → path in the container;
+    `writable` may be written to. `entrypoint` replaces the image's own. `cpus` is a CFS quota in cores, `memory_bytes`
+    a hard limit without swap.
+
+    One that `stays` serves users: it belongs to no process, so nothing sweeps it; the engine starts it again when it
+    ends by itself, and with the machine. `labels` say what it is, to whoever looks for it (`Engine.containers`).
     """
 
     image: str
@@ -74,6 +81,22 @@ class ContainerSpec:
     memory_bytes: int | None = None
     pids_limit: int = 512
     user: str | None = None
+    writable: Mapping[Path, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    stays: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerInfo:
+    """A container that is there, running or not. `address` is that in its network, None where it has none of its own.
+    `image` is the digest of its image's configuration."""
+
+    id: str
+    name: str
+    image: Digest
+    labels: Mapping[str, str]
+    running: bool
+    address: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +198,9 @@ class Engine(Protocol):
             PlatformError: the image is missing or does not start, or a live process owns a container of that name.
         """
 
+    def containers(self, *labels: str) -> tuple[ContainerInfo, ...]:
+        """Every container that carries all of these labels (`key` or `key=value`), running or not, by name."""
+
     def state(self, container: str) -> ContainerState: ...
 
     def wait(self, container: str, timeout_s: float) -> ContainerState | None:
@@ -195,7 +221,7 @@ class Engine(Protocol):
         `None` where the kernel does not say."""
 
     def stop(self, container: str, timeout_s: int) -> None:
-        """SIGTERM, and SIGKILL after `timeout_s`."""
+        """SIGTERM (or what its image says ends it in order), and SIGKILL after `timeout_s`."""
 
     def remove(self, container: str) -> None:
         """Kill and remove; nothing happens where there is none."""

@@ -259,7 +259,7 @@ def _of_report(
         verdict=report.verdict,
         tags={"slipway.verdict": report.verdict.value, **(tags or {})},
         params=params or {},
-        metrics=_measured(metrics or {}),
+        metrics=measured(metrics or {}),
         texts={"report.json": _pretty(report), **(texts or {})},
         files=files or {},
     )
@@ -284,7 +284,7 @@ def _left_out(folder: str, tree: FileTree | None) -> dict[str, str]:
 def _serving_metrics(package: Package) -> dict[str, float]:
     served = [report.figures for report in package.smoke if report.format == package.serving_format]
     image = next((image for image in package.images if image.format == package.serving_format), None)
-    return _measured(
+    return measured(
         {
             "p99_ms": max((figures.p99_ms for figures in served if figures.p99_ms is not None), default=None),
             "cold_start_s": max(
@@ -295,7 +295,8 @@ def _serving_metrics(package: Package) -> dict[str, float]:
     )
 
 
-def _measured(metrics: dict[str, Any]) -> dict[str, float]:
+def measured(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Figures as MLflow takes them: what was not measured is left out, and names have characters that it knows."""
     return {_NOT_IN_A_NAME.sub("_", name): float(value) for name, value in metrics.items() if value is not None}
 
 

@@ -1,8 +1,8 @@
 """A package's evidence as a table: each format on each instance type, with verdict, reasons and figures. Pure.
 
 A cell is `passed` only where everything was proven: export, parity, an image, and smoke of exactly that image on
-exactly that type, with every processor that the type may have. A smoke report that passed while a processor could not
-be tried is `inconclusive` here: the scheduler may pick that one.
+exactly that type, with every processor that the type may have. A smoke report of an earlier version that passed while a
+processor could not be tried is `inconclusive` here: the scheduler may pick that one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tasks.contracts import (
     Finding,
     Image,
     Package,
+    ProcessorProof,
     Report,
     SmokeFigures,
     SmokeReport,
@@ -25,7 +26,7 @@ from tasks.contracts import (
 )
 from tasks.placement.prices import HourlyPrice
 
-#: Remarks of smoke that block no package and still leave a type unproven: one of its processors was never tried.
+#: Findings of smoke that leave a type unproven, also as the remarks that they were: a processor was never tried.
 LEAVES_UNPROVEN = frozenset({"SMOKE_INSTRUCTION_SET_UNPROVEN"})
 #: The remark that says with how many vCPUs a type was really tried, in its evidence.
 _CAPPED = "SMOKE_CPUS_CAPPED"
@@ -54,6 +55,7 @@ class Cell(Contract):
     memory_bytes: int | None = None
     figures: SmokeFigures | None = None
     capacity: Capacity | None = None
+    processors: tuple[ProcessorProof, ...] = Field((), description="how each that the type may have was tried")
     price: HourlyPrice | None = None
 
     @property
@@ -156,6 +158,7 @@ def _cell(package: Package, name: str, kind: str, price: HourlyPrice | None) -> 
             "memory_bytes": smoked.memory_bytes,
             "figures": smoked.figures,
             "capacity": smoked.capacity,
+            "processors": smoked.processors,
         }
     )
 

@@ -17,7 +17,8 @@ from typing import Annotated, Literal, Protocol, Self
 
 from pydantic import Field, model_validator
 
-from tasks.contracts import Contract, Digest, Finding, PackagedFile, Report
+from serving.contract import PackagedFile
+from tasks.contracts import Contract, Digest, Finding, Report
 from tasks.spec import GuardsSpec, ReleaseSpec, ShadowSpec
 
 #: Percent of traffic, in steps of 0.01.
@@ -67,6 +68,11 @@ class Deployed(Contract):
     reference: str = Field(description="name:tag of the image")
     format: str
     version: str | None = Field(None, description="of the registered model in MLflow")
+
+    @property
+    def identity(self) -> tuple[Digest, Digest]:
+        """What makes two of them the same bytes: the package, and the image that it serves with."""
+        return self.package, self.image
 
 
 # --- what is seen -------------------------------------------------------------------------------------------------
@@ -234,6 +240,7 @@ class Route(Contract):
     stable: Endpoint
     canary: Endpoint | None = None
     weight: Percent = Field(0, description="of traffic to the canary")
+    p99_ms: float | None = Field(None, gt=0, description="the objective: the router counts answers that took longer")
 
 
 class RouterCounts(Contract):
@@ -245,6 +252,7 @@ class RouterCounts(Contract):
     errors: int = Field(ge=0, description="5xx answers")
     failed: int = Field(ge=0)
     hidden: int = Field(ge=0)
+    slow: int | None = Field(None, ge=0, description="answers that took longer than the route's p99_ms; None without")
 
 
 class Router(Protocol):

@@ -40,6 +40,8 @@ def capacity(seen: Observation) -> Capacity | None:
         client_late_ms=borne.late_send_ms if borne else None,
         cpus=borne.cpus if borne else None,
         split=split(borne),
+        rate_measured_on=seen.borne_on,
+        memory_measured_on=seen.memory_on,
     )
 
 

@@ -1,15 +1,15 @@
 """The catalogue of instance types: reads its files, and gives a type by its name.
 
-In: `instance_types.yaml` beside this module, and the user's own file of the same form (SLIPWAY_INSTANCE_TYPES), which
-may also say prices and drivers of types that are there already. Out: `InstanceType` by name, every fact with its
-source.
+In: `instance_types.yaml` beside this module, the machine that this runs on, and the user's own file of the same form
+(SLIPWAY_INSTANCE_TYPES), which may also say prices and drivers of types that are there already. Out: `InstanceType` by
+name, every fact with its source.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -28,6 +28,7 @@ from tasks.smoke.hardware import (
     Price,
     Source,
 )
+from tasks.smoke.host import this_machine
 
 CATALOGUE_FILE = Path(__file__).with_name("instance_types.yaml")
 
@@ -38,7 +39,7 @@ _T = TypeVar("_T")
 
 
 def load_catalogue() -> dict[str, InstanceType]:
-    """Slipway's instance types and the user's own, by name.
+    """Slipway's instance types, this machine (`tasks.smoke.host.THIS_MACHINE`) and the user's own, by name.
 
     Raises:
         BadInput: a file cannot be read or an entry does not hold; every problem at once, each naming its entry.
@@ -46,7 +47,7 @@ def load_catalogue() -> dict[str, InstanceType]:
     paths = [CATALOGUE_FILE]
     if own := os.environ.get(OWN_FILE_VARIABLE):
         paths.append(Path(own))
-    return read_catalogue(*paths)
+    return read_catalogue(*paths, there=(this_machine(),))
 
 
 def instance_type(name: str) -> InstanceType:
@@ -65,13 +66,15 @@ def instance_type(name: str) -> InstanceType:
     )
 
 
-def read_catalogue(*paths: Path) -> dict[str, InstanceType]:
-    """Read catalogue files in order; a later file may use the sources and CPUs of the earlier ones.
+def read_catalogue(*paths: Path, there: Iterable[InstanceType] = ()) -> dict[str, InstanceType]:
+    """Read catalogue files in order; a later file may use the sources and CPUs of the earlier ones, and amend types
+    that are `there` already.
 
     Raises:
         BadInput: as `load_catalogue`.
     """
     reader = _Reader()
+    reader.types.update((kind.name, kind) for kind in there)
     for path in paths:
         reader.read(path)
     if reader.problems:

@@ -1,7 +1,8 @@
 """What may be claimed about an instance type from what was tried on this host: findings about processors and limits.
 
-A processor that could not be tried is a remark that says so. Fewer CPUs or less memory than the type has is one too:
-what passes with less passes with all of it, and the reverse is never concluded.
+A processor that could not be tried leaves the type inconclusive: the provider may start it on that one. Fewer CPUs or
+less memory than the type has is a remark: what passes with less passes with all of it, and the reverse is never
+concluded.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ _REFUSES = re.compile(
 )
 
 
+_HOW = {Proof.EMULATED: "under emulation", Proof.MASKED: "with features hidden"}
+
+
 def instruction_set(tried: InstructionSet) -> list[Finding]:
     evidence: Evidence = {"cpu": tried.cpu, "proof": tried.proof.value}
     if tried.level:
@@ -37,29 +41,41 @@ def instruction_set(tried: InstructionSet) -> list[Finding]:
         evidence["only_here"] = " ".join(tried.surplus)
     if tried.proof is Proof.UNPROVEN:
         return [_unproven(tried.cpu, tried.reason, evidence)]
-    if tried.proof is Proof.EMULATED and tried.exit is None:
-        return [_unproven(tried.cpu, "its self-test did not end under emulation in time", evidence)]
-    if tried.exit is None or tried.exit.code == 0:
+    if tried.proof is Proof.NATIVE:
         return []
-    return [_emulated(tried, tried.exit, evidence | exit_evidence(tried.exit))]
+    if tried.exit is None:
+        return [_unproven(tried.cpu, f"its self-test did not end {_HOW[tried.proof]} in time", evidence)]
+    if tried.exit.code == 0:
+        return []
+    return [_tried(tried, tried.exit, evidence | exit_evidence(tried.exit))]
 
 
 def processor(tried: InstructionSet, *, right_here: bool) -> ProcessorProof:
     """What the report says of one processor; `right_here` is whether all was answered right without emulation."""
-    worst = Verdict.worst((Verdict.PASSED, *(finding.verdict for finding in instruction_set(tried))))
+    found = instruction_set(tried)
+    worst = Verdict.worst((Verdict.PASSED, *(finding.verdict for finding in found)))
     if tried.proof is Proof.NATIVE:
         worst = Verdict.PASSED if right_here else Verdict.FAILED
-    elif worst is Verdict.PASSED and (tried.exit is None or tried.exit.code):
-        worst = Verdict.INCONCLUSIVE  # not proven: a remark of the report, and no pass of the processor
     return ProcessorProof(
         cpu=tried.cpu,
         level=tried.level,
         proof=tried.proof.value,
         verdict=worst,
+        note=found[0].message if found else _left_open(tried),
         margins=tuple(
             OutputMargin(output=name, difference=_finite(margin.difference), of_allowed=_finite(margin.of_allowed))
             for name, margin in tried.margins.items()
         ),
+    )
+
+
+def _left_open(tried: InstructionSet) -> str:
+    """What a pass of that kind does not show."""
+    if tried.proof is not Proof.MASKED:
+        return ""
+    return (
+        f"{', '.join(tried.surplus)} were hidden from programs on this host; an instruction of theirs that is used "
+        "without asking the processor for it would not have shown"
     )
 
 
@@ -87,7 +103,7 @@ def beyond_type(needs: Collection[str], kind: InstanceType) -> tuple[Finding, ..
     return tuple(findings)
 
 
-def _emulated(tried: InstructionSet, ended: Exit, evidence: Evidence) -> Finding:
+def _tried(tried: InstructionSet, ended: Exit, evidence: Evidence) -> Finding:
     cpu = tried.name
     if ended.signal_name == "SIGILL":
         return Finding(
@@ -119,8 +135,8 @@ def _emulated(tried: InstructionSet, ended: Exit, evidence: Evidence) -> Finding
             evidence=evidence,
         )
     # Not the image's fault for sure: the emulator itself has limits.
-    how = ended.signal_name or f"exit code {ended.code}"
-    return _unproven(tried.cpu, f"its self-test ended with {how} under emulation: {ended.last_line}", evidence)
+    how = f"{ended.signal_name or f'exit code {ended.code}'} {_HOW[tried.proof]}"
+    return _unproven(tried.cpu, f"its self-test ended with {how}: {ended.last_line}", evidence)
 
 
 def _worst(margins: Mapping[str, Margin]) -> tuple[str, Margin] | None:
@@ -154,13 +170,14 @@ def _margin_evidence(margins: Mapping[str, Margin]) -> Evidence:
 
 
 def _unproven(cpu: str, reason: str, evidence: Evidence) -> Finding:
-    """A remark: it blocks nothing yet, and nothing may be concluded from this report about that processor."""
+    """It blocks: nothing may be concluded from this report about a processor that the type may have."""
     return Finding(
         code="SMOKE_INSTRUCTION_SET_UNPROVEN",
         owner=Owner.PLATFORM,
-        verdict=Verdict.PASSED,
+        verdict=Verdict.INCONCLUSIVE,
         message=f"the instruction set of {cpu} was not proven: {reason}",
-        advice=f"run smoke once on a machine with {cpu}, or keep this image off such machines",
+        advice=f"run smoke on a machine with {cpu} (`slipway smoke` there, or a worker of Airflow's), or take this "
+        "instance type out of smoke.instance_types; this machine itself is the type this-machine",
         evidence=evidence,
     )
 

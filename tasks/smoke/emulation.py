@@ -1,6 +1,6 @@
-"""An image's own self-test under another processor, by QEMU's user mode.
+"""An image's own self-test under another processor: by QEMU's user mode, or behind a mask (`tasks.smoke.masking`).
 
-The emulator is a static binary of the host, mounted read-only; the image is not changed. It proves answers, never
+Either is a static binary of the host, mounted read-only; the image is not changed. It proves answers, never
 times. What dies of an illegal instruction is run once more with a witness (`tasks.smoke.illegal`), which decides
 nothing and says where it was.
 """
@@ -18,6 +18,7 @@ from typing import Any
 from serving.golden import Margin
 from tasks.image.engine import ContainerSpec, ContainerState, Engine, run
 from tasks.smoke.illegal import WITNESS, witnessed
+from tasks.smoke.masking import Mask
 from tasks.smoke.observation import Exit, IllegalInstruction, InstructionSet, Proof
 
 #: The interpreter inside an image: an emulator takes a path, not a name to look up.
@@ -65,22 +66,28 @@ class Emulator:
 
 
 def under(
-    planned: InstructionSet, emulator: Emulator, container: ContainerSpec, engine: Engine, within_s: float
+    planned: InstructionSet, processor: Emulator | Mask, container: ContainerSpec, engine: Engine, within_s: float
 ) -> InstructionSet:
-    """Run the self-test of `container`'s image under another processor, where emulation is what was planned.
+    """Run the self-test of `container`'s image under another processor, where that is what was planned.
 
     The result has no `exit` where it had to be stopped after `within_s`.
     """
-    if planned.proof is not Proof.EMULATED:
+    if planned.proof not in {Proof.EMULATED, Proof.MASKED}:
         return planned
 
-    completed = run(engine, emulator.runs(container, "-m", "serving"), within_s)
+    def selftest(*program: str) -> ContainerSpec:
+        if isinstance(processor, Emulator):
+            return processor.runs(container, *program)
+        return processor.before(container, PYTHON_IN_IMAGE, *program, *_SELFTEST)
+
+    completed = run(engine, selftest("-m", "serving"), within_s)
     if completed.timed_out:
         return planned
     tried = replace(planned, exit=as_exit(completed.state, completed.logs), margins=margins_said(completed.logs))
-    if emulator.is_foreign or tried.exit is None or tried.exit.signal_name != "SIGILL":
+    is_foreign = isinstance(processor, Emulator) and processor.is_foreign
+    if is_foreign or tried.exit is None or tried.exit.signal_name != "SIGILL":
         return tried  # the witness reads the registers of x86-64
-    return replace(tried, illegal=witnessed(run(engine, emulator.runs(container, "-c", WITNESS), within_s).logs))
+    return replace(tried, illegal=witnessed(run(engine, selftest("-c", WITNESS), within_s).logs))
 
 
 def witness(container: ContainerSpec, engine: Engine, within_s: float) -> IllegalInstruction | None:

@@ -19,7 +19,8 @@ from tasks.settings import Settings
 from tasks.smoke.catalogue import InstanceType
 from tasks.smoke.claims import instruction_set, processor
 from tasks.smoke.emulation import Emulator, under
-from tasks.smoke.instruction_set import Host, plan
+from tasks.smoke.host import Host
+from tasks.smoke.instruction_set import plan
 from tasks.smoke.observation import InstructionSet, Proof
 from tasks.smoke.run import COMPONENT, Effort, container_name
 from tasks.store import Store
@@ -68,7 +69,7 @@ def try_answers(
 
 def judge_foreign(tried: tuple[InstructionSet, ...], kind: InstanceType, host: Host) -> Foreign:
     """From how each processor was tried to findings: what failed, and that the type is not proven."""
-    failed = [finding for one in tried for finding in instruction_set(one) if finding.verdict is not Verdict.PASSED]
+    failed = [finding for one in tried for finding in instruction_set(one) if finding.verdict is Verdict.FAILED]
     processors = tuple(processor(one, right_here=False) for one in tried)
     return Foreign((*failed, _unproven(tried, processors, kind, host)), processors)
 
@@ -94,8 +95,8 @@ def _unproven(
             f"made for {kind.architecture}, the package gives every golden answer under an emulated "
             f"{' and '.join(right)}; how fast and in how much memory, emulation does not tell"
         )
-    remarks = [finding for one in tried for finding in instruction_set(one) if finding.verdict is Verdict.PASSED]
-    said += [finding.message for finding in remarks]
+    untried = [finding for one in tried for finding in instruction_set(one) if finding.verdict is Verdict.INCONCLUSIVE]
+    said += [finding.message for finding in untried]
     return Finding(
         code="SMOKE_ARCHITECTURE_UNPROVEN",
         owner=Owner.PLATFORM,

@@ -29,6 +29,7 @@ LEVELS: Mapping[str, frozenset[str]] = {
 }
 
 Architecture = Literal["amd64", "arm64"]
+Vendor = Literal["intel", "amd", "arm", "other"]
 
 #: A driver's or a library's version: numbers with dots between.
 VERSION_PATTERN = r"^[0-9]+(\.[0-9]+)*$"
@@ -45,7 +46,7 @@ class CpuGeneration(Contract):
     """One generation of processors, as far as programs can tell: its instruction set."""
 
     name: str
-    vendor: Literal["intel", "amd", "arm"]
+    vendor: Vendor
     architecture: Architecture
     level: str = Field(description="an entry of LEVELS")
     features: tuple[str, ...] = Field(description="the level's and its own, sorted")

@@ -10,7 +10,7 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from tasks.smoke.instruction_set import VOCABULARY
+from tasks.smoke.host import VOCABULARY
 from tasks.smoke.observation import IllegalInstruction
 
 #: The witness's program text, for `python -c`: an image needs nothing of it, and the mode of our files does not matter.

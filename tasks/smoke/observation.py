@@ -9,6 +9,8 @@ from enum import StrEnum
 
 from serving.golden import Margin
 from tasks.smoke.bisection import Bracket
+from tasks.smoke.hardware import InstanceType
+from tasks.smoke.host import Host
 from tasks.smoke.load import Answers, Latency
 from tasks.smoke.spent import Spent
 
@@ -32,6 +34,15 @@ class Limits:
     memory_bytes: int
     type_vcpus: float
     type_memory_bytes: int
+
+    @classmethod
+    def of(cls, kind: InstanceType, host: Host) -> Limits:
+        return cls(
+            vcpus=min(kind.vcpus, host.vcpus),
+            memory_bytes=min(kind.memory_bytes, host.memory_bytes),
+            type_vcpus=kind.vcpus,
+            type_memory_bytes=kind.memory_bytes,
+        )
 
     @property
     def fewer_vcpus(self) -> bool:
@@ -66,6 +77,7 @@ class Proof(StrEnum):
 
     NATIVE = "native"
     EMULATED = "emulated"
+    MASKED = "masked"
     UNPROVEN = "unproven"
 
 
@@ -91,9 +103,9 @@ class IllegalInstruction:
 class InstructionSet:
     """One CPU generation of the type: how it was tried, and how that ended.
 
-    `exit` is there for emulated runs that ended; one without had to be stopped. `reason` says why it is unproven, as
-    a clause. `missing` and `surplus` are features that the generation has and this host has not, and the reverse.
-    `margins` are by output how far the golden answers lie from the source's under it, as far as it answered.
+    `exit` is there for emulated and masked runs that ended; one without had to be stopped. `reason` says why it is
+    unproven, as a clause. `missing` and `surplus` are features that the generation has and this host has not, and the
+    reverse. `margins` are by output how far the golden answers lie from the source's under it, as far as it answered.
     """
 
     cpu: str
@@ -142,7 +154,8 @@ class Observation:
     """All that was seen of one image under one instance type's limits. None: it was not reached or not measured.
 
     `start_disturbed` and `latency_disturbed` are the shares of this host's CPUs that others took meanwhile.
-    `stands_still` says that a server which owed answers did not use its CPUs. `memory` is in bytes.
+    `stands_still` says that a server which owed answers did not use its CPUs. `memory` is in bytes. `borne_on` and
+    `memory_on` name the type that these were measured on, where it was another one with as many vCPUs.
     """
 
     limits: Limits
@@ -154,9 +167,11 @@ class Observation:
     latency: Latency | None = None
     loaded: Answers | None = None
     borne: Borne | None = None
+    borne_on: str | None = None
     pressed: Answers | None = None
     crowd: Crowd | None = None
     memory: Bracket | None = None
+    memory_on: str | None = None
     golden_rows: int = 0
     stands_still: bool = False
     start_disturbed: float | None = None

@@ -39,9 +39,13 @@ class Body:
 
 
 def encode_request(
-    inputs: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]], signature: Signature
+    inputs: Mapping[str, NDArray[Any]],
+    expected: Mapping[str, NDArray[Any]],
+    signature: Signature,
+    identity: str | None = None,
 ) -> Body:
-    """An inference request. `signature` is the raw one; `expected` decides in which form outputs are asked for."""
+    """An inference request. `signature` is the raw one; `expected` decides in which form outputs are asked for, and
+    `identity` is the request's own id, where it has one."""
     raw: list[bytes] = []
     tensors = []
     for tensor in signature.inputs:
@@ -57,7 +61,7 @@ def encode_request(
         else:
             entry["data"] = _flat(array, tensor)
         tensors.append(entry)
-    content: dict[str, Any] = {"inputs": tensors}
+    content: dict[str, Any] = {"inputs": tensors} if identity is None else {"id": identity, "inputs": tensors}
     as_bytes = {name: _is_large(array) or _is_unspeakable(array) for name, array in expected.items()}
     if any(as_bytes.values()):
         content["outputs"] = [

@@ -4,7 +4,7 @@ The container is started by the image's digest, locked down as in production, wi
 as this host has them. First it must become ready, then answer golden samples one after the other, then from several
 clients at once, then its latency is measured, then it is put under load (`tasks.smoke.trial`). What lived is started
 again with less and less memory, until it is too little, and tried under the type's other instruction sets
-(`tasks.smoke.emulation`).
+(`tasks.smoke.emulation`, `tasks.smoke.masking`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from serving.golden import merge
 from tasks.errors import EngineUnavailable, PlatformError
 from tasks.image.engine import ISOLATED, ContainerSpec, Engine, running
 from tasks.smoke.bisection import Bracket, smallest
+from tasks.smoke.earlier import Earlier
 from tasks.smoke.emulation import Emulator, under, witness
-from tasks.smoke.instruction_set import Host, plan
+from tasks.smoke.host import Host
+from tasks.smoke.instruction_set import plan
+from tasks.smoke.masking import Mask
 from tasks.smoke.observation import InstructionSet, Limits, Observation, Phase, Proof
 from tasks.smoke.quiet import CpuTimes, Turn, wait_until_quiet
 from tasks.smoke.trial import SERVER_PORT, Effort, Subject, Trial, container_name, is_capacity_asked
@@ -31,21 +34,18 @@ _SLOWER, _SLOW_S = 5, 10.0
 _MEMORY_PROBES = 8
 
 
-def observe(subject: Subject, host: Host, effort: Effort, engine: Engine, turn: Turn) -> Observation:
-    """Run the image natively under the type's limits, then each emulated instruction set; all containers are removed.
+def observe(subject: Subject, host: Host, effort: Effort, engine: Engine, turn: Turn, earlier: Earlier) -> Observation:
+    """Run the image natively under the type's limits, then each other instruction set; all containers are removed.
 
-    `turn` is ours alone until only answers count.
+    `turn` is ours alone until only answers count. What `earlier` knows is not measured again, and what is measured is
+    kept there.
 
     Raises:
         EngineUnavailable: the engine stopped answering.
         PlatformError: the container could not be started at all.
     """
-    limits = Limits(
-        vcpus=min(subject.kind.vcpus, host.vcpus),
-        memory_bytes=min(subject.kind.memory_bytes, host.memory_bytes),
-        type_vcpus=subject.kind.vcpus,
-        type_memory_bytes=subject.kind.memory_bytes,
-    )
+    limits = Limits.of(subject.kind, host)
+    rate = earlier.rate() if effort.load_within_s else None
     spec = ContainerSpec(
         image=subject.image.digest,
         name=subject.container,
@@ -59,14 +59,23 @@ def observe(subject: Subject, host: Host, effort: Effort, engine: Engine, turn: 
     wait_until_quiet(host.vcpus, effort.quiet_within_s)
     before = CpuTimes.now()
     with running(engine, spec) as container:
-        seen = Trial(subject, host, effort, engine, container).through(seen, before)
+        seen = Trial(subject, host, effort, engine, container).through(seen, before, rate)
     if seen.exit is not None and seen.exit.signal_name == "SIGILL":
         again = replace(spec, name=f"{subject.container}-witness", network="none", ports=())
         seen = replace(seen, illegal=witness(again, engine, effort.ready_within_s))
     if seen.ready_after_s is None:
         return seen
     if seen.pressed is not None and seen.exit is None and not seen.went_wrong and effort.memory_within_s:
-        seen = replace(seen, memory=_smallest_memory(subject, host, effort, engine, spec, seen))
+        if known := earlier.memory(limits):
+            seen = replace(seen, memory=known[0], memory_on=known[1])
+        else:
+            seen = replace(seen, memory=_smallest_memory(subject, host, effort, engine, spec, seen))
+    if seen.exit is None and not seen.went_wrong:
+        earlier.keep(
+            subject.kind.name,
+            rate=None if seen.borne_on else seen.borne,
+            memory=None if seen.memory_on else seen.memory,
+        )
     turn.share()
     return replace(seen, instruction_sets=_instruction_sets(subject, seen, host, effort, engine))
 
@@ -74,20 +83,28 @@ def observe(subject: Subject, host: Host, effort: Effort, engine: Engine, turn: 
 def _instruction_sets(
     subject: Subject, seen: Observation, host: Host, effort: Effort, engine: Engine
 ) -> tuple[InstructionSet, ...]:
-    """How each of the type's instruction sets was tried: natively is what was `seen`, the rest is emulated now."""
-    container = ContainerSpec(image=subject.image.digest, name=f"{subject.container}-emulated", component=COMPONENT)
+    """How each of the type's instruction sets was tried: natively is what was `seen`, the rest is tried now."""
+    container = ContainerSpec(image=subject.image.digest, name=f"{subject.container}-selftest", component=COMPONENT)
     models = {cpu.name: cpu.emulation for cpu in subject.kind.cpus}
     tried = []
     for planned in plan(subject.kind, host):
-        model = models[planned.cpu]
         if planned.proof is Proof.NATIVE:
             margins = merge(*(answers.margins for answers in seen.phases.values()))
             tried.append(replace(planned, margins=margins))
-        elif model is None or host.emulator is None:
-            tried.append(planned)
+        elif (processor := _stand_in(planned, models[planned.cpu], host)) is not None:
+            tried.append(under(planned, processor, container, engine, effort.emulation_within_s))
         else:
-            tried.append(under(planned, Emulator(host.emulator, model), container, engine, effort.emulation_within_s))
+            tried.append(planned)
     return tuple(tried)
+
+
+def _stand_in(planned: InstructionSet, model: str | None, host: Host) -> Emulator | Mask | None:
+    """What makes this host another processor; nothing where it can be none."""
+    if planned.proof is Proof.EMULATED and model is not None and host.emulator is not None:
+        return Emulator(host.emulator, model)
+    if planned.proof is Proof.MASKED and host.cpumask is not None:
+        return Mask(host.cpumask, planned.surplus)
+    return None
 
 
 def _smallest_memory(

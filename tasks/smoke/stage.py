@@ -16,11 +16,12 @@ from tasks.smoke.accelerators import load_accelerators
 from tasks.smoke.capacity import capacity
 from tasks.smoke.catalogue import InstanceType, instance_type
 from tasks.smoke.claims import beyond_type
+from tasks.smoke.earlier import Earlier
 from tasks.smoke.findings import Budgets
 from tasks.smoke.foreign import judge_foreign, try_answers
 from tasks.smoke.golden import NoGolden, batch_sizes, read_golden
 from tasks.smoke.gpu import check_gpu, gpu_unproven
-from tasks.smoke.instruction_set import Host
+from tasks.smoke.host import Host
 from tasks.smoke.judge import figures, judge, processors, worst_first
 from tasks.smoke.quiet import Turn
 from tasks.smoke.run import COMPONENT, Effort, Subject, is_capacity_asked, observe
@@ -42,8 +43,10 @@ def prove(
     host: Host,
     effort: Effort,
     settings: Settings | None = None,
+    earlier: Earlier | None = None,
 ) -> SmokeReport:
-    """`tasks.smoke.smoke` with everything that it looks up given; the environment's settings, unless others are."""
+    """`tasks.smoke.smoke` with everything that it looks up given; the environment's settings, unless others are.
+    Without `earlier`, everything is measured."""
     engine.sweep(COMPONENT)
     known = _about_gpus(image, kind, store, work)
     proofs: tuple[ProcessorProof, ...] = ()
@@ -78,7 +81,7 @@ def prove(
         p99_ms=spec.serving.p99_ms,
     )
     with Turn(lambda: _log.info("another smoke on this machine measures: waiting for %s's turn", kind.name)) as turn:
-        seen = observe(subject, host, effort, engine, turn)
+        seen = observe(subject, host, effort, engine, turn, earlier or Earlier())
     verdict, findings = judge(seen, Budgets(spec.serving.cold_start_s, spec.serving.p99_ms))
     report = _report(image, kind, verdict, findings)
     return report.model_copy(
@@ -87,12 +90,19 @@ def prove(
 
 
 def prove_here(
-    spec: Served, image: Image, parity: ParityReport, name: str, store: Store, engine: Engine, work: Path
+    spec: Served,
+    image: Image,
+    parity: ParityReport,
+    name: str,
+    store: Store,
+    engine: Engine,
+    work: Path,
+    earlier: Earlier | None = None,
 ) -> SmokeReport:
     """`prove` on this host, with the catalogue's type of that name and the effort that the spec's budgets ask for."""
     kind = instance_type(name)
     effort = Effort.of(spec.serving, capacity=is_capacity_asked())
-    return prove(spec, image, parity, kind, store, engine, work, host=Host.this(), effort=effort)
+    return prove(spec, image, parity, kind, store, engine, work, host=Host.this(), effort=effort, earlier=earlier)
 
 
 def _about_gpus(image: Image, kind: InstanceType, store: Store, work: Path) -> tuple[Finding, ...]:

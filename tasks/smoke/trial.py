@@ -21,9 +21,10 @@ from tasks.load.objective import requests_needed
 from tasks.smoke.catalogue import InstanceType
 from tasks.smoke.emulation import as_exit
 from tasks.smoke.golden import GoldenSamples, Sample
-from tasks.smoke.instruction_set import Host, times_count
+from tasks.smoke.host import Host
+from tasks.smoke.instruction_set import times_count
 from tasks.smoke.load import Answers, ask, ask_at_once, measure
-from tasks.smoke.observation import Observation, Phase
+from tasks.smoke.observation import Borne, Observation, Phase
 from tasks.smoke.quiet import CpuTimes, taken_by_others, wait_until_quiet
 from tasks.smoke.under_load import Meter, Target, bear, fullest, press
 from tasks.spec import ServingSpec
@@ -129,8 +130,15 @@ class Trial:
         self._container = container
         self._times_count = times_count(subject.kind, host)
 
-    def through(self, seen: Observation, before: CpuTimes, only: Sequence[Phase] = tuple(Phase)) -> Observation:
-        """All phases in order, or `only` some; `before` is when the container was asked for."""
+    def through(
+        self,
+        seen: Observation,
+        before: CpuTimes,
+        rate: tuple[Borne, str] | None = None,
+        only: Sequence[Phase] = tuple(Phase),
+    ) -> Observation:
+        """All phases in order, or `only` some; `before` is when the container was asked for. The `rate` that was
+        measured on another type stands for this one's, where one would be measured."""
         address = self._address()
         seen = self._until_ready(address, seen, before)
         if address is None or seen.ready_after_s is None:
@@ -145,6 +153,9 @@ class Trial:
         }
         for phase, work in phases.items():
             if phase not in only or not self._is_asked_for(phase, seen):
+                continue
+            if phase is Phase.LOAD and rate is not None:
+                seen = replace(seen, borne=rate[0], borne_on=rate[1])
                 continue
             seen, answers = work(address, replace(seen, last_phase=phase))
             # What broke a connection shows as the container's end only a moment later.

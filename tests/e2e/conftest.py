@@ -6,6 +6,7 @@ Afterwards nothing is left: no process, no container, no image, no file.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from scripts import services
@@ -24,6 +26,8 @@ from scripts.airflow_home import credentials
 from tasks.contracts import Package
 from tasks.image.engine import COMPONENT_LABEL
 from tasks.settings import Settings
+from tasks.smoke.catalogue import OWN_FILE_VARIABLE
+from tasks.smoke.host import this_machine
 
 if TYPE_CHECKING:
     from docker.models.images import Image
@@ -36,6 +40,9 @@ PACKAGE, NIGHTLY = "package_model", "nightly_packaging"
 #: What every model of these tests is called, at the beginning; another suite on the same engine has other names.
 PREFIX = f"e2e-{os.getpid():x}-"
 RUN_TIMEOUT_S = 400
+
+#: A type with this machine's processor and half of it: proven natively wherever these tests run, as this-machine is.
+HALF = "half-of-it"
 
 
 @dataclass(frozen=True)
@@ -54,8 +61,16 @@ class Slipway:
     def start(self, spec: Path, **conf: Any) -> Run:
         return self.api.trigger(PACKAGE, {"spec": str(spec), **conf})
 
+    def page(self, path: str) -> httpx.Response:
+        """A page of Slipway's in Airflow, as somebody sees it who is signed in."""
+        user = credentials(self.settings)
+        who = {"username": user.name, "password": user.password}
+        with httpx.Client(base_url=self.where.airflow, trust_env=False) as client:
+            token = client.post("/auth/token", json=who).json()["access_token"]
+            return client.get(path, headers={"Authorization": f"Bearer {token}"})
+
     def states(self, run: Run) -> dict[str, str | None]:
-        """Task or cell (`smoke onnx × c6i.large`) → state."""
+        """Task or cell (`smoke onnx × this-machine`) → state."""
         return {task.name: task.state for task in self.api.tasks(run)}
 
     def package_of(self, run: Run) -> Package | None:
@@ -70,7 +85,7 @@ class Slipway:
         """
         shutil.copytree(self.models / ".trained" / example, self.models / name)
         spec = self.models / name / "model.yaml"
-        text = spec.read_text().replace(f"name: {example}", f"name: {name}").replace("c4.large", "c5.large")
+        text = spec.read_text().replace(f"name: {example}", f"name: {name}").replace("c4.large", HALF)
         spec.write_text(re.sub(r"p99_ms: \d+, cold_start_s: \d+", "p99_ms: 5000, cold_start_s: 120", text))
         return spec
 
@@ -79,6 +94,7 @@ class Slipway:
 def slipway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slipway]:
     """Airflow and MLflow, up and healthy."""
     home, models = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("models")
+    os.environ[OWN_FILE_VARIABLE] = str(_own_types(models / "types.yaml"))
     settings = Settings.from_environment({"SLIPWAY_HOME": str(home)})
     for variable in ("SLIPWAY_STORE", "MLFLOW_TRACKING_URI", "SLIPWAY_REGISTRY", "SLIPWAY_SPECS"):
         assert variable not in os.environ, f"{variable} would lead these tests out of their own home"
@@ -91,6 +107,7 @@ def slipway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slipway]:
     finally:
         services.down(settings, say=lambda _: None)
         _remove_images()
+        del os.environ[OWN_FILE_VARIABLE]
     assert containers() == []
 
 
@@ -105,6 +122,25 @@ def containers() -> list[str]:
         return [str(found["Names"][0]) for found in labelled if found["ImageID"] in ours]
     finally:
         client.close()
+
+
+def _own_types(path: Path) -> Path:
+    here = this_machine()
+    processor = {
+        "vendor": "intel",
+        "architecture": here.architecture,
+        "level": here.level,
+        "features": list(here.cpus[0].features),
+        "sources": ["here"],
+    }
+    half = {"provider": "local", "vcpus": 1, "memory_gib": 2, "cpus": ["here"], "sources": ["here"]}
+    document = {
+        "sources": {"here": {"title": "this machine", "url": "https://example.com"}},
+        "cpus": {"here": processor},
+        "types": {HALF: half},
+    }
+    path.write_text(json.dumps(document))  # which is YAML too
+    return path
 
 
 def _train(models: Path, settings: Settings) -> None:

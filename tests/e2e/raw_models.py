@@ -28,7 +28,7 @@ owner: e2e@example.com
 source: {{uri: model.pt, framework: pytorch, entrypoint: "model:build"}}
 formats: [onnx]
 serving: {{max_batch: 8, p99_ms: 5000, cold_start_s: 120}}
-smoke: {{instance_types: [c6i.large]}}
+smoke: {{instance_types: [this-machine]}}
 """
 
 

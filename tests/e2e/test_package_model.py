@@ -20,7 +20,7 @@ from tests.node import score
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 
 DIGITS_FORMATS = ("onnx", "onnx-int8", "savedmodel", "torch-export")
-DIGITS_CELLS = {f"{name} × {kind}" for name in DIGITS_FORMATS for kind in ("c6i.large", "c5.large")}
+DIGITS_CELLS = {f"{name} × {kind}" for name in DIGITS_FORMATS for kind in ("this-machine", "half-of-it")}
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_mlflow_has_the_package_and_a_candidate(slipway: Slipway, digits: Run) -
 
 
 def test_the_log_says_what_was_measured(slipway: Slipway, digits: Run) -> None:
-    task = next(task for task in slipway.api.tasks(digits) if task.name == "smoke onnx × c6i.large")
+    task = next(task for task in slipway.api.tasks(digits) if task.name == "smoke onnx × this-machine")
     log = slipway.api.log(digits, "smoke", task.map_index)
     assert "cold start" in log
     assert "p99" in log
@@ -110,16 +110,21 @@ def test_javascript_does_not_take_another_answer_for_the_golden_one(bundle: Path
 
 def test_the_form_narrows_formats_and_instance_types(slipway: Slipway, digits: Run) -> None:
     spec = slipway.models / f"{PREFIX}digits" / "model.yaml"
-    run = slipway.package(spec, formats=["onnx"], instance_types=["c6i.large"])
+    run = slipway.package(spec, formats=["onnx"], instance_types=["this-machine"])
     assert run.state == "success"
-    assert [name for name in slipway.states(run) if name.startswith("smoke")] == ["smoke onnx × c6i.large"]
+    assert [name for name in slipway.states(run) if name.startswith("smoke")] == ["smoke onnx × this-machine"]
 
 
 def test_one_format_that_fails_does_not_stop_the_others(slipway: Slipway, half_exportable: Run) -> None:
     states = slipway.states(half_exportable)
     assert states["export onnx"] == "failed"
-    assert states["parity onnx"] == states["image onnx"] == states["smoke onnx × c6i.large"] == "skipped"
-    for cell in ("export torch-export", "parity torch-export", "image torch-export", "smoke torch-export × c6i.large"):
+    assert states["parity onnx"] == states["image onnx"] == states["smoke onnx × this-machine"] == "skipped"
+    for cell in (
+        "export torch-export",
+        "parity torch-export",
+        "image torch-export",
+        "smoke torch-export × this-machine",
+    ):
         assert states[cell] == "success", cell
 
 
@@ -133,7 +138,7 @@ def test_a_skipped_cell_says_which_finding_it_was_skipped_for(slipway: Slipway, 
     package = slipway.package_of(half_exportable)
     assert package is not None
     code = next(finding.code for finding in package.findings if finding.verdict is Verdict.FAILED)
-    task = next(task for task in slipway.api.tasks(half_exportable) if task.name == "smoke onnx × c6i.large")
+    task = next(task for task in slipway.api.tasks(half_exportable) if task.name == "smoke onnx × this-machine")
     assert code in slipway.api.log(half_exportable, "smoke", task.map_index)
 
 
@@ -205,7 +210,7 @@ evaluation:
     - {{name: accuracy, output: scores, label: label, max_drop: 0.01}}
 formats: [onnx, torch-export]
 serving: {{format: torch-export, p99_ms: 5000, cold_start_s: 120}}
-smoke: {{instance_types: [c6i.large]}}
+smoke: {{instance_types: [this-machine]}}
 """
     )
     return spec

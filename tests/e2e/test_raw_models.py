@@ -29,7 +29,7 @@ from tasks.manifest import assemble
 from tasks.pipeline import Pipeline
 from tasks.settings import Settings
 from tasks.smoke.catalogue import instance_type
-from tasks.smoke.instruction_set import Host
+from tasks.smoke.host import Host
 from tasks.smoke.stage import prove
 from tasks.spec import ModelSpec, load_spec
 from tasks.store import fetch, read_bytes

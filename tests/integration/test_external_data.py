@@ -102,7 +102,7 @@ def proven(tmp_path_factory: pytest.TempPathFactory) -> Proven:
         ),
         formats=("onnx",),
         export=ExportSpec(external_data=True),
-        smoke=SmokeSpec(instance_types=("c6i.large",)),
+        smoke=SmokeSpec(instance_types=("this-machine",)),
     )
     home = folder / "home"
     store = LocalStore(home / "store")

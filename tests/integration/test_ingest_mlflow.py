@@ -96,7 +96,7 @@ def spec(folder: Path, uri: str, **changes: Any) -> ModelSpec:
             data="eval.npz", metrics=(MetricSpec(name="accuracy", output="y", label="label", max_drop=0.01),)
         ),
         "formats": ("onnx",),
-        "smoke": SmokeSpec(instance_types=("c6i.large",)),
+        "smoke": SmokeSpec(instance_types=("this-machine",)),
     }
     return ModelSpec(**{**values, **changes})
 

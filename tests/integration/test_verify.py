@@ -40,7 +40,7 @@ evaluation:
   metrics:
     - {name: rmse, output: y, label: target, max_drop: 5}
 formats: [onnx]
-smoke: {instance_types: [c6i.large]}
+smoke: {instance_types: [this-machine]}
 """
 
 

@@ -42,7 +42,9 @@ for path in sorted((root / "dags").glob("*.py")):
     parsed(path)
 imported = sorted({name.partition(".")[0] for name in set(sys.modules) - before})
 
+from airflow.providers.standard.operators.hitl import ApprovalOperator
 from tasks import errors
+from tasks.airflow_glue.release.assets import MAY_BE_READY, READY
 
 def of(task, name):
     found = getattr(task, name, None)
@@ -72,6 +74,8 @@ def described(task):
         "doc": of(task, "doc_md"),
         "one_at_a_time": of(task, "max_active_tis_per_dag"),
         "deferrable": of(task, "deferrable"),
+        "outlets": [outlet.name for outlet in of(task, "outlets") or []],
+        "is_approval": isinstance(task, ApprovalOperator),
     }
 
 def refused(dag, **values):
@@ -86,7 +90,7 @@ def refused(dag, **values):
 def schedule(dag):
     return getattr(dag.timetable, "_expression", None) or getattr(dag.timetable, "expression", None)
 
-package = dags["package_model"]
+package, release, back = dags["package_model"], dags["release_model"], dags["rollback_model"]
 print(json.dumps({
     "imported": imported,
     "dags": {
@@ -97,6 +101,7 @@ print(json.dumps({
             "doc": dag.doc_md,
             "max_active_runs": dag.max_active_runs,
             "schedule": schedule(dag),
+            "starts_on": [asset.name for asset in getattr(dag.timetable.asset_condition, "objects", [])],
             "paused": dag.is_paused_upon_creation,
             "params": {name: {"description": param.description, **param.schema} for name, param in dag.params.items()},
         } for dag in dags.values()
@@ -109,14 +114,23 @@ print(json.dumps({
         "formats as text": refused(package, spec="a", formats="onnx"),
         "a format twice": refused(package, spec="a", formats=["onnx", "onnx"]),
         "fresh as text": refused(package, spec="a", fresh="yes"),
+        "a release of nothing said": refused(release),
+        "a release, all said": refused(release, model="a", version="3", port=8500, recorded="logs", approval_hours=0.5),
+        "an empty model": refused(release, model=""),
+        "a port as text": refused(release, model="a", port="8500"),
+        "no such port": refused(release, model="a", port=70000),
+        "no time to approve": refused(release, model="a", approval_hours=0),
+        "a rollback": refused(back, model="a", reason="answers are odd"),
+        "a rollback of nothing": refused(back),
     },
+    "ready": [READY.name, MAY_BE_READY.name],
 }, default=str))
 """
 
 
 @pytest.fixture(scope="session")
 def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Both DAG files, parsed in a process of their own."""
+    """All DAG files, parsed in a process of their own."""
     environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow")), "SLIPWAY_SPECS": ""}
     done = subprocess.run(
         [sys.executable, "-c", _PARSE, str(ROOT)],
@@ -138,6 +152,12 @@ def package(parsed: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
+def release(parsed: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = parsed["dags"]["release_model"]
+    return found
+
+
+@pytest.fixture(scope="session")
 def nightly(parsed: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = parsed["dags"]["nightly_packaging"]
     return found
@@ -147,8 +167,8 @@ def test_parsing_imports_nothing_heavy(parsed: dict[str, Any]) -> None:
     assert not HEAVY.intersection(parsed["imported"])
 
 
-def test_there_are_exactly_the_two_dags(parsed: dict[str, Any]) -> None:
-    assert set(parsed["dags"]) == {"package_model", "nightly_packaging"}
+def test_there_are_exactly_these_dags(parsed: dict[str, Any]) -> None:
+    assert set(parsed["dags"]) == {"package_model", "nightly_packaging", "release_model", "rollback_model"}
 
 
 def test_stages_follow_each_other_in_the_pipelines_order(package: dict[str, Any]) -> None:
@@ -173,7 +193,7 @@ def test_the_gate_is_the_only_leaf_so_that_no_success_hides_it(package: dict[str
     assert set(package["tasks"]) - followed == {"gate"}
 
 
-@pytest.mark.parametrize("dag", ["package_model", "nightly_packaging"])
+@pytest.mark.parametrize("dag", ["package_model", "nightly_packaging", "release_model", "rollback_model"])
 def test_every_task_retries_what_can_heal_and_nothing_else(parsed: dict[str, Any], dag: str) -> None:
     for task in parsed["dags"][dag]["tasks"].values():
         assert task["retries"] == 2
@@ -193,7 +213,9 @@ def test_every_task_that_works_ends_after_some_time(parsed: dict[str, Any]) -> N
         for name, task in found["tasks"].items()
         if not task["has_timeout"]
     }
-    assert without == {"nightly_packaging.package"}, "only the one that waits for another run may take its time"
+    assert without == {"nightly_packaging.package", "release_model.approve", "release_model.canary"}, (
+        "only those that wait without a worker may take their time"
+    )
 
 
 @pytest.mark.parametrize("task", ["export", "parity", "image", "smoke"])
@@ -227,12 +249,20 @@ def test_the_form_proposes_the_examples_the_formats_and_the_instance_types(packa
     assert "c6i.large" in package["params"]["instance_types"]["examples"]
 
 
-@pytest.mark.parametrize("values", ["a spec alone", "everything"])
+@pytest.mark.parametrize(
+    "values", ["a spec alone", "everything", "a release of nothing said", "a release, all said", "a rollback"]
+)
 def test_good_parameters_are_taken(parsed: dict[str, Any], values: str) -> None:
     assert parsed["refused"][values] is None
 
 
-@pytest.mark.parametrize("values", ["no spec", "an empty spec", "formats as text", "a format twice", "fresh as text"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        *("no spec", "an empty spec", "formats as text", "a format twice", "fresh as text", "an empty model"),
+        *("a port as text", "no such port", "no time to approve", "a rollback of nothing"),
+    ],
+)
 def test_bad_parameters_are_refused_before_anything_runs(parsed: dict[str, Any], values: str) -> None:
     assert parsed["refused"][values] == "ParamValidationError"
 
@@ -254,3 +284,32 @@ def test_the_night_holds_no_worker_while_it_waits(nightly: dict[str, Any]) -> No
 
 def test_the_summary_comes_whatever_became_of_the_runs(nightly: dict[str, Any]) -> None:
     assert nightly["tasks"]["summary"]["trigger_rule"] == "all_done"
+
+
+def test_a_release_is_approved_with_shadows_evidence_before_any_user_meets_it(release: dict[str, Any]) -> None:
+    after = {name: set(task["after"]) for name, task in release["tasks"].items()}
+    assert after == {
+        "prepare": set(),
+        "shadow": {"prepare"},
+        "approve": {"shadow"},
+        "canary": {"approve"},
+        "outcome": {"canary"},
+    }
+    assert [name for name, task in release["tasks"].items() if task["is_approval"]] == ["approve"]
+
+
+def test_the_outcome_is_recorded_also_of_a_release_that_was_rejected(release: dict[str, Any]) -> None:
+    """Reject skips every direct child whatever its trigger rule, and none further down that takes all."""
+    assert release["tasks"]["outcome"]["trigger_rule"] == "all_done"
+    assert "approve" not in release["tasks"]["outcome"]["after"]
+
+
+def test_a_package_that_passed_can_start_its_release(parsed: dict[str, Any], release: dict[str, Any]) -> None:
+    ready, may_be_ready = parsed["ready"]
+    assert release["starts_on"] == [ready]
+    assert parsed["dags"]["package_model"]["tasks"]["gate"]["outlets"] == [may_be_ready]
+    assert release["paused"] is False
+
+
+def test_a_rollback_is_one_task(parsed: dict[str, Any]) -> None:
+    assert list(parsed["dags"]["rollback_model"]["tasks"]) == ["back"]

@@ -224,6 +224,26 @@ def test_smoke_follows_from_image_type_machine_budgets_and_what_must_be_answered
     assert len({smoke_key(store), *(smoke_key(store, **change) for change in changes)}) == 6
 
 
+def test_what_a_type_bears_follows_from_the_vcpus_alone_and_all_else_of_smoke(store: LocalStore) -> None:
+    def key(**changes: Any) -> str:
+        given: dict[str, Any] = {
+            "served": samples.spec(),
+            "image": samples.image(),
+            "parity": samples.parity_report(store),
+            "vcpus": 2.0,
+            "host": digest_of("host"),
+        }
+        return stage_key("smoke", reuse.capacity_inputs(**{**given, **changes}))
+
+    changes: list[dict[str, Any]] = [
+        {"vcpus": 4.0},
+        {"image": samples.image(digest=digest_of("another"))},
+        {"host": digest_of("another")},
+        {"served": samples.spec(serving=ServingSpec(p99_ms=51))},
+    ]
+    assert len({key(), smoke_key(store), *(key(**change) for change in changes)}) == 6
+
+
 def test_smoke_does_not_follow_from_what_the_image_says_itself_nor_from_how_parity_came_about(
     store: LocalStore,
 ) -> None:

@@ -15,7 +15,7 @@ from tasks.contracts import Image, ParityReport, SmokeReport, Verdict
 from tasks.image import Engine
 from tasks.image.build import contract_bytes
 from tasks.smoke.catalogue import InstanceType
-from tasks.smoke.instruction_set import Host
+from tasks.smoke.host import Host
 from tasks.smoke.run import Effort
 from tasks.smoke.stage import prove
 from tasks.spec import ModelSpec, ServingSpec
@@ -54,7 +54,8 @@ class Bench:
     work: Path
 
     def smoke(self, image: Image, **changes: Any) -> SmokeReport:
-        """Smoke `image`; `changes` are of the spec's budgets (`serving`), the `kind`, the `host` or the `effort`."""
+        """Smoke `image`; `changes` are of the spec's budgets (`serving`), the `kind`, the `host`, the `effort`, or
+        what is known `earlier`."""
         return prove(
             self.spec.model_copy(update={"serving": changes.get("serving", PATIENT)}),
             image,
@@ -65,6 +66,7 @@ class Bench:
             self.work,
             host=changes.get("host", self.host),
             effort=changes.get("effort", QUICK),
+            earlier=changes.get("earlier"),
         )
 
 

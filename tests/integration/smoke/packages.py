@@ -23,7 +23,7 @@ from tasks.image.context import Context
 from tasks.pipeline import Pipeline
 from tasks.settings import Settings
 from tasks.smoke.catalogue import InstanceType, instance_type
-from tasks.smoke.instruction_set import Host
+from tasks.smoke.host import Host
 from tasks.store import LocalStore, put_file, put_tree
 from tests import samples
 from tests.integration.smoke.bench import MIB, PATIENT, Bench

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from tasks.contracts import Verdict
+from tasks.contracts import Verdict, digest_of
+from tasks.smoke.bisection import Bracket
+from tasks.smoke.earlier import Earlier
+from tasks.store import LocalStore
 from tests.integration.smoke.bench import MIB, QUICK, Bench, Spoil, around_run, needing, only
 
 pytestmark = pytest.mark.docker
@@ -46,6 +50,38 @@ def test_the_highest_rate_is_told_with_where_the_time_goes(bench: Bench) -> None
     assert found.split is not None
     assert min(found.split.preprocess_ms, found.split.inference_ms, found.split.postprocess_ms) > 0
     assert found.smallest_memory_bytes is None
+
+
+def test_what_one_type_bears_is_taken_for_the_next_with_as_many_vcpus(bench: Bench, tmp_path: Path) -> None:
+    """Its own start, answers, latency and peak load are seen all the same."""
+    earlier = Earlier(LocalStore(tmp_path), digest_of("one vCPU"))
+    effort = replace(LOADED, memory_within_s=120)
+    first = bench.smoke(bench.good, effort=effort, earlier=earlier)
+    larger = bench.kind.model_copy(update={"name": "larger", "memory_bytes": 2048 * MIB})
+    second = bench.smoke(bench.good, effort=effort, earlier=earlier, kind=larger)
+    assert (first.verdict, second.verdict) == (Verdict.PASSED, Verdict.PASSED)
+    measured, taken = first.capacity, second.capacity
+    assert measured is not None
+    assert taken is not None
+    assert (measured.rate_measured_on, measured.memory_measured_on) == (None, None)
+    assert (taken.rate_measured_on, taken.memory_measured_on) == ("test-type", "test-type")
+    assert taken.max_rate_rps == measured.max_rate_rps
+    assert taken.smallest_memory_bytes == measured.smallest_memory_bytes
+    assert taken.headroom_bytes == 2048 * MIB - (measured.smallest_memory_bytes or 0)
+    assert taken.peak_clients is not None
+    assert second.figures.p99_ms != first.figures.p99_ms
+
+
+def test_a_type_with_less_than_was_found_to_be_needed_is_still_caught(
+    bench: Bench, spoil: Spoil, tmp_path: Path
+) -> None:
+    earlier = Earlier(LocalStore(tmp_path), digest_of("one vCPU"))
+    earlier.keep("large", memory=Bracket(300 * MIB, 296 * MIB, 7))
+    small = bench.kind.model_copy(update={"name": "small", "memory_bytes": 250 * MIB})
+    report = bench.smoke(
+        spoil(needing(300 * MIB)), effort=replace(QUICK, memory_within_s=120), earlier=earlier, kind=small
+    )
+    assert only(report) == "SMOKE_OUT_OF_MEMORY"
 
 
 def test_an_answer_that_is_wrong_under_load_only_is_told_apart(bench: Bench, spoil: Spoil) -> None:

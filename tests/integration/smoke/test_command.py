@@ -27,17 +27,18 @@ def home(tmp_path: Path) -> Path:
 
 
 def test_what_passed_is_not_run_again_and_says_from_when_it_is(bench: Bench, home: Path) -> None:
-    arguments = ("smoke", bench.good.reference, "--instance-type", "c6i.large", *PATIENT)
+    arguments = ("smoke", bench.good.reference, "--instance-type", "this-machine", *PATIENT)
     first = slipway(home, *arguments, "--json")
     assert first.returncode == 0, first.stdout + first.stderr
     document = json.loads(first.stdout)
     (of_type,) = document["types"]
-    assert (of_type["reused"], of_type["instance_type"], document["verdict"]) == (False, "c6i.large", "passed")
+    assert (of_type["reused"], of_type["instance_type"], document["verdict"]) == (False, "this-machine", "passed")
     assert document["digest"] == bench.good.digest
     again = slipway(home, *arguments)
     assert again.returncode == 0, again.stderr
     made = of_type["made_at"]
     assert f"{made[:10]} {made[11:16]} UTC, not run again" in again.stdout
+    assert "✓ this-machine: this-processor (" in again.stdout
 
 
 def test_a_bad_image_is_exit_code_1_with_the_finding_and_its_types(home: Path, spoil: Spoil) -> None:

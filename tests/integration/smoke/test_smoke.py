@@ -17,6 +17,8 @@ from tasks.contracts import Owner, Verdict
 from tasks.errors import PlatformError
 from tasks.image.engine import ISOLATED, ContainerSpec, run
 from tasks.smoke.catalogue import instance_type
+from tasks.smoke.host import Host
+from tasks.smoke.masking import HIDEABLE
 from tasks.smoke.run import COMPONENT
 from tasks.spec import ServingSpec
 from tasks.store import put_file
@@ -339,6 +341,54 @@ def test_eight_bit_weights_are_a_wrong_answer_on_a_type_without_vnni(eight_bits:
     worst = {margin.output: margin for margin in haswell.margins}
     assert worst["y"].of_allowed == report.findings[0].evidence["of_allowed"] > 1
     assert worst["n"].of_allowed == 0
+
+
+def test_an_avx_512_processor_without_vnni_is_tried_behind_a_mask_or_not_proven(eight_bits: Bench) -> None:
+    """A host with VNNI hides it: onnxruntime then chooses the code that saturates. Any other host proves nothing."""
+    report = eight_bits.smoke(eight_bits.good, kind=instance_type("c5.large"))
+    codes = {finding.code for finding in report.findings}
+    without, with_vnni = report.processors
+    assert report.verdict is not Verdict.PASSED
+    if is_maskable(eight_bits.host, "cascade-lake"):
+        assert (without.cpu, without.proof, without.verdict) == ("skylake-sp", "masked", Verdict.FAILED)
+        assert (with_vnni.cpu, with_vnni.proof, with_vnni.verdict) == ("cascade-lake", "masked", Verdict.PASSED)
+        assert "avx512_vnni" in report.findings[0].evidence["only_here"].split()
+        assert codes == {"SMOKE_WRONG_ANSWER"}
+        assert "were hidden from programs on this host" in with_vnni.note
+    else:
+        assert "SMOKE_INSTRUCTION_SET_UNPROVEN" in codes
+        assert Verdict.INCONCLUSIVE in {without.verdict, with_vnni.verdict}
+
+
+def is_maskable(host: Host, cpu: str) -> bool:
+    """Whether this host is of Intel, lets CPUID trap, and has more than that processor."""
+    generation = next(each for each in instance_type("c5.large").cpus if each.name == cpu)
+    return host.vendor == "intel" and host.cpumask is not None and set(generation.features) < host.features
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "tensorflow", "torch"])
+def test_a_good_image_of_every_runtime_is_proven_behind_a_mask_or_not_at_all(
+    packaged: Callable[[str], Bench], runtime: str
+) -> None:
+    """A processor that is this one without its newest extension: whatever machine these tests run on."""
+    bench = packaged(runtime)
+    newest = min(HIDEABLE & bench.host.features, default="avx2")
+    older = bench.kind.cpus[0].model_copy(
+        update={
+            "name": "older",
+            "vendor": bench.host.vendor,
+            "features": tuple(sorted(set(bench.kind.cpus[0].features) - {newest})),
+        }
+    )
+    report = bench.smoke(bench.good, kind=bench.kind.model_copy(update={"cpus": (older,)}))
+    (proof,) = report.processors
+    if newest in HIDEABLE and bench.host.cpumask is not None:
+        assert (proof.proof, proof.verdict, report.verdict) == ("masked", Verdict.PASSED, Verdict.PASSED)
+        assert {margin.output: margin.difference for margin in proof.margins} == {"y": 0, "n": 0}
+    else:
+        assert (proof.proof, proof.verdict, report.verdict) == ("unproven", *[Verdict.INCONCLUSIVE] * 2)
+        assert only(report) == "SMOKE_INSTRUCTION_SET_UNPROVEN"
+        assert f"this host also has {newest}, whose use would not show here" in report.findings[0].message
 
 
 @pytest.mark.parametrize(

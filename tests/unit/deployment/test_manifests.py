@@ -15,6 +15,8 @@ from tasks.deployment import Asked, Manifests, Scale, chosen, in_registry, write
 from tasks.errors import BadInput, GateBlocked, PlatformError
 from tasks.image.registry import Pushed
 from tasks.smoke import load_catalogue
+from tasks.smoke.host import THIS_MACHINE
+from tasks.spec import SmokeSpec
 from tasks.store import LocalStore
 from tests import samples
 
@@ -94,6 +96,29 @@ def test_where_nothing_is_proven_one_sentence_says_so_and_nothing_is_written(sto
     assert not (tmp_path / "out").exists()
     with pytest.raises(GateBlocked, match="nothing to deploy"):
         chosen([package], "digits", None, {})
+
+
+def _on_this_machine(store: LocalStore, *others: str) -> Package:
+    types = (THIS_MACHINE, *others)
+    spec = samples.spec(formats=("onnx",), smoke=SmokeSpec(instance_types=types))
+    return samples.package(store, spec, smoke=[samples.smoke_report("onnx", kind) for kind in types])
+
+
+def test_no_node_is_chosen_by_the_machine_that_smoke_ran_on(store: LocalStore, tmp_path: Path) -> None:
+    _write(_on_this_machine(store, OLD), tmp_path / "out")
+    assert _required(tmp_path / "out")["node.kubernetes.io/instance-type"] == [OLD]
+    deployment = (tmp_path / "out" / "kubernetes" / "deployment.yaml").read_text()
+    assert "# this-machine, where smoke ran, was proven too; no node is chosen by it.\n" in deployment
+    assert THIS_MACHINE not in deployment.replace("# this-machine, where smoke ran", "")
+
+
+def test_what_is_proven_on_this_machine_alone_is_for_this_machine_alone(store: LocalStore, tmp_path: Path) -> None:
+    package = _on_this_machine(store)
+    with pytest.raises(GateBlocked, match=r"proven on this-machine alone.*--compose-only"):
+        _write(package, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    written = _write(package, tmp_path / "out", reference=None)
+    assert set(written.files) == {"compose.yaml", "placement.json"}
 
 
 def test_a_proven_type_that_the_catalogue_no_longer_knows_is_not_left_out_silently(

@@ -9,7 +9,14 @@ import yaml
 
 from tasks.contracts import digest_of
 from tasks.errors import BadInput
-from tasks.smoke.catalogue import CATALOGUE_FILE, LEVELS, instance_type, load_catalogue, read_catalogue
+from tasks.smoke.catalogue import (
+    CATALOGUE_FILE,
+    LEVELS,
+    OWN_FILE_VARIABLE,
+    instance_type,
+    load_catalogue,
+    read_catalogue,
+)
 from tasks.smoke.hardware import CpuGeneration
 
 SHIPPED = read_catalogue(CATALOGUE_FILE)
@@ -247,3 +254,14 @@ def test_a_wrong_driver_is_named(tmp_path: Path, entry: str, expected: str) -> N
 def test_a_type_with_an_unknown_gpu_is_named(tmp_path: Path) -> None:
     entry = "{provider: lab, vcpus: 1, memory_gib: 1, cpus: [haswell], gpu: {model: a10}, sources: [psabi]}"
     assert "types.box: no gpu 'a10': did you mean a10g?" in problems(tmp_path, f"types:\n  box: {entry}\n")
+
+
+def test_this_machine_is_a_type_that_users_may_give_a_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = own_file(tmp_path, "prices:\n  this-machine: {per_hour: 0.1, currency: EUR}\n")
+    monkeypatch.setenv(OWN_FILE_VARIABLE, str(own))
+    kind = instance_type("this-machine")
+    assert (kind.provider, kind.price is not None) == ("local", True)
+    taken = "types:\n  this-machine: {provider: lab, vcpus: 1, memory_gib: 1, cpus: [zen4], sources: [psabi]}\n"
+    monkeypatch.setenv(OWN_FILE_VARIABLE, str(own_file(tmp_path, taken)))
+    with pytest.raises(BadInput, match="this-machine: the name is taken"):
+        load_catalogue()

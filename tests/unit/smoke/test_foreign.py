@@ -9,7 +9,8 @@ from serving.package import Refusal
 from tasks.contracts import Verdict
 from tasks.smoke.catalogue import CpuGeneration, InstanceType, instance_type
 from tasks.smoke.foreign import judge_foreign
-from tasks.smoke.instruction_set import Host, plan
+from tasks.smoke.host import Host
+from tasks.smoke.instruction_set import plan
 from tasks.smoke.observation import Exit, InstructionSet, Proof
 
 HOST = Host(

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from tasks.smoke.catalogue import load_catalogue
-from tasks.smoke.instruction_set import Host, plan, times_count
+import pytest
+
+from tasks.smoke.catalogue import LEVELS, load_catalogue
+from tasks.smoke.host import VOCABULARY, Host, this_machine
+from tasks.smoke.instruction_set import plan, times_count
+from tasks.smoke.masking import can_hide
 from tasks.smoke.observation import Proof
 
 TYPES = load_catalogue()
@@ -38,6 +42,48 @@ def test_avx512_of_another_kind_is_not_proven_in_either_direction() -> None:
     assert "amx_tile" in newer.reason
 
 
+ICE_LAKE = TYPES["c6i.large"].cpus[0]
+INTEL = replace(
+    HOST,
+    features=frozenset({*ICE_LAKE.features, "avx512_bf16", "amx_tile", "cpuid_fault"}),
+    vendor="intel",
+    cpumask=Path("/usr/bin/cpumask"),
+)
+
+
+def test_a_host_that_has_more_hides_it() -> None:
+    (older,) = plan(TYPES["c6i.large"], INTEL)
+    assert (older.proof, older.surplus) == (Proof.MASKED, ("amx_tile", "avx512_bf16"))
+    assert proofs("c5.large", INTEL) == {"skylake-sp": Proof.MASKED, "cascade-lake": Proof.MASKED}
+
+
+def test_what_can_be_emulated_is_not_hidden() -> None:
+    """An emulator stops at an instruction that is used without asking; behind a mask it is executed."""
+    assert proofs("c4.large", INTEL) == {"haswell": Proof.EMULATED}
+    assert proofs("c4.large", replace(INTEL, emulator=None)) == {"haswell": Proof.UNPROVEN}
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        (replace(INTEL, vendor="amd"), "another maker"),
+        (replace(INTEL, features=INTEL.features - {"cpuid_fault"}), "no cpuid_fault in /proc/cpuinfo"),
+        (replace(INTEL, cpumask=None), "install Debian's g++"),
+        (replace(INTEL, features=INTEL.features - {"gfni"}), "this host has no gfni"),
+    ],
+    ids=["another maker", "CPUID does not trap", "no tool", "it has less too"],
+)
+def test_a_host_that_cannot_hide_what_it_has_more_says_why(host: Host, why: str) -> None:
+    (tried,) = plan(TYPES["c6i.large"], host)
+    assert tried.proof is Proof.UNPROVEN
+    assert why in tried.reason
+
+
+def test_everything_that_processors_are_told_apart_by_above_the_levels_can_be_hidden() -> None:
+    assert can_hide(VOCABULARY.difference(*LEVELS.values()))
+    assert not can_hide({"avx2"})
+
+
 def test_without_the_emulator_nothing_older_is_proven() -> None:
     (tried,) = plan(TYPES["c4.large"], replace(HOST, emulator=None))
     assert tried.proof is Proof.UNPROVEN
@@ -66,6 +112,14 @@ def test_times_count_for_this_generation_and_its_like_and_not_for_older_ones() -
     assert not times_count(TYPES["c4.large"], replace(HOST, emulator=None))
 
 
+def test_this_machine_is_proven_natively_on_itself() -> None:
+    here, host = this_machine(), Host.this()
+    assert {tried.proof for tried in plan(here, host)} == {Proof.NATIVE}
+    assert (here.vcpus, here.memory_bytes, here.architecture) == (host.vcpus, host.memory_bytes, host.architecture)
+    assert set(here.cpus[0].features) == VOCABULARY & host.features
+    assert LEVELS[here.level] <= host.features
+
+
 def test_this_host_is_read() -> None:
     host = Host.this()
     assert host.vcpus >= 1
@@ -79,6 +133,8 @@ def test_a_host_is_told_from_another_by_what_it_can_prove() -> None:
         replace(HOST, memory_bytes=2**40),
         replace(HOST, features=HASWELL),
         replace(HOST, emulator=None),
+        replace(HOST, cpumask=Path("/usr/bin/cpumask")),
+        replace(HOST, vendor="amd"),
     )
-    assert len({host.identity for host in (HOST, *others)}) == 5
+    assert len({host.identity for host in (HOST, *others)}) == 1 + len(others)
     assert replace(HOST, features=ZEN4 | {"some_new_flag"}, emulator=Path("/elsewhere")).identity == HOST.identity

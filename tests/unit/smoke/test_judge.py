@@ -17,6 +17,7 @@ from tasks.contracts import Owner, Verdict
 from tasks.smoke.findings import Budgets
 from tasks.smoke.judge import figures, judge, processors
 from tasks.smoke.load import Answers, Latency, Wrong
+from tasks.smoke.masking import CANNOT
 from tasks.smoke.observation import Exit, IllegalInstruction, InstructionSet, Limits, Observation, Phase, Proof
 
 GIB = 2**30
@@ -303,8 +304,8 @@ def test_an_instruction_set_that_ran_is_proven() -> None:
     [
         (132, ("SMOKE_ILLEGAL_INSTRUCTION", Verdict.FAILED)),
         (Refusal.ANSWERS, ("SMOKE_WRONG_ANSWER", Verdict.FAILED)),
-        (139, ("SMOKE_INSTRUCTION_SET_UNPROVEN", Verdict.PASSED)),
-        (1, ("SMOKE_INSTRUCTION_SET_UNPROVEN", Verdict.PASSED)),
+        (139, ("SMOKE_INSTRUCTION_SET_UNPROVEN", Verdict.INCONCLUSIVE)),
+        (1, ("SMOKE_INSTRUCTION_SET_UNPROVEN", Verdict.INCONCLUSIVE)),
     ],
 )
 def test_emulation_tells_illegal_instructions_and_wrong_answers_from_its_own_failures(
@@ -396,15 +397,33 @@ def test_margins_that_are_no_numbers_are_none_in_the_report() -> None:
     assert (margin.output, margin.difference, margin.of_allowed) == ("n", None, None)
 
 
-def test_what_was_not_proven_is_said() -> None:
-    for seen in (tried(Proof.UNPROVEN), tried(Proof.EMULATED, None)):
-        assert only(seen) == ("SMOKE_INSTRUCTION_SET_UNPROVEN", Verdict.PASSED)
+def test_what_was_not_proven_is_inconclusive() -> None:
+    for seen in (tried(Proof.UNPROVEN), tried(Proof.EMULATED, None), tried(Proof.MASKED, None)):
+        assert only(seen) == ("SMOKE_INSTRUCTION_SET_UNPROVEN", Verdict.INCONCLUSIVE)
+        assert judge(seen, BUDGETS)[0] is Verdict.INCONCLUSIVE
         assert "haswell was not proven" in message(seen)
+        assert processors(seen)[0].note == message(seen)
+
+
+def test_a_tool_that_cannot_hide_features_proves_nothing() -> None:
+    said = "cpumask: CPUID does not trap here (arch_prctl): No such device"
+    seen = tried(Proof.MASKED, Exit(CANNOT, out_of_memory=False, last_line=said))
+    assert only(seen) == ("SMOKE_INSTRUCTION_SET_UNPROVEN", Verdict.INCONCLUSIVE)
+    assert f"ended with exit code 125 with features hidden: {said}" in message(seen)
+
+
+def test_what_a_mask_leaves_open_stands_beside_its_proof() -> None:
+    hidden = ("avx512_bf16", "avx512_fp16")
+    masked = InstructionSet("ice-lake-sp", Proof.MASKED, exit=Exit(0, False, ""), surplus=hidden)
+    (proof,) = processors(replace(GOOD, instruction_sets=(masked,)))
+    assert (proof.proof, proof.verdict) == ("masked", Verdict.PASSED)
+    assert proof.note.startswith("avx512_bf16, avx512_fp16 were hidden from programs")
+    assert processors(tried(Proof.NATIVE))[0].note == ""
 
 
 def test_the_worst_finding_comes_first() -> None:
     seen = replace(tried(Proof.UNPROVEN), limits=FEWER_CPUS, ready_after_s=9.0)
-    assert [verdict for _, verdict in codes(seen)] == [Verdict.FAILED, Verdict.PASSED, Verdict.PASSED]
+    assert [verdict for _, verdict in codes(seen)] == [Verdict.FAILED, Verdict.INCONCLUSIVE, Verdict.PASSED]
 
 
 @st.composite

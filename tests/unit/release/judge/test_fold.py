@@ -1,0 +1,50 @@
+"""What the judge decides, on simulated releases."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks.release.contracts import Decision
+from tasks.release.judge import Judge
+from tests.unit.release.judge.traffic import PLAN, SHADOW, Behaviour, Traffic, release, worse
+
+
+def test_an_equal_version_is_promoted() -> None:
+    done = release(Traffic(Behaviour(), Behaviour()))
+    assert done.promoted, done.judgements[-1]
+    assert done.samples[-1].step == 4
+
+
+def test_twenty_times_as_many_errors_are_rolled_back_in_the_first_step() -> None:
+    done = release(Traffic(Behaviour(), worse(errors=0.02)))
+    assert done.decision is Decision.ROLL_BACK
+    assert done.codes == {"RELEASE_ERRORS"}
+    assert done.samples[-1].step == 0
+
+
+def test_more_slow_requests_are_rolled_back() -> None:
+    done = release(Traffic(Behaviour(), worse(slow=0.05)))
+    assert done.codes == {"RELEASE_SLOW"}
+
+
+def test_a_moved_class_mix_is_rolled_back_and_named() -> None:
+    done = release(Traffic(Behaviour(), worse(mix={"cat": 0.45, "dog": 0.3, "bird": 0.25})))
+    [finding] = done.judgements[-1].findings
+    assert finding.code == "RELEASE_PREDICTIONS_MOVED"
+    assert finding.evidence["class"] in {"cat", "bird"}
+
+
+def test_nan_with_status_200_counts_as_an_error() -> None:
+    assert release(Traffic(Behaviour(), worse(nan=0.05))).codes == {"RELEASE_ERRORS"}
+
+
+def test_folding_the_same_samples_again_gives_the_same_judgements() -> None:
+    done = release(Traffic(Behaviour(), worse(errors=0.006)))
+    judge = Judge(PLAN, SHADOW)
+    assert tuple(judge.look(sample) for sample in done.samples) == done.judgements
+
+
+def test_a_step_that_the_plan_does_not_have_is_an_error() -> None:
+    sample = Traffic(Behaviour(), Behaviour()).second(0, 1).model_copy(update={"step": 5})
+    with pytest.raises(ValueError, match="the plan has 5 steps"):
+        Judge(PLAN, SHADOW).look(sample)
