@@ -11,7 +11,7 @@ help: ## what there is
 setup: ## bring what is missing: Debian packages, Docker engine, .venv, base image
 	@scripts/setup.sh
 
-demo: setup ## set up, train the examples, package them through Airflow, print what came out
+demo: setup ## set up, train the examples, package them through Airflow, release one, catch a broken one
 	@$(PYTHON) scripts/demo.py
 
 test: ## set up, run the whole suite (PYTEST="-k smoke" to narrow it)
