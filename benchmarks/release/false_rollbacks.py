@@ -58,7 +58,10 @@ def _figure(what: str, rolled_back: Floats, *, aimed: bool = True) -> Figure:
 
 def _events(base: float, canary: float, of_alpha: float, allowed: float, releases: int, seconds: int) -> Floats:
     rng = np.random.default_rng(1)
-    comparison, over = EventComparison((releases,), allowed), np.zeros(releases, dtype=bool)
+    comparison, over = (
+        EventComparison((releases,), allowed, one_a_look=of_alpha == SLOW),
+        np.zeros(releases, dtype=bool),
+    )
     for look in climb(rng, releases, PER_S, seconds):
         failed = rng.binomial(look.canary, canary), rng.binomial(look.stable, base)
         comparison.take(look.canary, failed[0], look.stable, failed[1], anew=look.anew)
@@ -69,7 +72,7 @@ def _events(base: float, canary: float, of_alpha: float, allowed: float, release
 def _paused(releases: int, seconds: int) -> Floats:
     """Each server pauses by itself, and everything that it is asked meanwhile is slow."""
     rng = np.random.default_rng(2)
-    comparison, over = EventComparison((releases,), GUARDS.slow), np.zeros(releases, dtype=bool)
+    comparison, over = EventComparison((releases,), GUARDS.slow, one_a_look=True), np.zeros(releases, dtype=bool)
     for look in climb(rng, releases, PER_S, seconds):
         slow = [
             rng.binomial(asked, np.where(rng.random(releases) < PAUSE, PAUSED, 0.01))

@@ -32,10 +32,15 @@ class Bursts:
         self._events: Floats = np.zeros(shape)
         self._requests: Floats = np.zeros(shape)
         self._largest: Floats = np.zeros(shape)
+        self._looks: Floats = np.zeros(shape)
 
     def divisor(self, canary: Floats, stable: Floats) -> Floats:
         """By which to divide in a look in which the arms had so many requests."""
-        return np.asarray(1 + self._largest * np.minimum(1, canary / np.maximum(stable, 1)))
+        return np.asarray(1 + self._largest * canary / np.maximum(stable, 1))
+
+    def divisor_alone(self, canary: Floats) -> Floats:
+        """The same where the stable arm has no traffic: by what it had in a look."""
+        return self.divisor(canary, self._requests / np.maximum(self._looks, 1))
 
     def take(self, events: Floats, requests: Floats, whole: NDArray[np.bool_]) -> None:
         """The stable arm's look, for those to come; where it is a `whole` one."""
@@ -47,6 +52,7 @@ class Bursts:
         self._largest = np.where(whole, largest, self._largest)
         self._events = np.where(whole, kept * self._events + events, self._events)
         self._requests = np.where(whole, kept * self._requests + requests, self._requests)
+        self._looks = np.where(whole, kept * self._looks + 1, self._looks)
 
 
 class RequestSizes:

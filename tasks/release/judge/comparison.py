@@ -25,10 +25,15 @@ _STRETCH = 4
 
 
 class EventComparison:
-    """Failed or slow requests: the canary's odds against the stable arm's, at most `allowed` times as high."""
+    """Failed or slow requests: the canary's odds against the stable arm's, at most `allowed` times as high.
 
-    def __init__(self, shape: tuple[int, ...], allowed: float) -> None:
+    `one_a_look` is for events that come together by nature, as one pause makes many requests slow: evidence against the
+    canary is then that of a single event a look, which is never more than it was, so the promise stands.
+    """
+
+    def __init__(self, shape: tuple[int, ...], allowed: float, *, one_a_look: bool = False) -> None:
         self._allowed = allowed
+        self._one_a_look = one_a_look
         self._bursts = Bursts(shape)
         self._wealth = Wealth(shape, len(odds.BEYOND))
         self._anew: NDArray[np.bool_] = np.zeros(shape, dtype=bool)
@@ -52,11 +57,23 @@ class EventComparison:
         whole = (n > 0) & (m >= _STRETCH)
         played = whole & (x + y > 0)  # without an event nothing is learnt, so nothing is laid
         if played.any():
-            ratios = odds.log_ratios(n, x, m, y, self._allowed) / self._bursts.divisor(n, m)[..., None]
+            ratios = self._blunted(odds.log_ratios(n, x, m, y, self._allowed), x, self._bursts.divisor(n, m))
             self._wealth.play(ratios, played=played, anew=self._anew)
             self._anew = self._anew & ~played
         self._bursts.take(y, m, whole)
         self._stretch = np.where(whole, 0.0, self._stretch)
+
+    def alone(self, log_ratios: Floats, canary: float, canary_events: float) -> Floats:
+        """Ratios of a look in which only the canary served, as far as its events are independent."""
+        n, x = np.asarray(float(canary)), np.asarray(float(canary_events))
+        return self._blunted(log_ratios, x, self._bursts.divisor_alone(n))
+
+    def _blunted(self, log_ratios: Floats, events: Floats, divisor: Floats) -> Floats:
+        """Divided by what comes together; where `one_a_look`, the canary's events of a look speak against it as one."""
+        ratios = log_ratios / divisor[..., None]
+        if not self._one_a_look:
+            return np.asarray(ratios)
+        return np.asarray(np.where(ratios > 0, ratios / np.maximum(events, 1)[..., None], ratios))
 
     @property
     def value(self) -> Floats:

@@ -65,7 +65,12 @@ class Judge:
             "errors", lambda t: t.errors, guards.errors, plan.alpha * ERRORS, guards.harm if self._first else None
         )
         self._slow = CountGuard(
-            "slow", lambda t: t.slow, guards.slow, plan.alpha * SLOW, _OVER_P99 * guards.slow if self._first else None
+            "slow",
+            lambda t: t.slow,
+            guards.slow,
+            plan.alpha * SLOW,
+            _OVER_P99 * guards.slow if self._first else None,
+            one_a_look=True,
         )
         self._predictions = PredictionGuards(guards.predictions, plan.alpha * PREDICTIONS)
         self._watch = Watch(alone=self._first)

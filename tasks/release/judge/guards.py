@@ -57,14 +57,21 @@ class CountGuard:
     """
 
     def __init__(
-        self, name: str, of: Callable[[Tally], int], allowed: float, share: float, limit: float | None
+        self,
+        name: str,
+        of: Callable[[Tally], int],
+        allowed: float,
+        share: float,
+        limit: float | None,
+        *,
+        one_a_look: bool = False,
     ) -> None:
         self.name = name
         self._of = of
         self._allowed = allowed
         self._share = share
         self._limit = limit
-        self._together = EventComparison((), allowed)
+        self._together = EventComparison((), allowed, one_a_look=one_a_look)
         self._alone = Wealth((), len(odds.BEYOND))
         self.stable = (0, 0)  # events and requests over the release
         self.canary = (0, 0)
@@ -75,7 +82,8 @@ class CountGuard:
         if alone:
             limit = self._reckoned_limit()
             if canary.requests and limit < 1:
-                self._alone.play(odds.log_ratios_alone(canary.requests, c, limit))
+                ratios = odds.log_ratios_alone(canary.requests, c, limit)
+                self._alone.play(self._together.alone(ratios, canary.requests, c))
         else:
             self._together.take(canary.requests, c, stable.requests, s, anew=anew)
         self.stable = (self.stable[0] + s, self.stable[1] + stable.requests)
