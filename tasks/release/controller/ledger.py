@@ -158,12 +158,12 @@ def models(home: Path) -> tuple[str, ...]:
     return tuple(sorted({path.parents[1].name for path in (home / "releases").glob("*/*/journal.jsonl")}))
 
 
-def history(journal: Path) -> tuple[Release, ...]:
-    """A release as it was after each entry of its journal."""
+def history(journal: Path) -> tuple[State, ...]:
+    """A release as it was after each entry of its journal, and who wrote it."""
     found: list[State] = []
     for entry, _ in read_lines(journal, Entry):
         found.append(apply(found[-1] if found else None, entry))
-    return tuple(state.release for state in found)
+    return tuple(found)
 
 
 # --- files of lines -----------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from serving.contract import PackagedFile
 from tasks.contracts import Finding
 from tasks.image.engine import Engine
 from tasks.lineage import spec_of
-from tasks.release.champion import MlflowChampion
 from tasks.release.contracts import Arm, Counted, Deployed, Endpoint, Release, Router, ShadowReport
 from tasks.release.controller.counts import RouterAndServers
 from tasks.release.controller.events import State
@@ -29,6 +28,7 @@ _KEPT = "kept-"
 def outside(settings: Settings) -> Outside:
     """Everything that a controller acts through, on this machine. The engine is asked for when it is needed, so that
     what is known can be told without one."""
+    from tasks.release.champion import MlflowChampion  # which knows the controller's own values
     from tasks.release.judge import Judge
     from tasks.release.router import find_router
 
@@ -171,9 +171,11 @@ class Page:
         from tasks.release.controller.trace import looks
         from tasks.release.judge import Judge
         from tasks.release.report import render
+        from tasks.release.report.view import Written
 
         release = state.release
         judge, seen = Judge(release.plan, release.shadow), looks(folder / "trace.jsonl")
-        page = render(release, seen, [judge.look(sample) for sample in seen], history(folder / "journal.jsonl"))
+        told = [Written(each.release, each.last_by) for each in history(folder / "journal.jsonl")]
+        page = render(release, seen, [judge.look(sample) for sample in seen], told)
         digest, size = self.store.put_stream(io.BytesIO(page.encode()))
         return PackagedFile("release.html", digest, size)
