@@ -303,7 +303,7 @@ class FileChampion:
         self._connect()
         self.world["aliases"] = {**self.world["aliases"], "canary": release.candidate.version}
 
-    def follow(self, state: State, serving: Serving | None, folder: Path) -> str | None:
+    def follow(self, state: State, serving: Serving | None, underway: Release | None, folder: Path) -> str | None:
         self._connect()
         self.world["aliases"] = {} if serving is None else {"champion": serving.current.version}
         return f"run of {state.release.id}"

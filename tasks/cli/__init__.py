@@ -3,7 +3,8 @@
 app.py         the program: its commands in order
 stages.py      package, verify
 smoke.py       smoke
-evidence.py    status, reproduce, lineage, verify-attestation
+release.py     release, rollback, status; watching.py: what is seen meanwhile
+evidence.py    reproduce, lineage, verify-attestation
 images.py      score, bundle, tune, push, pull
 catalogue.py   instance-types
 placement.py   matrix, manifests

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tasks.cli import catalogue, evidence, images, judge, placement, smoke, stages
+from tasks.cli import catalogue, evidence, images, judge, placement, release, smoke, stages
 
 _COMMANDS = (
     stages.package,
@@ -14,7 +14,9 @@ _COMMANDS = (
     smoke.smoke,
     images.score,
     judge.judge,
-    evidence.status,
+    release.release,
+    release.rollback,
+    release.status,
     evidence.reproduce,
     images.bundle,
     images.tune,

@@ -1,45 +1,15 @@
-"""Commands that ask what is known of packages: `status`, `reproduce`, `lineage`, `verify-attestation`."""
+"""Commands that ask what is known of packages: `reproduce`, `lineage`, `verify-attestation`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from tasks.cli.arguments import text_of
-from tasks.cli.documents import standing_document
 from tasks.cli.session import AsJson, Debug, opened
 from tasks.errors import BadInput
-
-
-def status(
-    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Only this model.")] = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> int:
-    """Show the newest package of each model: its verdict, figures, image and place in MLflow."""
-    from tasks.lineage import packages, unknown_model
-    from tasks.settings import Settings
-    from tasks.store import open_store
-
-    with opened(as_json, debug) as (session, _):
-        newest: dict[str, Any] = {}
-        for item in packages(open_store(Settings.from_environment().store_uri)):
-            newest.setdefault(item.package.name, item)
-        if model is not None and model not in newest:
-            raise BadInput(unknown_model(model, list(newest)))
-        shown = [newest[name] for name in sorted(newest) if model in {None, name}]
-        session.document({"packages": [standing_document(item) for item in shown]})
-        if not shown:
-            session.result("Nothing is packaged yet: `slipway package SPEC` does it.")
-        elif not as_json:
-            from tasks.console import finding_lines, standings
-
-            session.result(*standings(shown, session.out.width))
-            if model is not None:
-                session.result(*finding_lines(shown[0].package.findings))
-    return 0
 
 
 def reproduce(

@@ -14,7 +14,7 @@ from __future__ import annotations
 from tasks.lineage.chain import Trace, trace
 from tasks.lineage.history import Recorded, packages, remember_spec, spec_of
 from tasks.lineage.named import find_evidenced, find_image, find_package, find_tuned, unknown_model
-from tasks.lineage.recorder import record
+from tasks.lineage.recorder import record, registered_name
 
 __all__ = [
     "Recorded",
@@ -25,6 +25,7 @@ __all__ = [
     "find_tuned",
     "packages",
     "record",
+    "registered_name",
     "remember_spec",
     "spec_of",
     "trace",

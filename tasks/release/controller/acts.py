@@ -63,7 +63,13 @@ class Acts:
     def split(self, state: State, arms: Arms, weight: float) -> None:
         """The router knows both, and splits so."""
         release = state.release
-        route = Route(model=release.model, port=state.port, split_by=release.split_by, stable=arms.stable)
+        route = Route(
+            model=release.model,
+            port=state.port,
+            split_by=release.split_by,
+            stable=arms.stable,
+            p99_ms=release.plan.p99_ms,
+        )
         if release.stable is not None:
             route = route.model_copy(update={"canary": arms.canary, "weight": weight})
         self.outside.router(release.model).ensure(route)
@@ -80,7 +86,7 @@ class Acts:
     def serve(self, now: Serving) -> None:
         """Everything to what serves, whose server is started where it does not run."""
         endpoint = self.outside.arms.start(now.model, now.current)
-        route = Route(model=now.model, port=now.port, split_by=now.split_by, stable=endpoint)
+        route = Route(model=now.model, port=now.port, split_by=now.split_by, stable=endpoint, p99_ms=now.p99_ms)
         self.outside.router(now.model).ensure(route)
         self.passing("route ensured")
 

@@ -125,7 +125,10 @@ class Controller(Slices):
                 page = self.outside.report(state, folder)
                 if page is not None:
                     state = self._record_if_still(ledger, state, Reported(report=page))
-            run_id = self.outside.champion.follow(state, ledger.serving(), folder)
+            underway = ledger.underway()
+            run_id = self.outside.champion.follow(
+                state, ledger.serving(), None if underway is None else underway.release, folder
+            )
             return self._record_if_still(ledger, state, Followed(run_id=run_id)).release
         except Overtaken:  # another process finishes it as well
             return ledger.state(release_id).release

@@ -4,6 +4,7 @@ decide; nobody watches any more when it ends early.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from tasks.errors import PlatformError
@@ -34,7 +35,8 @@ def drive(controller: Controller, release: Release, seen: Callable[[Release], No
         except PlatformError:
             failing_since = failing_since or began
             if began - failing_since >= _PATIENCE_S or release.phase is not Phase.CANARY:
-                controller.leave(release.id)
+                with contextlib.suppress(PlatformError):  # the router may be what does not answer
+                    controller.leave(release.id)
                 raise
         seen(release)
         if is_resting(release):

@@ -33,6 +33,16 @@ def asked_back(by: str, reason: str) -> Finding:
     )
 
 
+def not_approved(by: str) -> Finding:
+    """A person was asked, and said no."""
+    return Finding(
+        code="RELEASE_NOT_APPROVED",
+        owner=Owner.MODEL,
+        message=f"{by} did not agree that users meet the new version",
+        advice="ask them why; `slipway release` asks again",
+    )
+
+
 def not_ready(deployed: Deployed, error: PlatformError) -> Finding:
     """The new server did not come up where it will serve."""
     return Finding(

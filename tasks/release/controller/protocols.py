@@ -97,9 +97,9 @@ class Champion(Protocol):
             TrackingUnavailable: MLflow does not answer.
         """
 
-    def follow(self, state: State, serving: Serving | None, folder: Path) -> str | None:
-        """Let the aliases say what serves, and keep the release's evidence (`folder` has journal and trace) with the
-        package's run; the id of the run that holds it.
+    def follow(self, state: State, serving: Serving | None, underway: Release | None, folder: Path) -> str | None:
+        """Let the aliases say what serves and what is underway, and keep the release's evidence (`folder` has
+        journal and trace) with the package's run; the id of the run that holds it.
 
         Raises:
             TrackingUnavailable: MLflow does not answer.

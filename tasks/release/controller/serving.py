@@ -25,6 +25,7 @@ class Serving(Contract):
     model: str
     port: int = Field(gt=0, lt=65536, description="of loopback, where users ask; the model keeps it")
     split_by: str
+    p99_ms: float = Field(gt=0, description="the objective that the router counts slow answers by")
     current: Deployed
     since: datetime
     release: str = Field(description="the release or rollback that made it so")
@@ -47,6 +48,7 @@ def promoted(before: Serving | None, state: State, *, at: datetime) -> Serving:
         model=release.model,
         port=state.port,
         split_by=release.split_by,
+        p99_ms=release.plan.p99_ms,
         current=candidate,
         since=at,
         release=release.id,

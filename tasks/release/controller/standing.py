@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from pydantic import Field
 
 from tasks.contracts import Contract
+from tasks.errors import PlatformError
 from tasks.release.contracts import Release
 from tasks.release.controller.ledger import Ledger
 from tasks.release.controller.protocols import Outside
@@ -51,6 +53,12 @@ def standing_of(home: Path, model: str, outside: Outside) -> Standing | None:
         serving=ledger.serving(),
         underway=underway,
         is_watched=ledger.is_watched,
-        weight=outside.router(model).weight(),
+        weight=_weight(model, outside),
         last=tuple(state.release for state in begun[:_SHOWN]),
     )
+
+
+def _weight(model: str, outside: Outside) -> float | None:
+    with contextlib.suppress(PlatformError):  # no engine, no router: that is not known, and everything else is
+        return outside.router(model).weight()
+    return None
