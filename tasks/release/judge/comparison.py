@@ -1,8 +1,8 @@
 """Both arms over the same time: the tests of `odds.py` and `shares.py`, look for look.
 
 Looks with too few requests to compare are taken together: one request of the canary's and none of the stable arm's say
-nothing apart, and something with the stable arm's next ones. When a stretch is long enough is decided by requests alone,
-never by what became of them, so it changes nothing about the tests.
+nothing apart, and something with the stable arm's next ones. When a stretch is long enough is decided by requests
+alone, never by what became of them, so it changes nothing about the tests.
 
 Everything here is an array of releases: a real one has the shape `()`, a simulation thousands, by the same code.
 """
@@ -99,7 +99,9 @@ class ShareComparison:
             root = np.asarray(together, dtype=np.float64)[..., None, None, None]
             self._wealth.play(ratios / root, played=whole[..., None, None], anew=self._anew[..., None, None])
             self._anew = self._anew & ~whole
-        self._stretch = [np.where(whole if of.ndim == whole.ndim else whole[..., None], 0.0, of) for of in self._stretch]
+        self._stretch = [
+            np.where(whole if of.ndim == whole.ndim else whole[..., None], 0.0, of) for of in self._stretch
+        ]
         self.learn(np.where(whole, m, 0.0), np.where(whole[..., None], y, 0.0))
 
     def learn(self, stable: Floats, stable_classes: Floats) -> None:
