@@ -38,6 +38,9 @@ ASKED = "asked"
 #: Who answered where no person did.
 NOBODY = "nobody"
 
+#: The keys that the addresses of a release's report and of its MLflow run are left under.
+REPORT, MLFLOW = "report", "mlflow"
+
 #: What the controller finds of a release whose watcher has left.
 UNWATCHED = "RELEASE_UNWATCHED"
 
@@ -102,6 +105,7 @@ def outcome() -> None:
             release = control.look(release.id)
     release = _followed(control, release)
     push(release)
+    _link(release)
     context = get_current_context()
     if (news := end_of(release, _run_url())) is not None:
         tell(news, context)
@@ -119,6 +123,7 @@ def back() -> None:
     release = control.back(params["model"], params["reason"])
     release = _followed(control, release)
     push(release)
+    _link(release)
     if (news := end_of(release, _run_url())) is not None:
         tell(news, context)
     if release.phase is not Phase.ROLLED_BACK:
@@ -167,6 +172,23 @@ def _go_on(control: Releases, release: Release, until: Callable[[Release], bool]
     if release.phase is Phase.REFUSED or release.phase is Phase.ROLLED_BACK:
         raise GateBlocked(f"{release.model}: {release.phase}\n{why(release)}")
     return release
+
+
+def _link(release: Release) -> None:
+    """Leave where the release is to be seen."""
+    from tasks.lineage import packages
+    from tasks.lineage.tracking import run_url
+    from tasks.release.controller.ledger import Ledger, tracked
+    from tasks.store import open_store
+
+    settings = Settings.from_environment()
+    if release.report is not None:
+        task_instance().xcom_push(key=REPORT, value=f"/slipway/releases/{release.id}")
+    run = tracked(Ledger(settings.home, release.model).place(release.id) / "journal.jsonl")
+    known = {item.package.digest: item.record for item in packages(open_store(settings.store_uri))}
+    record = known.get(release.candidate.package)
+    if run is not None and record is not None and (url := run_url(settings.tracking_uri, record.experiment_id, run)):
+        task_instance().xcom_push(key=MLFLOW, value=url)
 
 
 def _waits_for_a_person(release: Release) -> bool:

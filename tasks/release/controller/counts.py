@@ -6,7 +6,7 @@ half of the counters would be a wrong whole. The metrics' names are those of doc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -80,7 +80,7 @@ def counts(routed: RouterCounts | None, page: str | None) -> ArmCounts | None:
 def _samples(page: str) -> Iterator[Sample]:
     from prometheus_client.parser import text_string_to_metric_families
 
-    families: Iterator[Metric] = text_string_to_metric_families(page)  # type: ignore[no-untyped-call]
+    families: Iterable[Metric] = text_string_to_metric_families(page)
     for family in families:
         yield from family.samples
 

@@ -1,7 +1,7 @@
 """The shadow gate: gathered requests to both versions, and the judge's report.
 
-In: where both listen, what to send, what to expect; or a release and a store, from which all of it follows. Out: a
-`ShadowReport`. No user meets the new version here, and users of the old one must not notice.
+In: where both listen, what to send, what to expect; or two deployed packages and a store, from which both follow.
+Out: a `ShadowReport`. No user meets the new version here, and users of the old one must not notice.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tasks.release.contracts import Endpoint, Release, ShadowReport
+from tasks.release.contracts import Deployed, Endpoint, ShadowReport
 from tasks.release.shadow.expectations import Expectations, Version
 from tasks.release.shadow.gather import gather, known
 from tasks.release.shadow.judge import judge
 from tasks.release.shadow.replay import Pace, Target, replay
 from tasks.release.shadow.requests import Request
+from tasks.spec import ShadowSpec
 from tasks.store import Store
-from tasks.workspace import scratch
 
 
 def run_shadow(
@@ -42,34 +42,33 @@ def run_shadow(
 
 
 def shadow(
-    release: Release,
-    stable: Endpoint,
-    canary: Endpoint,
-    recorded: Path | None = None,
-    *,
+    stable: Deployed | None,
+    candidate: Deployed,
+    old: Endpoint | None,
+    new: Endpoint,
+    wanted: ShadowSpec,
     store: Store,
     work: Path,
+    *,
+    log: Path | None = None,
     pace: Pace | None = None,
     is_over: Callable[[], bool] = lambda: False,
 ) -> ShadowReport:
-    """The same of a release: packages, specs, evaluation data and golden samples are read from the store.
+    """The same from what is deployed: packages, specs, evaluation data and golden samples are read from the store.
 
     Args:
-        release: what is released against what; `shadow_spec` says how much is asked.
-        stable, canary: where both listen; of a model's first release, only the latter is asked.
-        recorded: the prediction log that the stable version's servers write (`serving.prediction_log`), if any.
-        work: a folder; what is fetched into it is removed again.
+        stable, old: the version in production, and where its server listens; both None where there is none.
+        candidate, new: the version to be.
+        wanted: the candidate's `release.shadow`.
+        work: a folder for what is fetched.
+        log: the prediction log that the old version's servers write (`serving.prediction_log`), where there is one.
 
     Raises:
         BadInput: the store does not have the packages, or not with their specs.
     """
-    before = None if release.stable is None else known(release.stable, store)
-    with scratch(work) as folder:
-        found = gather(before, known(release.candidate, store), release.shadow_spec, store, folder, recorded)
-        old = None if before is None else stable
-        return run_shadow(
-            old, canary, found.requests, found.expectations, source=found.source, pace=pace, is_over=is_over
-        )
+    before = None if stable is None else known(stable, store)
+    found = gather(before, known(candidate, store), wanted, store, work, log)
+    return run_shadow(old, new, found.requests, found.expectations, source=found.source, pace=pace, is_over=is_over)
 
 
 def _target(endpoint: Endpoint, version: Version) -> Target:
