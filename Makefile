@@ -1,7 +1,7 @@
 # Everything a newcomer types. The work is in scripts/, so that it can be read, tested and run alone.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check up down status bench bench-metrics bench-parity bench-smoke bench-serving lock wheels
+.PHONY: help setup demo test check up down status bench bench-metrics bench-parity bench-smoke bench-serving bench-release lock wheels
 PYTHON := .venv/bin/python
 export SLIPWAY_HOME ?= $(CURDIR)/.slipway
 
@@ -11,7 +11,7 @@ help: ## what there is
 setup: ## bring what is missing: Debian packages, Docker engine, .venv, base image
 	@scripts/setup.sh
 
-demo: setup ## set up, train the examples, package them through Airflow, print what came out
+demo: setup ## set up, train the examples, package them through Airflow, release one, catch a broken one
 	@$(PYTHON) scripts/demo.py
 
 test: ## set up, run the whole suite (PYTEST="-k smoke" to narrow it)
@@ -48,6 +48,9 @@ bench-smoke: setup ## the smoke gate against images with one thing wrong each, a
 bench-serving: ## the serving image beside MLServer, BentoML, LitServe and MLflow's server, in the same run
 	@scripts/setup.sh --bench
 	@scripts/bench.sh serving
+
+bench-release: setup ## what a release is worth: how often it is wrong, how soon it is right, what users pay until then
+	@scripts/bench.sh release
 
 lock: setup ## resolve requirements.in into requirements.txt (UPGRADE=1 for the newest versions)
 	@scripts/lock.sh

@@ -11,6 +11,7 @@ from datetime import timedelta
 from airflow.sdk import TriggerRule, dag, task
 
 from tasks.airflow_glue.form import approval_params, release_params
+from tasks.airflow_glue.links import ReleaseReportLink, ReleaseRunLink, attach
 from tasks.airflow_glue.release import steps
 from tasks.airflow_glue.release.approval import ReleaseApproval
 from tasks.airflow_glue.release.assets import READY
@@ -58,6 +59,9 @@ def release_model() -> None:
     baked = CanaryOperator(task_id=steps.CANARY, doc_md=CanaryOperator.__doc__, execution_timeout=None)
     # Not a child of `approve`: a rejection skips those, and the audit trail is to have it.
     ended = task(task_id=steps.OUTCOME, trigger_rule=TriggerRule.ALL_DONE)(steps.outcome)()
+
+    attach(ReleaseRunLink(), ended)
+    attach(ReleaseReportLink(), ended)
 
     prepared >> shadowed >> approved >> baked >> ended
 

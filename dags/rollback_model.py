@@ -10,6 +10,7 @@ from datetime import timedelta
 from airflow.sdk import dag, task
 
 from tasks.airflow_glue.form import rollback_params
+from tasks.airflow_glue.links import ReleaseRunLink, attach
 from tasks.airflow_glue.release import steps
 from tasks.airflow_glue.retries import healing
 
@@ -37,7 +38,8 @@ Doing it twice changes nothing more than doing it once.
     default_args={**healing(timeout=timedelta(minutes=5)), "retry_delay": timedelta(seconds=1)},
 )
 def rollback_model() -> None:
-    task(task_id=steps.BACK)(steps.back)()
+    gone_back = task(task_id=steps.BACK)(steps.back)()
+    attach(ReleaseRunLink(), gone_back)
 
 
 rollback_model()

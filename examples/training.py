@@ -1,4 +1,4 @@
-"""What the three `train.py` share: train once, log to MLflow, and do nothing when nothing changed.
+"""What every `train.py` shares: train once, log to MLflow, and do nothing when nothing changed.
 
 In: a function that trains and writes its files into a folder. Out: that folder as `artifacts/`, next to the caller,
 with a stamp, and an MLflow run that Slipway's lineage finds by its tag `slipway.artifact_sha256`.
@@ -42,16 +42,19 @@ class Trained:
     metrics: dict[str, float]
 
 
-def train_once(folder: Path, libraries: tuple[str, ...], train: Callable[[Path], Trained]) -> None:
+def train_once(
+    folder: Path, libraries: tuple[str, ...], train: Callable[[Path], Trained], further: tuple[Path, ...] = ()
+) -> None:
     """Train into `folder/artifacts` unless what lies there was made by this very code, and log it where it is not yet.
 
     Args:
         folder: the example's folder, whose `train.py` and `model.py` decide whether to train again.
         libraries: distributions whose version decides it too.
         train: writes its files into the folder it is given.
+        further: files elsewhere that decide it too.
     """
     artifacts = folder / "artifacts"
-    code = _identity(folder, libraries)
+    code = _identity(folder, libraries, further)
     stamp = _read_stamp(artifacts, code)
     if stamp is None:
         started = time.monotonic()
@@ -106,9 +109,9 @@ def in_order_seen() -> Callable[[re.Match[bytes]], bytes]:
     return lambda match: match[1] + numbers.setdefault(match[2], b"%d" % len(numbers)) + match[3]
 
 
-def _identity(folder: Path, libraries: tuple[str, ...]) -> str:
+def _identity(folder: Path, libraries: tuple[str, ...], further: tuple[Path, ...]) -> str:
     """What the artifacts follow from: the example's code, this file, and the libraries' versions."""
-    sources = [*sorted(folder.glob("*.py")), Path(__file__)]
+    sources = [*sorted(folder.glob("*.py")), *further, Path(__file__)]
     parts = [path.name + hashlib.sha256(path.read_bytes()).hexdigest() for path in sources]
     parts += [f"{name}=={version(name)}" for name in ("numpy", "scikit-learn", *libraries)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

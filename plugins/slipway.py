@@ -1,7 +1,7 @@
 """Puts Slipway's pages into Airflow's navigation. Thin: the pages are made in `tasks.overview`.
 
 Airflow serves a plugin's routes to everybody unless they ask for more, so the whole application asks: who may read
-runs of `package_model` may see what they made.
+runs of `package_model` may see what they made, and who may read those of `release_model` what became of it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ from fastapi.responses import HTMLResponse
 
 from tasks.errors import SlipwayError
 from tasks.lineage import find_package, packages
-from tasks.overview import render_matrix, render_page, view_of
+from tasks.overview import render_matrix, render_page, render_releases, view_of
 from tasks.placement import known_prices, matrix_of, recommend
+from tasks.release.controller import standing
 from tasks.settings import Settings
 from tasks.store import open_store
 
-_DAG = "package_model"
+_DAG, _RELEASE, _ROLLBACK = "package_model", "release_model", "rollback_model"
+_MAY_READ_RELEASES = Depends(
+    requires_access_dag(method="GET", access_entity=DagAccessEntity.RUN, param_dag_id=_RELEASE)
+)
 
 app = FastAPI(
     title="Slipway",
@@ -60,6 +64,35 @@ def show_matrix(digest: str) -> HTMLResponse:
     return HTMLResponse(page, status_code=status, headers={"Cache-Control": "no-store"})
 
 
+@app.get("/releases", dependencies=[_MAY_READ_RELEASES])
+def show_releases() -> HTMLResponse:
+    """Every model that was released: what serves, which share the new version has, and the evidence so far."""
+    settings = Settings.from_environment()
+    urls = {"release_url": f"/dags/{_RELEASE}", "rollback_url": f"/dags/{_ROLLBACK}"}
+    try:
+        names = dict.fromkeys(one.package.name for one in packages(open_store(settings.store_uri)))
+        found = [standing(name, settings) for name in names]
+        page = render_releases([model for model in found if model is not None], **urls)
+    except SlipwayError as error:
+        page = render_releases([], problem=str(error), **urls)
+    return HTMLResponse(page, headers={"Cache-Control": "no-store"})
+
+
+@app.get("/releases/{release_id}", dependencies=[_MAY_READ_RELEASES])
+def show_release(release_id: str) -> HTMLResponse:
+    """The page that a release left when it was over: evidence over time, step by step."""
+    settings = Settings.from_environment()
+    store = open_store(settings.store_uri)
+    for name in dict.fromkeys(one.package.name for one in packages(store)):
+        found = standing(name, settings) if release_id.startswith(f"{name}-") else None
+        for release in found.last if found is not None else ():
+            if release.id == release_id and release.report is not None:
+                with store.open(release.report.digest) as page:
+                    return HTMLResponse(page.read(), headers={"Cache-Control": "no-store"})
+    nothing = render_releases([], problem=f"there is no report of a release {release_id!r}")
+    return HTMLResponse(nothing, status_code=404, headers={"Cache-Control": "no-store"})
+
+
 class SlipwayPlugin(AirflowPlugin):
     """Slipway's page."""
 
@@ -75,5 +108,12 @@ class SlipwayPlugin(AirflowPlugin):
             "url_route": "packages",
             "destination": "nav",
             "nav_top_level": True,
-        }
+        },
+        {
+            "name": "Releases",
+            "href": "/slipway/releases",
+            "url_route": "releases",
+            "destination": "nav",
+            "nav_top_level": True,
+        },
     ]

@@ -147,6 +147,22 @@ class AirflowApi:
         found = self._call("GET", f"{_path(run)}/taskInstances", params={"limit": 1000})
         return [_task(item) for item in found["task_instances"]]
 
+    def answer(self, run: Run, task_id: str, option: str, reason: str = "") -> str:
+        """Answer the question of a task that waits for a person; the request, for people who want to do the same.
+
+        Raises:
+            AirflowUnavailable: it does not wait, somebody has answered already, or there is no such option.
+        """
+        path = f"{_path(run)}/taskInstances/{task_id}/{_UNMAPPED}/hitlDetails"
+        self._call("PATCH", path, json={"chosen_options": [option], "params_input": {"reason": reason}})
+        return f"PATCH {self.url}{path}"
+
+    def question(self, run: Run, task_id: str) -> str | None:
+        """What a task asks a person, in Markdown; `None` where it asks nothing (yet)."""
+        path = f"{_path(run)}/taskInstances/{task_id}/{_UNMAPPED}/hitlDetails"
+        found = self._call("GET", path, may_be_missing=True)
+        return None if found is None else str(found["body"])
+
     def log(self, run: Run, task_id: str, map_index: int = _UNMAPPED, try_number: int = 1) -> str:
         """A task's log: its lines, each with the reason that Airflow gives beside it."""
         found = self._call(

@@ -1,8 +1,8 @@
-"""`make demo`: train the examples, package each through Airflow, show how it goes and what came out.
+"""`make demo`: train the examples, package each through Airflow, release one under load, and see a broken one caught.
 
 What was done before is not done again: trained examples, running services, and every stage whose inputs did not
-change. The services are left running. Exit codes: 0 every package passed, 1 a gate said otherwise, 2 bad input, 3 the
-platform failed, 130 after Ctrl-C (which ends the runs that this started).
+change. The services are left running. Exit codes: 0 every package passed and the releases ended as they should, 1 a
+gate said otherwise, 2 bad input, 3 the platform failed, 130 after Ctrl-C (which ends the runs that this started).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from rich.text import Text
 from scripts import services
 from scripts.airflow_api import FINISHED_TASK, AirflowApi, Run, Task
 from scripts.airflow_home import credentials
+from scripts.demo_release import MODEL, release_all
 from tasks.console import finding_lines, mlflow_line, package_table
 from tasks.contracts import LineageRecord, Package, Verdict
 from tasks.errors import PlatformError, SlipwayError
@@ -65,7 +66,8 @@ def main() -> int:
         where = services.up(settings, services.Ports.from_environment(), say=lambda text: console.print(Text(text)))
         with AirflowApi(where.airflow, credentials(settings)) as api:
             examples = package_all(console, api)
-        show(console, examples, time.monotonic() - started)
+            show(console, examples, time.monotonic() - started)
+            released = release(console, api, settings, examples)
         point_the_way(console, settings, where, examples)
     except SlipwayError as error:
         console.print(Text(f"demo: {error}", style="bold red"))
@@ -73,7 +75,16 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("demo: stopped; the services are still up (`make down`), what finished is reused next time")
         return 130
-    return exit_code(examples)
+    return exit_code(examples) or (0 if released else 1)
+
+
+def release(console: Console, api: AirflowApi, settings: Settings, examples: Sequence[Example]) -> bool:
+    """The second half: what was packaged takes traffic over, and something broken does not."""
+    first = next((example for example in examples if example.name == MODEL), None)
+    if first is None or first.package is None or not first.has_passed:
+        console.print(Text(f"{MODEL} did not pass, so nothing is released", style="bold red"))
+        return False
+    return release_all(console, api, settings, first.package)
 
 
 def train(console: Console, settings: Settings) -> None:
@@ -82,7 +93,7 @@ def train(console: Console, settings: Settings) -> None:
     Raises:
         PlatformError: a training failed; the message carries its last lines.
     """
-    scripts = sorted(ROOT.glob("examples/*/train.py"))
+    scripts = [*sorted(ROOT.glob("examples/*/train.py")), *sorted(ROOT.glob("examples/*/*/train.py"))]
     environment = {**os.environ, "SLIPWAY_HOME": str(settings.home)}
     # One after the other where MLflow's database is not there yet: each would try to create it.
     first, rest = (scripts[:1], scripts[1:]) if _is_new(settings) else ([], scripts)
@@ -166,6 +177,7 @@ def point_the_way(console: Console, settings: Settings, where: services.Endpoint
     lines = [
         ("Airflow", f"{where.airflow}   user {user.name}, password in {_shown(user.file)}"),
         ("Packages", f"{where.airflow}/plugin/packages"),
+        ("Releases", f"{where.airflow}/plugin/releases"),
         ("MLflow", where.mlflow),
         ("Lineage", f".venv/bin/slipway lineage {_any_digest(examples)}"),
         ("Stop", "make down   (the services are left running)"),

@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 
 from scripts import processes
 from scripts.airflow_home import airflow_environment, credentials, migrate, service_environment
-from tasks.errors import PlatformError, SlipwayError
+from tasks.errors import EngineUnavailable, PlatformError, SlipwayError
 from tasks.settings import Settings
 
 MLFLOW = "mlflow"
@@ -37,13 +37,13 @@ START_TIMEOUT_S = 240
 _BINARIES = Path(sys.executable).parent
 _AIRFLOW = str(_BINARIES / "airflow")
 # Logs are read from the disk, so that nothing needs to serve them, on every interface and a port of its own.
-_AIRFLOW_COMMANDS: dict[str, tuple[str, ...]] = {
+AIRFLOW_COMMANDS: dict[str, tuple[str, ...]] = {
     API_SERVER: (_AIRFLOW, "api-server"),
     "airflow-dag-processor": (_AIRFLOW, "dag-processor"),
     "airflow-triggerer": (_AIRFLOW, "triggerer", "--skip-serve-logs"),
     SCHEDULER: (_AIRFLOW, "scheduler", "--skip-serve-logs"),
 }
-AIRFLOW = tuple(_AIRFLOW_COMMANDS)
+AIRFLOW = tuple(AIRFLOW_COMMANDS)
 Say = Callable[[str], None]
 
 
@@ -140,8 +140,25 @@ def down(settings: Settings, say: Say = print) -> int:
     """Stop the services and everything they started, also what a killed `up` left; answers how many processes."""
     with _one_at_a_time(settings.home, say):
         stopped = processes.stop(settings.home)
+        _stop_serving(settings, say)
     say(f"services: stopped {stopped} processes" if stopped else "services: none was running")
     return stopped
+
+
+def _stop_serving(settings: Settings, say: Say) -> None:
+    """Routers and servers of released packages end with the services; what serves stays written down."""
+    if not (settings.home / "releases").exists():
+        return
+    from tasks.image import connect
+    from tasks.release.removal import remove_everything
+
+    try:
+        models = remove_everything(connect(), settings)
+    except EngineUnavailable as error:
+        say(f"services: what serves released models could not be asked for: {error}")
+        return
+    if models:
+        say(f"services: took away the routers and servers of {', '.join(models)}")
 
 
 def status(settings: Settings, say: Say = print) -> bool:
@@ -171,10 +188,10 @@ def _start(settings: Settings, ports: Ports, wanted: tuple[str, ...], say: Say) 
             say(f"services: Airflow's database is ready ({time.monotonic() - started:.0f} s)")
         # A task that finds no API server fails, and the scheduler starts tasks at once: it comes last.
         for name in AIRFLOW[:-1]:
-            _launch(settings, name, _AIRFLOW_COMMANDS[name], environment)
+            _launch(settings, name, AIRFLOW_COMMANDS[name], environment)
         before = tuple(name for name in wanted if name != SCHEDULER)
         _wait(settings, before, "Airflow's API server", lambda: _answers(f"{where.airflow}/api/v2/version"))
-        _launch(settings, SCHEDULER, _AIRFLOW_COMMANDS[SCHEDULER], environment)
+        _launch(settings, SCHEDULER, AIRFLOW_COMMANDS[SCHEDULER], environment)
     _wait_until_ready(settings, ports, wanted, say)
     if MLFLOW in wanted:
         with closing(sqlite3.connect(_mlflow_database(settings))) as database:

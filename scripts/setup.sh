@@ -126,7 +126,7 @@ look() {
     if [[ -z ${SLIPWAY_BASE_IMAGE:-} ]] && ! has mmdebstrap && ! docker/base/build.sh --check >/dev/null 2>&1; then
         need mmdebstrap "mmdebstrap, which makes the base image, is missing: install Debian's mmdebstrap, or name an image in SLIPWAY_BASE_IMAGE."
     fi
-    has g++ || wish g++ "g++ is missing, which compiles models: the format torch-aoti cannot be made. Install Debian's g++."
+    has g++ || wish g++ "g++ is missing, which compiles models and the tool that hides features of a processor: the format torch-aoti cannot be made, and other AVX-512 processors than this one are not proven. Install Debian's g++."
     if $with_bench && ! has wrk; then
         wish wrk "wrk is missing: threads of Python ask instead, which ask less fast than some servers answer. Install Debian's wrk."
     fi

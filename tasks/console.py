@@ -20,6 +20,7 @@ from tasks.contracts import (
     LineageRecord,
     Package,
     ParityReport,
+    ProcessorProof,
     SmokeReport,
     SmokeRun,
     TunedImage,
@@ -167,6 +168,20 @@ def matrix_table(matrix: Matrix) -> Table:
     return table
 
 
+def unproven_lines(matrix: Matrix) -> Iterable[Text]:
+    """Why cells are not proven, as far as it is their processors: those that were not."""
+    for cell in matrix.cells:
+        missing = [proof for proof in cell.processors if proof.verdict is not Verdict.PASSED]
+        yield from processor_lines(f"{cell.format} on {cell.instance_type}", missing)
+
+
+def processor_lines(of: str, tried: Iterable[ProcessorProof]) -> Iterable[Text]:
+    """How each processor of a type was tried, and why it is not proven or what its proof leaves open."""
+    for proof in tried:
+        said = f"{of}: {proof.cpu} ({proof.level}), {proof.proof}"
+        yield Text.assemble(_verdict(proof.verdict, said), (f"  {proof.note}" if proof.note else "", "dim"))
+
+
 def _placement(cell: Cell) -> Text:
     if not cell.is_proven:
         return _verdict(cell.verdict, f"{cell.verdict}: {cell.reasons[0].code}")
@@ -274,6 +289,8 @@ def smoke_lines(image: Image, serving: ServingSpec, runs: Sequence[SmokeRun]) ->
     yield table
     yield Text(f"\n{image.reference} ({image.digest}) as {image.format}")
     yield Text(f"budgets: ready within {serving.cold_start_s:g} s, p99 within {serving.p99_ms:g} ms")
+    for run in runs:
+        yield from processor_lines(run.result.instance_type, run.result.processors)
     placed_at = [
         finding.model_copy(update={"evidence": finding.evidence | {"instance_type": run.result.instance_type}})
         for run in runs

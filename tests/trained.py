@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import numpy as np
@@ -63,10 +64,8 @@ def save_model(path: Path, text: str, **weights: NDArray[Any]) -> None:
 
 # --- digits -------------------------------------------------------------------------------------------------------
 
-DIGITS = """
-name: digit-photos
-owner: vision@example.com
-source: {uri: model.onnx, framework: onnx}
+#: What a spec says of a model of such photos, whatever it is made of.
+PHOTOS = """\
 inputs:
   - {name: pixels, dtype: float32, shape: [batch, 3, 12, 12]}
 outputs:
@@ -84,9 +83,15 @@ evaluation:
   preprocessed: {data: fed.npz}
   metrics:
     - {name: accuracy, output: logits, label: label, max_drop: 0.05}
+"""
+DIGITS = f"""
+name: digit-photos
+owner: vision@example.com
+source: {{uri: model.onnx, framework: onnx}}
+{PHOTOS}
 formats: [onnx]
-serving: {max_batch: 8}
-smoke: {instance_types: [this-machine]}
+serving: {{max_batch: 8}}
+smoke: {{instance_types: [this-machine]}}
 """
 
 
@@ -136,10 +141,8 @@ def digit_photos(folder: Path) -> Trained:
 
 # --- reviews ------------------------------------------------------------------------------------------------------
 
-REVIEWS = """
-name: reviews
-owner: text@example.com
-source: {uri: model.onnx, framework: onnx}
+#: What a spec says of a model of such texts, whatever it is made of, with its evaluation data in the file `data`.
+TEXTS = Template("""\
 inputs:
   - {name: input_ids, dtype: int64, shape: [batch, sequence]}
   - {name: attention_mask, dtype: int64, shape: [batch, sequence]}
@@ -150,13 +153,19 @@ preprocess:
   - {op: tokenize, input: input_ids, source: text, file: text/tokenizer.json, max_length: 16, truncate: true,
      mask: attention_mask}
 evaluation:
-  data: eval.parquet
+  data: $data
   preprocessed: {data: fed.npz}
   metrics:
     - {name: roc_auc, output: score, label: label, max_drop: 0.05}
+""")
+REVIEWS = f"""
+name: reviews
+owner: text@example.com
+source: {{uri: model.onnx, framework: onnx}}
+{TEXTS.substitute(data="eval.parquet")}
 formats: [onnx]
-serving: {max_batch: 8}
-smoke: {instance_types: [this-machine]}
+serving: {{max_batch: 8}}
+smoke: {{instance_types: [this-machine]}}
 """
 
 _GOOD = ("lovely", "great", "calm", "friendly", "delicious", "fast")
@@ -177,9 +186,7 @@ def review(number: int) -> tuple[str, int]:
     return forms[number % 3].capitalize() + f" #{number}", liked
 
 
-def reviews(folder: Path) -> Trained:
-    (folder / "text").mkdir()
-    texts, labels = zip(*(review(number) for number in range(360)), strict=True)
+def trained_tokenizer(texts: Sequence[str]) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -189,14 +196,27 @@ def reviews(folder: Path) -> Trained:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
+    return tokenizer
+
+
+def shares_of_tokens(ids: NDArray[np.int64], mask: NDArray[np.int64], size: int) -> NDArray[np.float64]:
+    """How large a share of each text every token of the vocabulary is."""
+    shares = np.zeros((len(ids), size))
+    for row, (tokens, there) in enumerate(zip(ids, mask, strict=True)):
+        np.add.at(shares[row], tokens[there == 1], 1 / there.sum())
+    return shares
+
+
+def reviews(folder: Path) -> Trained:
+    (folder / "text").mkdir()
+    texts, labels = zip(*(review(number) for number in range(360)), strict=True)
+    tokenizer = trained_tokenizer(texts)
     tokenizer.save(str(folder / "text" / "tokenizer.json"))
     tokenizer.enable_truncation(16)
     tokenizer.enable_padding(pad_id=0)
     encoded = tokenizer.encode_batch(list(texts))
     ids, mask = (np.array([getattr(row, what) for row in encoded]) for what in ("ids", "attention_mask"))
-    shares = np.zeros((len(texts), tokenizer.get_vocab_size()))
-    for row, (tokens, there) in enumerate(zip(ids, mask, strict=True)):
-        np.add.at(shares[row], tokens[there == 1], 1 / there.sum())
+    shares = shares_of_tokens(ids, mask, tokenizer.get_vocab_size())
     fitted = LogisticRegression(C=30, max_iter=500).fit(shares[:240], labels[:240])
     save_model(
         folder / "model.onnx",

@@ -63,11 +63,9 @@ def _read(path: Path) -> list[Measured]:
     return [Measured(**{**row, "figures": tuple(Figure(**figure) for figure in row["figures"])}) for row in rows]
 
 
-def table(measured: Iterable[Measured]) -> Table:
+def table(measured: Iterable[Measured], title: str = "The serving image and its peers") -> Table:
     """For a terminal."""
-    shown = Table(
-        "figure", "aim", "Slipway", "", "peers", "how", show_lines=True, title="The serving image and its peers"
-    )
+    shown = Table("figure", "aim", "Slipway", "", "peers", "how", show_lines=True, title=title)
     for row in measured:
         for figure in row.figures:
             peers = "\n".join(f"{name}: {text}" for name, text in figure.peers.items())

@@ -16,13 +16,13 @@ SEED, EPOCHS, BATCH, LEARNING_RATE = 7, 12, 64, 3e-3
 SCALE = 0.0625  # what model.yaml declares under `preprocess`
 
 
-def train(folder: Path) -> Trained:
+def train(folder: Path, seed: int = SEED) -> Trained:
     import torch
     from model import build
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    torch.manual_seed(SEED)
+    torch.manual_seed(seed)
     torch.set_num_threads(1)  # sums are taken in one order, whatever the machine
     torch.use_deterministic_algorithms(True)
 
@@ -54,7 +54,7 @@ def train(folder: Path) -> Trained:
         data="load_digits",
         train_rows=len(train_labels),
         eval_rows=len(eval_labels),
-        params={"seed": SEED, "epochs": EPOCHS, "batch": BATCH, "learning_rate": LEARNING_RATE},
+        params={"seed": seed, "epochs": EPOCHS, "batch": BATCH, "learning_rate": LEARNING_RATE},
         metrics={"accuracy": float((answers == eval_labels).mean())},
     )
 

@@ -37,9 +37,9 @@ def matrix(
             html.write_text(render_matrix(cells, advice))
         session.document({"matrix": cells.model_dump(mode="json"), "recommendation": advice.model_dump(mode="json")})
         if not as_json:
-            from tasks.console import matrix_table
+            from tasks.console import matrix_table, unproven_lines
 
-            session.result(matrix_table(cells), "", advice.words)
+            session.result(matrix_table(cells), "", *unproven_lines(cells), advice.words)
     return 0 if advice.format is not None else 1
 
 

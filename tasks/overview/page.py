@@ -1,4 +1,4 @@
-"""Packages, or one package's instance types, → one HTML page each.
+"""Packages, one package's instance types, or releases → one HTML page each.
 
 Everything from outside is escaped; no script from elsewhere, light and dark.
 """
@@ -8,11 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from tasks.contracts import Verdict
 from tasks.figures import NOTHING, amount, figure, short, size
 from tasks.overview.view import PackageView
 from tasks.placement import Matrix, Recommendation
+from tasks.release.contracts import Phase
+
+if TYPE_CHECKING:
+    from tasks.release.controller import Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,25 @@ def render_matrix(matrix: Matrix, recommendation: Recommendation) -> str:
     return _render("matrix.html", matrix=matrix, recommendation=recommendation)
 
 
+def render_releases(
+    models: Sequence[Standing],
+    *,
+    release_url: str | None = None,
+    rollback_url: str | None = None,
+    problem: str | None = None,
+) -> str:
+    """The page over all models that were released: what serves, what goes on, how the latest ended. It loads itself
+    again while something goes on."""
+    return _render(
+        "releases.html",
+        models=models,
+        is_live=any(model.underway is not None for model in models),
+        release_url=_link(release_url),
+        rollback_url=_link(rollback_url),
+        problem=problem,
+    )
+
+
 def _render(template: str, **values: object) -> str:
     import jinja2
 
@@ -44,6 +69,7 @@ def _render(template: str, **values: object) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"size": _size, "figure": _figure, "short": short, "link": _link, "amount": _amount}
+    environment.filters["phase_verdict"] = _phase_verdict
     return environment.get_template(template).render(**values)
 
 
@@ -65,6 +91,17 @@ def _figure(value: float | None, unit: str = "") -> str:
 
 def _amount(value: float | None, unit: str = "") -> str:
     return NOTHING if value is None else f"{amount(value)}\u202f{unit}".rstrip("\u202f")
+
+
+def _phase_verdict(phase: Phase) -> str:
+    """How a release's phase is coloured: as the verdict that it stands for, or not at all while it goes on."""
+    return {
+        Phase.PROMOTED: Verdict.PASSED,
+        Phase.HELD: Verdict.INCONCLUSIVE,
+        Phase.ROLLING_BACK: Verdict.FAILED,
+        Phase.ROLLED_BACK: Verdict.FAILED,
+        Phase.REFUSED: Verdict.FAILED,
+    }.get(phase, "")
 
 
 def _link(url: str | None) -> str | None:

@@ -18,6 +18,7 @@ from tasks.contracts import (
     Finding,
     Image,
     Package,
+    ProcessorProof,
     Report,
     SmokeFigures,
     SmokeReport,
@@ -54,6 +55,7 @@ class Cell(Contract):
     memory_bytes: int | None = None
     figures: SmokeFigures | None = None
     capacity: Capacity | None = None
+    processors: tuple[ProcessorProof, ...] = Field((), description="how each that the type may have was tried")
     price: HourlyPrice | None = None
 
     @property
@@ -156,6 +158,7 @@ def _cell(package: Package, name: str, kind: str, price: HourlyPrice | None) -> 
             "memory_bytes": smoked.memory_bytes,
             "figures": smoked.figures,
             "capacity": smoked.capacity,
+            "processors": smoked.processors,
         }
     )
 

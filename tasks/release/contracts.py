@@ -221,6 +221,13 @@ class Release(Contract):
                 return 0
 
 
+class Written(Contract):
+    """A word of the journal: the release as it was from then on (`changed_at`), and who wrote it."""
+
+    release: Release
+    by: str
+
+
 # --- what stands behind protocols ---------------------------------------------------------------------------------
 
 

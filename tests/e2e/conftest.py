@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from scripts import services
@@ -59,6 +60,14 @@ class Slipway:
 
     def start(self, spec: Path, **conf: Any) -> Run:
         return self.api.trigger(PACKAGE, {"spec": str(spec), **conf})
+
+    def page(self, path: str) -> httpx.Response:
+        """A page of Slipway's in Airflow, as somebody sees it who is signed in."""
+        user = credentials(self.settings)
+        who = {"username": user.name, "password": user.password}
+        with httpx.Client(base_url=self.where.airflow, trust_env=False) as client:
+            token = client.post("/auth/token", json=who).json()["access_token"]
+            return client.get(path, headers={"Authorization": f"Bearer {token}"})
 
     def states(self, run: Run) -> dict[str, str | None]:
         """Task or cell (`smoke onnx × this-machine`) → state."""

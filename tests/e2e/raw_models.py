@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import nn
 
-from tests.trained import photograph, prepare_photo, review
+from tests.trained import PHOTOS, TEXTS, photograph, prepare_photo, review, shares_of_tokens, trained_tokenizer
 
 COMMON = """\
 name: {name}
@@ -45,25 +44,6 @@ class Trained:
     answer: Callable[[Sequence[Any]], NDArray[np.float32]]
 
 
-PHOTOS = """\
-inputs:
-  - {name: pixels, dtype: float32, shape: [batch, 3, 12, 12]}
-outputs:
-  - {name: logits, dtype: float32, shape: [batch, 10]}
-dynamic: {batch: {min: 1, max: 32}}
-preprocess:
-  - {op: decode_image, input: pixels, source: image, channels: rgb}
-  - {op: resize, input: pixels, size: [14], interpolation: bilinear}
-  - {op: crop, input: pixels, size: [12, 12]}
-  - {op: layout, input: pixels, to: chw}
-  - {op: scale, input: pixels, by: 0.00392156862745098}
-  - {op: standardize, input: pixels, mean: [0.3, 0.5, 0.6], std: [0.2, 0.3, 0.25], axis: 1}
-evaluation:
-  data: eval.npz
-  preprocessed: {data: fed.npz}
-  metrics:
-    - {name: accuracy, output: logits, label: label, max_drop: 0.05}
-"""
 PHOTOS_CODE = """\
 from torch import nn
 
@@ -99,22 +79,6 @@ def train_photos(folder: Path, name: str) -> Trained:
     return Trained(folder, "image", "image", "logits", photos[420:424], answer)
 
 
-TEXTS = """\
-inputs:
-  - {name: input_ids, dtype: int64, shape: [batch, sequence]}
-  - {name: attention_mask, dtype: int64, shape: [batch, sequence]}
-outputs:
-  - {name: score, dtype: float32, shape: [batch, 1]}
-dynamic: {batch: {min: 1, max: 32}, sequence: {min: 1, max: 24}}
-preprocess:
-  - {op: tokenize, input: input_ids, source: text, file: tokenizer.json, max_length: 16, truncate: true,
-     mask: attention_mask}
-evaluation:
-  data: eval.npz
-  preprocessed: {data: fed.npz}
-  metrics:
-    - {name: roc_auc, output: score, label: label, max_drop: 0.05}
-"""
 TEXTS_CODE = """\
 import torch
 from torch import nn
@@ -139,8 +103,9 @@ def build():
 
 def train_texts(folder: Path, name: str) -> Trained:
     texts, labels = zip(*(review(number) for number in range(380)), strict=True)
-    tokenizer = _tokenizer(texts[:240])
-    tokenizer.save(str(folder / "tokenizer.json"))
+    tokenizer = trained_tokenizer(texts[:240])
+    (folder / "text").mkdir()
+    tokenizer.save(str(folder / "text" / "tokenizer.json"))
     tokenizer.enable_truncation(16)
     tokenizer.enable_padding(pad_id=0)
 
@@ -149,10 +114,7 @@ def train_texts(folder: Path, name: str) -> Trained:
         return np.array([row.ids for row in found]), np.array([row.attention_mask for row in found])
 
     ids, mask = encoded(texts[:240])
-    shares = np.zeros((240, 200))
-    for row, (tokens, there) in enumerate(zip(ids, mask, strict=True)):
-        np.add.at(shares[row], tokens[there == 1], 1 / there.sum())
-    fitted = LogisticRegression(C=30, max_iter=500).fit(shares, labels[:240])
+    fitted = LogisticRegression(C=30, max_iter=500).fit(shares_of_tokens(ids, mask, 200), labels[:240])
     network = _built(TEXTS_CODE, folder)
     with torch.no_grad():
         network.words.weight.copy_(torch.from_numpy(fitted.coef_.T))
@@ -166,22 +128,9 @@ def train_texts(folder: Path, name: str) -> Trained:
         with torch.inference_mode():
             return np.asarray(network(*map(torch.from_numpy, encoded(rows))))
 
-    (folder / "model.yaml").write_text(COMMON.format(name=name) + TEXTS)
+    (folder / "model.yaml").write_text(COMMON.format(name=name) + TEXTS.substitute(data="eval.npz"))
     unseen = [*texts[360:362], "Grüße aus Kraków: lovely, friendly ☕", "awful " * 100]
     return Trained(folder, "text", "text", "score", unseen, answer)
-
-
-def _tokenizer(texts: Sequence[str]) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    return tokenizer
 
 
 def _built(code: str, folder: Path) -> Any:

@@ -11,7 +11,7 @@ from tests.e2e.conftest import Slipway
 pytestmark = pytest.mark.e2e
 
 
-PAGES = ("/slipway/packages", "/slipway/matrix/digits")
+PAGES = ("/slipway/packages", "/slipway/matrix/digits", "/slipway/releases", "/slipway/releases/digits-1")
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/slipway/docs", "/slipway/openapi.json"])
@@ -36,8 +36,15 @@ def test_who_is_signed_in_sees_the_packages(slipway: Slipway) -> None:
     assert "no package of a model" in unknown.text
 
 
-def test_airflow_has_the_page_in_its_navigation(slipway: Slipway) -> None:
+def test_a_release_that_nobody_knows_is_said_not_to_be_there(slipway: Slipway) -> None:
+    assert slipway.page("/slipway/releases").status_code == 200
+    unknown = slipway.page("/slipway/releases/digits-1")
+    assert unknown.status_code == 404
+    assert "there is no report" in unknown.text
+
+
+def test_airflow_has_the_pages_in_its_navigation(slipway: Slipway) -> None:
     (plugin,) = [found for found in slipway.api.plugins() if found["name"] == "slipway"]
-    (view,) = plugin["external_views"]
-    assert view["href"] == "/slipway/packages"
-    assert view["destination"] == "nav"
+    views = plugin["external_views"]
+    assert [view["href"] for view in views] == ["/slipway/packages", "/slipway/releases"]
+    assert {view["destination"] for view in views} == {"nav"}

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import signal
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 
@@ -26,6 +20,7 @@ from tasks.lineage.tracking import tracking
 from tasks.settings import Settings
 from tasks.spec import EvaluationSpec, Framework, MetricSpec, ModelSpec, SmokeSpec, SourceSpec
 from tasks.store import LocalStore
+from tests.mlflow_server import mlflow_server
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
@@ -34,36 +29,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real MLflow server that keeps its artifacts to itself: clients get them over HTTP."""
     home = tmp_path_factory.mktemp("server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    uri = f"http://127.0.0.1:{port}"
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-            *("--backend-store-uri", f"sqlite:///{home / 'mlflow.db'}"),
-            *("--artifacts-destination", str(home / "artifacts"), "--serve-artifacts"),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                if httpx.get(f"{uri}/health", timeout=1).is_success:
-                    break
-            except httpx.HTTPError:
-                pass
-            assert process.poll() is None, "the MLflow server stopped"
-            assert time.monotonic() < deadline, "the MLflow server did not come up"
-            time.sleep(0.2)
+    with mlflow_server(home, "--artifacts-destination", str(home / "artifacts"), "--serve-artifacts") as uri:
         yield uri
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 @pytest.fixture(scope="module")

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
-import signal
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
-import httpx
 import pytest
 from rich.console import Console
 
@@ -32,6 +26,7 @@ from tasks.settings import Settings
 from tasks.store import Store, open_store
 from tasks.tune.record import record as record_tuning
 from tests import samples
+from tests.mlflow_server import mlflow_server
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -40,36 +35,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real MLflow server over SQLite, as `make up` starts it."""
     home = tmp_path_factory.mktemp("server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    uri = f"http://127.0.0.1:{port}"
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-            *("--backend-store-uri", f"sqlite:///{home / 'mlflow.db'}"),
-            *("--default-artifact-root", str(home / "artifacts"), "--no-serve-artifacts"),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                if httpx.get(f"{uri}/health", timeout=1).is_success:
-                    break
-            except httpx.HTTPError:
-                pass
-            assert process.poll() is None, "the MLflow server stopped"
-            assert time.monotonic() < deadline, "the MLflow server did not come up"
-            time.sleep(0.2)
+    with mlflow_server(home, "--default-artifact-root", str(home / "artifacts"), "--no-serve-artifacts") as uri:
         yield uri
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 @pytest.fixture(scope="module")

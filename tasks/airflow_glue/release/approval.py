@@ -45,7 +45,7 @@ class ReleaseApproval(ApprovalOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Leave the answer before anything else, because a task that fails leaves nothing afterwards."""
-        push(_answer(event))
+        push(answered(event))
         return super().execute_complete(context, event)
 
     def _link(self, context: Context) -> str | None:
@@ -55,7 +55,7 @@ class ReleaseApproval(ApprovalOperator):
             return None
 
 
-def _answer(event: Mapping[str, Any]) -> Answer:
+def answered(event: Mapping[str, Any]) -> Answer:
     if "error" in event:
         return Answer(
             is_approved=False, by=NOBODY, reason=str(event["error"]), is_late=event["error_type"] == "timeout"

@@ -38,6 +38,12 @@ ASKED = "asked"
 #: Who answered where no person did.
 NOBODY = "nobody"
 
+#: The keys that the addresses of a release's report and of its MLflow run are left under.
+REPORT, MLFLOW = "report", "mlflow"
+
+#: What the controller finds of a release whose watcher has left.
+UNWATCHED = "RELEASE_UNWATCHED"
+
 #: Between two slices of work, s: starting a server and replaying requests take longer by far.
 _EVERY_S = 0.5
 
@@ -92,13 +98,14 @@ def outcome() -> None:
         raise GateBlocked("no release was opened: the log of `prepare` says why")
     control, answer = releases(this_run()), pull(Answer, APPROVE)
     release = control.finish(opened.id)
-    if not (release.phase.is_over or release.phase is Phase.HELD):
+    if not (release.phase.is_over or _waits_for_a_person(release)):
         by = this_run() if answer is None or answer.by == NOBODY else answer.by
-        release = control.refuse(release.id, by, _left(answer))
+        release = control.refuse(release.id, by, left(answer))
         while not release.phase.is_over:
             release = control.look(release.id)
     release = _followed(control, release)
     push(release)
+    _link(release)
     context = get_current_context()
     if (news := end_of(release, _run_url())) is not None:
         tell(news, context)
@@ -116,6 +123,7 @@ def back() -> None:
     release = control.back(params["model"], params["reason"])
     release = _followed(control, release)
     push(release)
+    _link(release)
     if (news := end_of(release, _run_url())) is not None:
         tell(news, context)
     if release.phase is not Phase.ROLLED_BACK:
@@ -166,6 +174,28 @@ def _go_on(control: Releases, release: Release, until: Callable[[Release], bool]
     return release
 
 
+def _link(release: Release) -> None:
+    """Leave where the release is to be seen."""
+    from tasks.lineage import packages
+    from tasks.lineage.tracking import run_url
+    from tasks.release.controller.ledger import Ledger, tracked
+    from tasks.store import open_store
+
+    settings = Settings.from_environment()
+    if release.report is not None:
+        task_instance().xcom_push(key=REPORT, value=f"/slipway/releases/{release.id}")
+    run = tracked(Ledger(settings.home, release.model).place(release.id) / "journal.jsonl")
+    known = {item.package.digest: item.record for item in packages(open_store(settings.store_uri))}
+    record = known.get(release.candidate.package)
+    if run is not None and record is not None and (url := run_url(settings.tracking_uri, record.experiment_id, run)):
+        task_instance().xcom_push(key=MLFLOW, value=url)
+
+
+def _waits_for_a_person(release: Release) -> bool:
+    """Held by its evidence. One that is held because nobody looks any more was given up: its task was stopped."""
+    return release.phase is Phase.HELD and UNWATCHED not in {finding.code for finding in release.findings}
+
+
 def _followed(control: Releases, release: Release) -> Release:
     """MLflow's aliases and audit trail follow. Where MLflow stays away, users are served all the same, and whatever
     asks the controller next catches up: the last try goes on without."""
@@ -179,7 +209,7 @@ def _followed(control: Releases, release: Release) -> Release:
         return release
 
 
-def _left(answer: Answer | None) -> Finding:
+def left(answer: Answer | None) -> Finding:
     """Why a release ends that its evidence did not end."""
     if answer is None or answer.is_approved:
         return Finding(

@@ -32,6 +32,7 @@ resume(release_id, settings, by=…, decided=True)
     Go on. `decided=False` is for another try of the same task: it goes on unless the evidence wants a person.
 rollback(model, settings, by=…, to=None, reason="")
     The package before, or `to`, whole; verified when it returns. Takes a release that goes on over.
+restore(model, settings, by=…)              servers and router as they serve: after a reboot, or `make down`
 finish(release_id, settings, by=…)
     Once `release.phase.is_over`: servers that nobody needs end, the page for people, MLflow's aliases and audit trail.
     TrackingUnavailable: nothing is lost, the next `finish` or `catch_up` has it.
@@ -52,6 +53,7 @@ from tasks.release.controller.api import (
     leave,
     open_release,
     refuse,
+    restore,
     resume,
     rollback,
     standing,
@@ -67,6 +69,7 @@ __all__ = [
     "leave",
     "open_release",
     "refuse",
+    "restore",
     "resume",
     "rollback",
     "standing",

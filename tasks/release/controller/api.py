@@ -86,6 +86,15 @@ def rollback(model: str, settings: Settings, *, by: str, to: str | None = None, 
     return back.roll_back(controller(settings, by), model, to, reason)
 
 
+def restore(model: str, settings: Settings, *, by: str) -> None:
+    """Let servers and router be what serves, after a reboot or after somebody took them away. Nothing serves: nothing.
+
+    Raises:
+        PlatformError: engine or router do not do their part; the same call goes on.
+    """
+    controller(settings, by).restore(model)
+
+
 def finish(release_id: str, settings: Settings, *, by: str) -> Release:
     """What follows once a release is over.
 

@@ -24,8 +24,8 @@ from pydantic import ValidationError
 
 from tasks.contracts import Contract
 from tasks.errors import CorruptObject, StoreUnavailable
-from tasks.release.contracts import Release
-from tasks.release.controller.events import Entry, Event, State
+from tasks.release.contracts import Release, Written
+from tasks.release.controller.events import Entry, Event, Followed, State
 from tasks.release.controller.machine import IllegalEvent, apply
 from tasks.release.controller.serving import Serving
 from tasks.workspace import locked
@@ -158,12 +158,18 @@ def models(home: Path) -> tuple[str, ...]:
     return tuple(sorted({path.parents[1].name for path in (home / "releases").glob("*/*/journal.jsonl")}))
 
 
-def history(journal: Path) -> tuple[State, ...]:
+def history(journal: Path) -> tuple[Written, ...]:
     """A release as it was after each entry of its journal, and who wrote it."""
     found: list[State] = []
     for entry, _ in read_lines(journal, Entry):
         found.append(apply(found[-1] if found else None, entry))
-    return tuple(found)
+    return tuple(Written(release=state.release, by=state.last_by) for state in found)
+
+
+def tracked(journal: Path) -> str | None:
+    """The MLflow run that holds a release's trail; None where MLflow does not have it (yet)."""
+    found = [entry.event.run_id for entry, _ in read_lines(journal, Entry) if isinstance(entry.event, Followed)]
+    return found[-1] if found else None
 
 
 # --- files of lines -----------------------------------------------------------------------------------------------

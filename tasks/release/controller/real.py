@@ -171,11 +171,9 @@ class Page:
         from tasks.release.controller.trace import looks
         from tasks.release.judge import Judge
         from tasks.release.report import render
-        from tasks.release.report.view import Written
 
         release = state.release
         judge, seen = Judge(release.plan, release.shadow), looks(folder / "trace.jsonl")
-        told = [Written(each.release, each.last_by) for each in history(folder / "journal.jsonl")]
-        page = render(release, seen, [judge.look(sample) for sample in seen], told)
+        page = render(release, seen, [judge.look(sample) for sample in seen], history(folder / "journal.jsonl"))
         digest, size = self.store.put_stream(io.BytesIO(page.encode()))
         return PackagedFile("release.html", digest, size)

@@ -1,5 +1,9 @@
 """Both arms over the same time: the tests of `odds.py` and `shares.py`, look for look.
 
+Looks with too few requests to compare are taken together: one request of the canary's and none of the stable arm's say
+nothing apart, and something with the stable arm's next ones. When a stretch is long enough is decided by requests
+alone, never by what became of them, so it changes nothing about the tests.
+
 Everything here is an array of releases: a real one has the shape `()`, a simulation thousands, by the same code.
 """
 
@@ -15,6 +19,11 @@ from tasks.release.judge.wealth import Wealth
 Floats = NDArray[np.float64]
 
 
+#: Requests of the stable arm, or rows, that make a stretch: four good ones beside four failures say 1.4 times as much a
+#: failure as one beside one (the ratios of `odds.py` at equal traffic), and more would only be waited for.
+_STRETCH = 4
+
+
 class EventComparison:
     """Failed or slow requests: the canary's odds against the stable arm's, at most `allowed` times as high."""
 
@@ -23,6 +32,7 @@ class EventComparison:
         self._bursts = Bursts(shape)
         self._wealth = Wealth(shape, len(odds.BEYOND))
         self._anew: NDArray[np.bool_] = np.zeros(shape, dtype=bool)
+        self._stretch: Floats = np.zeros((4, *shape))
 
     def take(
         self,
@@ -34,14 +44,19 @@ class EventComparison:
         anew: bool = False,
     ) -> None:
         """One look: requests and events of both since the one before. `anew`: a step began."""
-        n, x, m, y = (np.asarray(value, dtype=np.float64) for value in (canary, canary_events, stable, stable_events))
+        look = np.stack([np.asarray(of, dtype=np.float64) for of in (canary, canary_events, stable, stable_events)])
         self._anew = self._anew | anew
-        played = x + y > 0  # without an event nothing is learnt, so nothing is laid
+        # A stretch is of one step: what was too little to compare in the last one is left out.
+        self._stretch = look if anew else self._stretch + look
+        n, x, m, y = self._stretch
+        whole = (n > 0) & (m >= _STRETCH)
+        played = whole & (x + y > 0)  # without an event nothing is learnt, so nothing is laid
         if played.any():
             ratios = odds.log_ratios(n, x, m, y, self._allowed) / self._bursts.divisor(n, m)[..., None]
             self._wealth.play(ratios, played=played, anew=self._anew)
             self._anew = self._anew & ~played
-        self._bursts.take(y, m)
+        self._bursts.take(y, m, whole)
+        self._stretch = np.where(whole, 0.0, self._stretch)
 
     @property
     def value(self) -> Floats:
@@ -57,6 +72,8 @@ class ShareComparison:
         self._wealth = Wealth((*shape, classes, 2), len(shares.BEYOND))
         self._rows: Floats = np.zeros(shape)
         self._of_class: Floats = np.zeros((*shape, classes))
+        self._anew: NDArray[np.bool_] = np.zeros(shape, dtype=bool)
+        self._stretch = [np.zeros(shape), np.zeros((*shape, classes)), np.zeros(shape), np.zeros((*shape, classes))]
 
     def take(
         self,
@@ -64,17 +81,28 @@ class ShareComparison:
         canary_classes: Floats,
         stable: Floats,
         stable_classes: Floats,
-        rows_per_request: ArrayLike = 1.0,
+        together: ArrayLike = 1.0,
         *,
         anew: bool = False,
     ) -> None:
-        """One look: rows of both arms since the one before, and how many were of each class (last axis)."""
-        n, m = (np.broadcast_to(of[..., None], self._of_class.shape) for of in (canary, stable))
-        before = shares.guess(self._rows[..., None], self._of_class)
-        ratios = shares.log_ratios(n, canary_classes, m, stable_classes, before, self._allowed)
-        together = np.maximum(1.0, np.asarray(rows_per_request, dtype=np.float64))[..., None, None, None]
-        self._wealth.play(ratios / together, played=((n > 0) & (m > 0))[..., None], anew=anew)
-        self.learn(stable, stable_classes)
+        """One look: rows of both arms since the one before, and how many were of each class (last axis); of them,
+        about so many hang `together`."""
+        self._anew = self._anew | anew
+        look = (canary, canary_classes, stable, stable_classes)
+        self._stretch = list(look) if anew else [of + more for of, more in zip(self._stretch, look, strict=True)]
+        n, x, m, y = self._stretch
+        whole = (n > 0) & (m >= _STRETCH)
+        if whole.any():
+            rows = [np.broadcast_to(of[..., None], x.shape) for of in (n, m)]
+            before = shares.guess(self._rows[..., None], self._of_class)
+            ratios = shares.log_ratios(rows[0], x, rows[1], y, before, self._allowed)
+            root = np.asarray(together, dtype=np.float64)[..., None, None, None]
+            self._wealth.play(ratios / root, played=whole[..., None, None], anew=self._anew[..., None, None])
+            self._anew = self._anew & ~whole
+        self._stretch = [
+            np.where(whole if of.ndim == whole.ndim else whole[..., None], 0.0, of) for of in self._stretch
+        ]
+        self.learn(np.where(whole, m, 0.0), np.where(whole[..., None], y, 0.0))
 
     def learn(self, stable: Floats, stable_classes: Floats) -> None:
         """What the stable arm did, for the guess at its shares in the next look."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tasks.contracts import Finding
 from tasks.release.contracts import Decision, GuardState, Judgement, Plan, Sample, ShadowReport
@@ -20,6 +20,7 @@ from tasks.release.judge import words
 from tasks.release.judge.counting import Interval, Seen, Tally, Watch
 from tasks.release.judge.exposure import Exposure
 from tasks.release.judge.guards import ERRORS, PREDICTIONS, SLOW, CountGuard, PredictionGuards, SharesGuard
+from tasks.release.judge.step import Step
 
 #: Weights are set in steps of 0.01 %.
 _RESOLUTION = 0.01
@@ -35,33 +36,6 @@ _COVERAGE = 0.5
 _RESTARTS = 1
 #: By its own definition, one request in a hundred may be over a p99 objective.
 _OVER_P99 = 0.01
-
-
-@dataclass(slots=True)
-class _Step:
-    """One step so far."""
-
-    number: int
-    compares: bool
-    canary: Tally = field(default_factory=Tally)
-    stable: Tally = field(default_factory=Tally)
-    elapsed_s: float = 0.0
-    baked_s: float = 0.0
-    idle_s: float = 0.0
-    unseen_s: float = 0.0
-    held: tuple[Finding, ...] = ()
-
-    def begin_again(self) -> None:
-        """What it had shown is void; the time that it has taken is not."""
-        self.canary, self.stable, self.baked_s, self.idle_s = Tally(), Tally(), 0.0, 0.0
-
-    def bake(self, interval: Interval, most_s: float) -> None:
-        """Time in which nobody asked counts once somebody is answered: a counter that stands still may be a broken
-        one."""
-        self.idle_s += interval.seconds
-        if interval.canary.requests and (interval.stable.requests or not self.compares):
-            self.baked_s += min(self.idle_s, most_s)
-            self.idle_s = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +70,7 @@ class Judge:
         self._predictions = PredictionGuards(guards.predictions, plan.alpha * PREDICTIONS)
         self._watch = Watch(alone=self._first)
         self._canary, self._stable = Tally(), Tally()
-        self._step: _Step | None = None
+        self._step: Step | None = None
         self._at: float | None = None
         self._restarts = 0
         self._condemned: tuple[Finding, ...] = ()
@@ -151,11 +125,11 @@ class Judge:
 
     # --- what is taken in ---------------------------------------------------------------------------------------
 
-    def _follow(self, sample: Sample, interval: Interval) -> tuple[_Step, bool]:
+    def _follow(self, sample: Sample, interval: Interval) -> tuple[Step, bool]:
         """The step that this look is of, with its clock; and whether this is its first look."""
         entered = self._step is None or self._step.number != sample.step
         compares = not self._first and self.plan.steps[sample.step] < 100
-        step = _Step(sample.step, compares) if self._step is None or entered else self._step
+        step = Step(sample.step, compares) if self._step is None or entered else self._step
         at, self._at = self._at, sample.at if math.isfinite(sample.at) else self._at
         passed = max(0.0, sample.at - at) if at is not None and math.isfinite(sample.at) else 0.0
         if not entered:
@@ -205,7 +179,7 @@ class Judge:
             if guard.evidence >= guard.threshold:
                 yield words.predictions(guard.state(), guard.moved, self.plan)
 
-    def _obstacles(self, interval: Interval, step: _Step, exposure: Exposure) -> Iterator[_Obstacle]:
+    def _obstacles(self, interval: Interval, step: Step, exposure: Exposure) -> Iterator[_Obstacle]:
         """What stands between this step and the next, the gravest first."""
         plan = self.plan
         if interval.seen is Seen.MISSING:
@@ -242,7 +216,7 @@ class Judge:
             needed = exposure.requests_missing(weight, plan.guards.harm)
             yield _Obstacle(finding.message, finding, needed / per_s if per_s else None)
 
-    def _uncounted(self, step: _Step) -> Iterator[_Obstacle]:
+    def _uncounted(self, step: Step) -> Iterator[_Obstacle]:
         """Answers that one arm counts and the other does not."""
         if self._first or not step.canary.requests:
             return
@@ -274,7 +248,7 @@ class Judge:
     def _remarks(self) -> tuple[Finding, ...]:
         return () if self._predictions.guards or self._first else (words.unseen_predictions(),)
 
-    def _passed(self, step: _Step) -> str:
+    def _passed(self, step: Step) -> str:
         last = step.number == len(self.plan.steps) - 1
         return (
             f"nothing speaks against it after {step.canary.requests:,} requests and {step.baked_s:,.0f} s: "

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tasks.release.contracts import GuardState
 from tasks.release.judge import odds
 from tasks.release.judge.bounds import upper_rate
+from tasks.release.judge.bursts import RequestSizes
 from tasks.release.judge.comparison import EventComparison, ShareComparison
 from tasks.release.judge.counting import Classes, Tally
 from tasks.release.judge.wealth import Wealth
@@ -28,8 +29,13 @@ from tasks.release.judge.wealth import Wealth
 ERRORS, SLOW, PREDICTIONS = 0.5, 0.25, 0.25
 
 #: Of a counting guard's stake: what is bet while both arms serve, and what is kept for when only the canary does. The
-#: second is for outages of an arm that takes all traffic, where evidence comes fast; a tenth is plenty.
-_TOGETHER, _ALONE = 0.9, 0.1
+#: second is for outages of an arm that takes all traffic, where evidence comes fast: a fiftieth is plenty.
+_TOGETHER, _ALONE = 0.98, 0.02
+
+
+def threshold_of(share: float) -> float:
+    """The e-value that is reached with a chance of at most `share` (Ville's inequality)."""
+    return 1 / share
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,7 @@ class CountGuard:
 
     Where only the canary serves (the last step, a first release) there is nothing to compare with at the same time. It
     is then held against `limit`: for a first release what was agreed; in the last step the largest rate that the stable
-    arm may have had in this release, by a bound that fails with a tenth of this guard's share of α.
+    arm may have had in this release, by a bound that fails with a fiftieth of this guard's share of α.
     """
 
     def __init__(
@@ -88,7 +94,7 @@ class CountGuard:
 
     @property
     def threshold(self) -> float:
-        return -math.log10(self._share * (1 - _ALONE))
+        return math.log10(threshold_of(self._share) / _TOGETHER)
 
     def state(self, upper: float | None = None) -> GuardState:
         return GuardState(
@@ -131,12 +137,12 @@ class SharesGuard:
         self._stable: dict[str, int] = {}
         self._canary: dict[str, int] = {}
 
-    def take(self, stable: Classes, canary: Classes, rows_per_request: float, *, anew: bool = False) -> None:
+    def take(self, stable: Classes, canary: Classes, together: float, *, anew: bool = False) -> None:
         """One interval's evidence, then what was seen in it becomes part of the guess for the next."""
         n, m = np.float64(sum(canary.values())), np.float64(sum(stable.values()))
         for cohort in self._cohorts:
             of_canary, of_stable = _array(canary, cohort.names), _array(stable, cohort.names)
-            cohort.bets.take(np.asarray(n), of_canary, np.asarray(m), of_stable, rows_per_request, anew=anew)
+            cohort.bets.take(np.asarray(n), of_canary, np.asarray(m), of_stable, together, anew=anew)
         known = {name for cohort in self._cohorts for name in cohort.names}
         new = sorted({name for seen in (stable, canary) for name, count in seen.items() if count} - known)
         if new:
@@ -155,7 +161,7 @@ class SharesGuard:
 
     @property
     def threshold(self) -> float:
-        return -math.log10(self._share)
+        return math.log10(threshold_of(self._share))
 
     @property
     def moved(self) -> Moved | None:
@@ -192,7 +198,7 @@ class PredictionGuards:
     def __init__(self, allowed: float, share: float) -> None:
         self._allowed = allowed
         self._left = share
-        self._rows = {"stable": (0, 0), "canary": (0, 0)}
+        self._sizes = RequestSizes((2,))
         self.guards: dict[str, SharesGuard] = {}
 
     def take(self, stable: Tally, canary: Tally, *, anew: bool = False) -> None:
@@ -201,10 +207,10 @@ class PredictionGuards:
         if new := sorted(seen - set(self.guards)):
             self._left /= 2
             self.guards |= {name: SharesGuard(name, self._allowed, self._left / len(new)) for name in new}
-        for arm, tally in (("stable", stable), ("canary", canary)):
-            rows, answered = self._rows[arm]
-            self._rows[arm] = rows + tally.rows, answered + tally.answered
-        # Of the arm with the longer requests. Rows of an unknown number of requests may all hang together.
-        rows_per_request = max(rows / max(1, answered) for rows, answered in self._rows.values())
+        self._sizes.take(
+            np.array([float(stable.rows), float(canary.rows)]),
+            np.array([float(stable.answered), float(canary.answered)]),
+        )
+        together = float(self._sizes.together.max())  # of the arm with the longer requests
         for name, guard in self.guards.items():
-            guard.take(stable.predictions.get(name, {}), canary.predictions.get(name, {}), rows_per_request, anew=anew)
+            guard.take(stable.predictions.get(name, {}), canary.predictions.get(name, {}), together, anew=anew)

@@ -22,11 +22,11 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 #: How many times beyond what is allowed an alternative is. Close together where faults are subtle, and far beyond for
-#: arms that fail always: at 1 % of traffic an odds ratio of 10,000 still gains on one of 1,000.
-BEYOND = (1.5, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0, 40.0, 100.0, 1000.0, 10000.0)
+#: arms that fail always: at 1 % of traffic an odds ratio of 1,000 still gains on one of 100.
+BEYOND = (2.0, 3.0, 5.0, 8.0, 13.0, 25.0, 100.0, 1000.0)
 
-#: So many events at most are summed in one matrix product: the largest ψ, 100 · 10,000, to this power fits in float64.
-_FEW = 40
+#: So many events at most are summed in one matrix product: the largest ψ, 100 · 1,000, to this power fits in float64.
+_FEW = 60
 #: Half-width of the window over which many events are summed, in standard deviations: the terms beyond it are below
 #: e^-70 of the largest (they fall at least as fast as a normal density's), far below float64's rounding.
 _SDS = 12.0

@@ -3,19 +3,17 @@
     {"plan": {…}, "shadow": {…} or null}        the first line
     {"at": …, "step": …, "weight": …, …}        a Sample, one a line, in their order
 
-Lines are only ever added, each written through before the release goes on, so a release that was killed is judged again
-from its trace to the same verdict. A last line without its end was being written when the process died: it was not
-judged by, is left out, and is written over.
+The controller writes it (`tasks.release.controller.trace`), each line before it is judged, so a release that was killed
+is judged again to the same verdict. A last line without its end was being written when the process died: it was not
+judged by, and is left out.
 """
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -41,50 +39,6 @@ class Trace:
     plan: Plan
     shadow: ShadowReport | None
     samples: tuple[Sample, ...] = ()
-
-
-def begin(path: Path, plan: Plan, shadow: ShadowReport | None) -> None:
-    """Write the first line, unless it is there.
-
-    Raises:
-        BadInput: another release's trace is there.
-    """
-    if path.exists() and (path.stat().st_size and b"\n" in path.read_bytes()):
-        there = read(path)
-        if (there.plan, there.shadow) != (plan, shadow):
-            raise BadInput(f"{path}:1: the trace is of another plan or shadow report: give this release its own file")
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"")
-    _write(path, _Head(plan=plan, shadow=shadow))
-
-
-def append(path: Path, sample: Sample) -> None:
-    """Write one look, through to the disk.
-
-    Raises:
-        ValueError: its time is not a number, which JSON has no word for.
-    """
-    if not math.isfinite(sample.at):
-        raise ValueError(f"a look's time is {sample.at}")
-    _write(path, sample)
-
-
-def _write(path: Path, value: Contract) -> None:
-    with path.open("r+b") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end and not _ends_line(file, end):  # what a dying process left
-            end -= 1
-        file.truncate(end)
-        file.seek(end)
-        file.write(value.model_dump_json().encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _ends_line(file: BinaryIO, end: int) -> bool:
-    file.seek(end - 1)
-    return file.read(1) == b"\n"
 
 
 def read(path: Path) -> Trace:

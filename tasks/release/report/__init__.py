@@ -16,6 +16,5 @@ from __future__ import annotations
 from tasks.release.report.evidence import evidence_of
 from tasks.release.report.page import render
 from tasks.release.report.terminal import lines
-from tasks.release.report.view import Written
 
-__all__ = ["Written", "evidence_of", "lines", "render"]
+__all__ = ["evidence_of", "lines", "render"]

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.release.contracts import Arm, GuardState, Judgement, Release, Sample
-from tasks.release.report.looks import Span, Tally, binned, both_seen, merged, spans
+from tasks.release.judge.counting import Tally
+from tasks.release.report.looks import Span, binned, both_seen, merged, spans
 from tasks.release.report.plots import SMALL, Plot, Point, Series, Times, plot
 
 #: Spans that rates are shown for: each holds enough requests to be a rate, and a wide screen tells them apart.
@@ -105,10 +106,15 @@ def _share(bins: Sequence[Span], times: Times) -> Plot:
 def _rates(what: str, bins: Sequence[Span], times: Times, count: Callable[[Tally], int]) -> Plot:
     def points(arm: Arm) -> tuple[Point, ...]:
         tallies = [(span, span.arms[arm]) for span in bins]
-        return tuple((_middle(span), None if tally is None else tally.share(count(tally))) for span, tally in tallies)
+        return tuple((_middle(span), _rate(tally, count)) for span, tally in tallies)
 
     series = (Series("stable", "stable", points(Arm.STABLE)), Series("canary", "canary", points(Arm.CANARY)))
     return plot(f"share of {what} of the stable and of the canary version", series, times, percent=True)
+
+
+def _rate(tally: Tally | None, count: Callable[[Tally], int]) -> float | None:
+    """Of its requests; None where nothing is known, or nobody asked."""
+    return count(tally) / tally.requests if tally is not None and tally.requests else None
 
 
 def _names(judgements: Sequence[Judgement]) -> tuple[str, ...]:

@@ -2,45 +2,17 @@
 
 In: the trace, samples of counters since each arm's own start. Out: differences. An arm that could not be read leaves a
 gap, and one that began to count again (another `incarnation`) is counted from zero: what it had counted before and
-nobody read is lost, never negative.
+nobody read is lost, never negative. What a difference is, the judge says (`tasks.release.judge.counting`).
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 from tasks.release.contracts import Arm, ArmCounts, Sample
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """What one arm did in a span of time."""
-
-    requests: int = 0
-    errors: int = 0
-    slow: int = 0
-    rows: int = 0
-    predictions: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-
-    def __add__(self, other: Tally) -> Tally:
-        outputs = {**self.predictions, **other.predictions}
-        return Tally(
-            self.requests + other.requests,
-            self.errors + other.errors,
-            self.slow + other.slow,
-            self.rows + other.rows,
-            {
-                name: dict(Counter(self.predictions.get(name, {})) + Counter(other.predictions.get(name, {})))
-                for name in outputs
-            },
-        )
-
-    def share(self, count: int) -> float | None:
-        """Of its requests; None of none."""
-        return count / self.requests if self.requests else None
+from tasks.release.judge.counting import Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +96,6 @@ def _between(before: ArmCounts | None, now: ArmCounts | None) -> Tally | None:
         return None
     if before is None:
         return Tally()  # what it counted before the first look belongs to nobody
-    known = before if before.incarnation == now.incarnation else ArmCounts(incarnation="", requests=0, errors=0, slow=0)
-    return Tally(
-        max(now.requests - known.requests, 0),
-        max(now.errors - known.errors, 0),
-        max(now.slow - known.slow, 0),
-        max(now.rows - known.rows, 0),
-        {
-            name: {
-                label: max(count - known.predictions.get(name, {}).get(label, 0), 0) for label, count in bins.items()
-            }
-            for name, bins in now.predictions.items()
-        },
-    )
+    if before.incarnation != now.incarnation:
+        return Tally.since_its_start(now)
+    return Tally.between(before, now)

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 
 from tasks.contracts import Finding, Verdict
 from tasks.figures import NOTHING
-from tasks.release.contracts import Deployed, Judgement, Phase, Release, Sample
+from tasks.release.contracts import Deployed, Judgement, Phase, Release, Sample, Written
 from tasks.release.report.curves import curves
-from tasks.release.report.view import Written, sentence, steps, trail, verdict
+from tasks.release.report.view import sentence, steps, trail, verdict
 
 _SHADOW = {
     "equivalent": "Two packages of one model: every row must be answered the same",
@@ -50,7 +50,7 @@ def render(
         steps=steps(release, trace, known),
         curves=curves(release, trace, known),
         shadow_said="" if release.shadow is None else _SHADOW[release.shadow.kind],
-        trail=trail(history or [Written(release, release.started_by)]),
+        trail=trail(history or [Written(release=release, by=release.started_by)]),
         looks=f"{len(trace):,}",
     )
 

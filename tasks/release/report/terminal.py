@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tasks.console import finding_lines
 from tasks.contracts import Finding, Verdict
 from tasks.figures import NOTHING
 from tasks.release.contracts import Deployed, GuardState, Judgement, Phase, Release
@@ -34,10 +35,7 @@ def lines(release: Release) -> Iterable[RenderableType]:
         yield _guards(judged)
     if judged is not None and release.phase is Phase.CANARY:
         yield _waiting(release, judged)
-    for finding in _findings(release):
-        yield Text.assemble((finding.code, _STYLES[finding.verdict]), f"  for the {finding.owner.value} owner")
-        yield Text(f"  {finding.message}")
-        yield Text(f"  → {finding.advice}")
+    yield from finding_lines(_findings(release))
 
 
 def _arms(release: Release) -> Table:

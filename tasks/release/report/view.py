@@ -12,7 +12,7 @@ from datetime import datetime
 
 from tasks.contracts import Verdict
 from tasks.figures import short
-from tasks.release.contracts import Arm, Deployed, Judgement, Phase, Release, Sample
+from tasks.release.contracts import Arm, Deployed, Judgement, Phase, Release, Sample, Written
 from tasks.release.report.looks import Span, both_seen, merged, spans
 
 #: What a phase says of a release: only one that took everything over has passed.
@@ -120,14 +120,6 @@ def _step(target: float, seen: Span | None, alike: Span | None, judgements: Sequ
 
 
 # --- the trail ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A word of the journal: the release as it was from then on (`changed_at`), and who wrote it."""
-
-    release: Release
-    by: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,13 +115,14 @@ def signature_findings(old: Signature, new: Signature) -> tuple[Finding, ...]:
 def _inputs(old: Signature, new: Signature) -> Iterator[tuple[str, str]]:
     before = {tensor.name: tensor for tensor in old.inputs}
     after = {tensor.name: tensor for tensor in new.inputs}
-    for name in before.keys() - after.keys():
-        yield f"input {name!r} is not taken any more", name
-    for name in after.keys() - before.keys():
-        yield f"input {name!r} is asked for, which today's clients do not send", name
-    for name in before.keys() & after.keys():
-        if (clause := _incompatible(before[name], after[name])) is not None:
+    for name, tensor in before.items():
+        if name not in after:
+            yield f"input {name!r} is not taken any more", name
+        elif (clause := _incompatible(tensor, after[name])) is not None:
             yield f"input {name!r} {clause}", name
+    for name in after:
+        if name not in before:
+            yield f"input {name!r} is asked for, which today's clients do not send", name
 
 
 def _outputs(old: Signature, new: Signature) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ finding that blocks; nothing is guessed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -149,12 +149,12 @@ def _evaluation(new: Known, store: Store, work: Path, remarks: list[Finding]) ->
     raw, artifact = raw_signature(new.spec.signature, new.spec.preprocess), new.package.artifact
     try:
         columns = load_evaluation(artifact, store, work, new.spec.preprocess)
-        table = Table(Origin.EVALUATION, {tensor.name: columns[tensor.name] for tensor in raw.inputs}, 0)
+        inputs = {tensor.name: columns[tensor.name] for tensor in raw.inputs}
         labels = {name: columns[name] for name in new.spec.evaluation.columns}
     except (CorruptObject, EvaluationError, KeyError) as error:
         remarks.append(say.no_evaluation(str(error)))
         return None, {}
-    return replace(table, rows=len(next(iter(table.inputs.values())))), labels
+    return Table(Origin.EVALUATION, inputs, len(next(iter(inputs.values())))), labels
 
 
 def _logged(folder: Path, version: Version, most: int, remarks: list[Finding]) -> Logged:
@@ -172,7 +172,7 @@ def _logged(folder: Path, version: Version, most: int, remarks: list[Finding]) -
 
 
 def _source(requests: tuple[Request, ...]) -> str:
-    """`1,000 recorded requests, 180 evaluation rows, 16 golden samples`."""
+    """`16 golden samples, 1,000 recorded requests, 180 evaluation rows`."""
     rows: dict[Origin, set[tuple[int, int]]] = {}
     for request in requests:
         kind = request.table.origin

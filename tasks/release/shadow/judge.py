@@ -32,7 +32,6 @@ from tasks.release.shadow.requests import Arrays, Origin, distinct
 
 #: Values of an input or output that evidence shows.
 _SHOWN = 8
-_NONE: NDArray[Any] = np.zeros(0)
 
 
 def judge(seen: Replay, wanted: Expectations, source: str = "") -> ShadowReport:
@@ -137,10 +136,12 @@ def _nan(pairs: Sequence[Pair]) -> Iterator[Finding]:
 
 def _golden(pairs: Sequence[Pair], wanted: Expectations) -> Iterator[Finding]:
     """The new package's golden samples, against what its own source model answered."""
-    asked = [pair for pair in pairs if pair.request.table.origin is Origin.GOLDEN]
-    asked = list({pair.request.key: pair for pair in reversed(asked)}.values())[::-1]
+    asked: dict[Any, Pair] = {}
+    for pair in pairs:
+        if pair.request.table.origin is Origin.GOLDEN:
+            asked.setdefault(pair.request.key, pair)
     wrong: list[tuple[Pair, str]] = []
-    for pair in asked:
+    for pair in asked.values():
         expected = pair.request.expected or {}
         if complaint := "; ".join(differences(pair.new.outputs or {}, expected, wanted.new.tolerances)):
             wrong.append((pair, complaint))
@@ -161,9 +162,7 @@ def _equal(pairs: Sequence[Pair], wanted: Expectations) -> Iterator[Finding]:
         same = same_rows(old, new, tolerances, pair.request.rows)
         rows += int((~same & fresh.rows(pair)).sum())
         if first is None and not same.all():
-            output = next(
-                name for name in old if differences({name: new.get(name, _NONE)}, {name: old[name]}, tolerances)
-            )
+            output = next(name for name in old if differences(new, {name: old[name]}, tolerances))
             complaint = "; ".join(differences(new, old, tolerances))
             first = _difference(pair, int(same.argmin()), output, complaint)
     if first is None:

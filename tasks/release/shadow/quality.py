@@ -108,12 +108,14 @@ def _labelled(pairs: Sequence[Pair], wanted: EvaluationSpec, labels: Arrays) -> 
     for pair in pairs:
         if pair.request.table.origin is not Origin.EVALUATION:
             continue
-        rows = [index for index, place in enumerate(pair.request.places) if place not in seen]
-        rows = list({pair.request.places[index]: index for index in reversed(rows)}.values())[::-1]
+        rows = []
+        for index, place in enumerate(pair.request.places):
+            if place not in seen:
+                seen.add(place)
+                rows.append(index)
         if not rows:
             continue
         places += [pair.request.places[index] for index in rows]
-        seen.update(pair.request.places)
         after = pair.new.outputs or {}
         before = after if pair.old is None else pair.old.outputs or {}
         for name in outputs:

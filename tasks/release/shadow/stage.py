@@ -1,7 +1,7 @@
 """The shadow gate: gathered requests to both versions, and the judge's report.
 
-In: where both listen, what to send, what to expect; or two deployed packages and a store, from which both follow. Out:
-a `ShadowReport`. No user meets the new version here, and users of the old one must not notice.
+In: where both listen, what to send, what to expect; or two deployed packages and a store, from which both follow.
+Out: a `ShadowReport`. No user meets the new version here, and users of the old one must not notice.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import re
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 
 from tasks.errors import EngineUnavailable, PlatformError
 from tasks.image import RUNTIMES, ContainerSpec, Engine, Runtime, connect, ensure_runtime, run, running
+from tasks.image.engine import COMPONENT_LABEL, PID_LABEL
 from tasks.image.runtimes import base_image
 from tasks.settings import Settings
 
@@ -40,7 +42,12 @@ def _nothing_is_left(spec: ContainerSpec) -> Iterator[None]:
 
 
 def containers(spec: ContainerSpec) -> list[str]:
-    command = ["docker", "ps", "-a", "-q", "--filter", f"label=io.slipway.component={spec.component}"]
+    return listed(f"{COMPONENT_LABEL}={spec.component}")
+
+
+def listed(*labels: str) -> list[str]:
+    filters = [word for label in labels for word in ("--filter", f"label={label}")]
+    command = ["docker", "ps", "-a", "-q", *filters]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 
@@ -200,17 +207,16 @@ connect().build(context.finish(), f"slipway/{sys.argv[2]}:x", {}, {})
 
 
 def test_a_killed_build_leaves_no_container_and_no_tag(engine: Engine, spec: ContainerSpec) -> None:
-    before = all_containers()
     process = subprocess.Popen([sys.executable, "-c", BUILD, spec.image, spec.name], stdout=subprocess.PIPE)
-    while all_containers() <= before and process.poll() is None:
+    while not steps_of(spec) and process.poll() is None:
         time.sleep(0.1)
     assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.wait()
     deadline = time.monotonic() + 60
-    while any(name for name in all_containers() - before if works_for(spec, name)) and time.monotonic() < deadline:
+    while steps_of(spec) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert not [name for name in all_containers() - before if works_for(spec, name)]
+    assert steps_of(spec) == []
     assert engine.find_image(f"slipway/{spec.name}:x") is None
     while (left := engine.images(f"mark={spec.name}")) and time.monotonic() < deadline:
         for image in left:
@@ -219,13 +225,9 @@ def test_a_killed_build_leaves_no_container_and_no_tag(engine: Engine, spec: Con
     assert left == ()
 
 
-def all_containers() -> set[str]:
-    return set(subprocess.run(["docker", "ps", "-aq"], capture_output=True, text=True, check=True).stdout.split())
-
-
-def works_for(spec: ContainerSpec, container: str) -> bool:
-    command = ["docker", "inspect", "--format", "{{.Config.Labels.mark}}", container]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() == spec.name
+def steps_of(spec: ContainerSpec) -> list[str]:
+    """The containers in which the engine runs the steps of this test's build."""
+    return listed(f"mark={spec.name}")
 
 
 def ensure(settings: Settings, name: str, answers: Any) -> None:
@@ -273,7 +275,7 @@ def test_files_come_out_of_an_image_that_nothing_of_is_run(engine: Engine, spec:
         engine.copy_out(spec.image, "/nowhere", tmp_path)
     with pytest.raises(PlatformError, match="no plain file inside its folder"):
         engine.copy_out(spec.image, "/usr/bin", tmp_path)  # python3 is a link
-    assert containers(replace(spec, component="copy")) == []
+    assert listed(f"{COMPONENT_LABEL}=copy", f"{PID_LABEL}={os.getpid()}") == []
 
 
 def test_an_image_that_is_not_there_is_said(engine: Engine, tmp_path: Path) -> None:

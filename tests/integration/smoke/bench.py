@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import tempfile
 import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from serving.contract import CONTRACT_FILE, GpuNeeds
+from serving.package import read_contract
 from tasks.contracts import Image, ParityReport, SmokeReport, Verdict
 from tasks.image import Engine
+from tasks.image.build import contract_bytes
 from tasks.smoke.catalogue import InstanceType
 from tasks.smoke.host import Host
 from tasks.smoke.run import Effort
 from tasks.smoke.stage import prove
 from tasks.spec import ModelSpec, ServingSpec
-from tasks.store import LocalStore
+from tasks.store import LocalStore, fetch, put_file
 
 MIB = 2**20
 
@@ -149,6 +153,24 @@ def change(inputs, run):
 def needing(bytes_: int) -> str:
     """Code by which an image needs exactly so much memory."""
     return around_run(f"NEED = {bytes_}\n{_HOG}")
+
+
+def contract_for_a_gpu(bench: Bench, needs: GpuNeeds) -> bytes:
+    """The good image's contract as a build of onnxruntime-gpu would have it; no runtime of today is one."""
+    assert bench.good.contract is not None
+    with tempfile.TemporaryDirectory() as folder:
+        fetch(bench.store, bench.good.contract, Path(folder) / CONTRACT_FILE)
+        contract = read_contract(Path(folder))
+    versions = {"onnxruntime-gpu": "1.20.1"}
+    return contract_bytes(replace(contract, runtime_versions=versions, needs=replace(contract.needs, gpu=needs)))
+
+
+def with_contract(bench: Bench, image: Image, contract: bytes) -> Image:
+    """The image, as if `contract` had been stored when it was built."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / CONTRACT_FILE).write_bytes(contract)
+        stored = put_file(bench.store, Path(folder) / CONTRACT_FILE)
+    return image.model_copy(update={"contract": stored, "contract_digest": stored.digest})
 
 
 def only(report: SmokeReport) -> str:

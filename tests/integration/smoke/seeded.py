@@ -12,17 +12,14 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from serving.contract import CONTRACT_FILE, GpuNeeds
-from serving.package import read_contract
 from tasks.contracts import Image, SmokeReport, Verdict
-from tasks.image.build import contract_bytes
 from tasks.smoke.catalogue import InstanceType, instance_type
 from tasks.spec import ServingSpec
-from tasks.store import fetch, put_file
-from tests.integration.smoke.bench import MACHINE_CODE, MIB, Bench, around_run
+from tests.integration.smoke.bench import MACHINE_CODE, MIB, Bench, around_run, contract_for_a_gpu, with_contract
 from tests.integration.smoke.packages import Packages, this_processor
 
 Make = Callable[[Packages], tuple[Bench, Image]]
@@ -153,17 +150,9 @@ def built_for_a_gpu(needs: GpuNeeds) -> Make:
 
     def make(packages: Packages) -> tuple[Bench, Image]:
         bench = packages.tiny("onnx")
-        assert bench.good.contract is not None
-        with tempfile.TemporaryDirectory() as folder:
-            fetch(bench.store, bench.good.contract, Path(folder) / CONTRACT_FILE)
-            contract = read_contract(Path(folder))
-            declared = replace(
-                contract, runtime_versions={"onnxruntime-gpu": "1.20.1"}, needs=replace(contract.needs, gpu=needs)
-            )
-            (Path(folder) / CONTRACT_FILE).write_bytes(contract_bytes(declared))
-            stored = put_file(bench.store, Path(folder) / CONTRACT_FILE)
-        image = packages.spoiled(bench, files={f"package/{CONTRACT_FILE}": contract_bytes(declared)})
-        return bench, image.model_copy(update={"contract": stored, "contract_digest": stored.digest})
+        contract = contract_for_a_gpu(bench, needs)
+        image = packages.spoiled(bench, files={f"package/{CONTRACT_FILE}": contract})
+        return bench, with_contract(bench, image, contract)
 
     return make
 
@@ -178,7 +167,7 @@ _HOG = around_run(
 )
 
 #: The second of two at once waits for a lock that it holds itself.
-_DEADLOCK = around_run(
+DEADLOCK = around_run(
     """
     inside, one = [], threading.Lock()
     def change(inputs, run):
@@ -192,7 +181,7 @@ _DEADLOCK = around_run(
 )
 
 #: Inputs lie in one place for all requests: whoever comes second overwrites what the first has not read yet.
-_SHARED_STATE = around_run(
+SHARED_STATE = around_run(
     """
     shared = {}
     def change(inputs, run):
@@ -229,7 +218,7 @@ BAD = (
         code="SMOKE_WRONG_ANSWER_CONCURRENT",
         says="clients at once",
         kind=this,
-        make=spoiled(_SHARED_STATE),
+        make=spoiled(SHARED_STATE),
     ),
     Case(
         name="wrong answer after many",
@@ -277,7 +266,7 @@ BAD = (
         code="SMOKE_DEADLOCK",
         says="several clients",
         kind=this,
-        make=spoiled(_DEADLOCK),
+        make=spoiled(DEADLOCK),
     ),
     Case(
         name="int8 without VNNI",

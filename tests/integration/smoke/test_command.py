@@ -38,6 +38,7 @@ def test_what_passed_is_not_run_again_and_says_from_when_it_is(bench: Bench, hom
     assert again.returncode == 0, again.stderr
     made = of_type["made_at"]
     assert f"{made[:10]} {made[11:16]} UTC, not run again" in again.stdout
+    assert "✓ this-machine: this-processor (" in again.stdout
 
 
 def test_a_bad_image_is_exit_code_1_with_the_finding_and_its_types(home: Path, spoil: Spoil) -> None:

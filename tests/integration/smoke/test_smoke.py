@@ -12,19 +12,28 @@ from typing import Any
 
 import pytest
 
-from serving.contract import CONTRACT_FILE, GpuNeeds
-from serving.package import read_contract
-from tasks.contracts import Image, Owner, Verdict
+from serving.contract import GpuNeeds
+from tasks.contracts import Owner, Verdict
 from tasks.errors import PlatformError
-from tasks.image.build import contract_bytes
 from tasks.image.engine import ISOLATED, ContainerSpec, run
 from tasks.smoke.catalogue import instance_type
 from tasks.smoke.host import Host
 from tasks.smoke.masking import HIDEABLE
 from tasks.smoke.run import COMPONENT
 from tasks.spec import ServingSpec
-from tasks.store import fetch, put_file
-from tests.integration.smoke.bench import MACHINE_CODE, MIB, QUICK, Bench, Spoil, around_run, only
+from tasks.store import put_file
+from tests.integration.smoke.bench import (
+    MACHINE_CODE,
+    MIB,
+    QUICK,
+    Bench,
+    Spoil,
+    around_run,
+    contract_for_a_gpu,
+    only,
+    with_contract,
+)
+from tests.integration.smoke.seeded import DEADLOCK, SHARED_STATE
 
 pytestmark = pytest.mark.docker
 
@@ -249,39 +258,13 @@ def test_an_answer_that_is_nan_never_passes(bench: Bench, spoil: Spoil) -> None:
 
 
 def test_an_answer_that_is_wrong_only_among_others_is_told_apart(bench: Bench, spoil: Spoil) -> None:
-    image = spoil(
-        around_run(
-            """
-            shared = {}
-            def change(inputs, run):
-                shared.update(inputs)
-                time.sleep(0.002)
-                size = len(inputs["x"])
-                return {name: np.resize(array, (size, *array.shape[1:])) for name, array in run(shared).items()}
-            """
-        )
-    )
-    report = bench.smoke(image)
+    report = bench.smoke(spoil(SHARED_STATE))
     assert only(report) == "SMOKE_WRONG_ANSWER_CONCURRENT"
     assert report.figures.concurrency == 4
 
 
 def test_a_deadlock_among_requests_is_told_from_slowness(bench: Bench, spoil: Spoil) -> None:
-    image = spoil(
-        around_run(
-            """
-            inside, one = [], threading.Lock()
-            def change(inputs, run):
-                inside.append(1)
-                time.sleep(0.005)
-                if len(inside) > 1:
-                    one.acquire(); one.acquire()
-                inside.pop()
-                return run(inputs)
-            """
-        )
-    )
-    report = bench.smoke(image, effort=replace(QUICK, request_within_s=2))
+    report = bench.smoke(spoil(DEADLOCK), effort=replace(QUICK, request_within_s=2))
     assert only(report) == "SMOKE_DEADLOCK"
     assert "several clients" in report.findings[0].message
 
@@ -436,7 +419,8 @@ def test_another_architecture_is_tried_by_its_answers_and_stays_inconclusive(ben
     ],
 )
 def test_cuda_versions_that_do_not_go_together_fail_on_every_type(bench: Bench, name: str, codes: list[str]) -> None:
-    report = bench.smoke(built_for_a_gpu(bench, GpuNeeds(cuda="12.4", cudnn="8.9")), kind=instance_type(name))
+    image = with_contract(bench, bench.good, contract_for_a_gpu(bench, GpuNeeds(cuda="12.4", cudnn="8.9")))
+    report = bench.smoke(image, kind=instance_type(name))
     assert report.verdict is Verdict.FAILED
     failed = [finding.code for finding in report.findings if finding.verdict is Verdict.FAILED]
     assert failed == codes
@@ -456,24 +440,10 @@ def test_a_contract_that_only_its_own_server_can_read_leaves_a_gpu_type_unproven
 
 
 def test_a_gpu_package_whose_versions_go_together_is_still_unproven(bench: Bench) -> None:
-    image = built_for_a_gpu(bench, GpuNeeds(cuda="12.4", cudnn="9.1"))
+    image = with_contract(bench, bench.good, contract_for_a_gpu(bench, GpuNeeds(cuda="12.4", cudnn="9.1")))
     report = bench.smoke(image, kind=instance_type("g5.xlarge"))
     assert report.verdict is Verdict.INCONCLUSIVE
     assert [finding.code for finding in report.findings] == ["SMOKE_GPU_UNPROVEN", "SMOKE_GPU_MEMORY_PLANNED"]
-
-
-def built_for_a_gpu(bench: Bench, needs: GpuNeeds) -> Image:
-    """The good image with the contract that a build of onnxruntime-gpu would have: no runtime of today is one."""
-    assert bench.good.contract is not None
-    folder = bench.work / "gpu"
-    fetch(bench.store, bench.good.contract, folder / CONTRACT_FILE)
-    contract = read_contract(folder)
-    declared = replace(
-        contract, runtime_versions={"onnxruntime-gpu": "1.20.1"}, needs=replace(contract.needs, gpu=needs)
-    )
-    path = folder / "declared.json"
-    path.write_bytes(contract_bytes(declared))
-    return bench.good.model_copy(update={"contract": put_file(bench.store, path, CONTRACT_FILE)})
 
 
 def test_without_golden_samples_nothing_passes(bench: Bench) -> None:

@@ -3,10 +3,12 @@ from __future__ import annotations
 import dataclasses
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tasks.contracts import Capacity, LineageRecord, Package, Verdict
+from tasks.console import unproven_lines
+from tasks.contracts import Capacity, LineageRecord, Package, ProcessorProof, Verdict
 from tasks.overview import render_matrix, render_page, view_of
 from tasks.placement import HourlyPrice, matrix_of, recommend
 from tasks.store import LocalStore
@@ -159,6 +161,30 @@ def test_the_matrix_shows_each_cell_with_its_verdict_reason_and_figures(store: L
         assert text in page
     assert "Take onnx on c6i.large" in page
     assert "1\u202fEUR" in page  # 6.3 EUR for 6,300,000 requests
+
+
+def test_the_matrix_says_how_each_processor_was_tried_and_why_one_is_not_proven(store: LocalStore) -> None:
+    said = "the instruction set of cascade-lake was not proven: this host has no avx512_vnni"
+    tried = (
+        ProcessorProof(cpu="skylake-sp", level="x86-64-v4", proof="masked", verdict=Verdict.PASSED, note="gfni hidden"),
+        ProcessorProof(
+            cpu="cascade-lake", level="x86-64-v4", proof="unproven", verdict=Verdict.INCONCLUSIVE, note=said
+        ),
+    )
+    blocking = samples.finding("SMOKE_INSTRUCTION_SET_UNPROVEN", message=said, verdict=Verdict.INCONCLUSIVE)
+    unproven: dict[str, Any] = {"verdict": Verdict.INCONCLUSIVE, "findings": (blocking,), "processors": tried}
+    smoke = [samples.smoke_report("onnx", kind, **unproven) for kind in samples.TYPES]
+    package = samples.package(store, samples.spec(formats=("onnx",)), smoke=smoke)
+    matrix = matrix_of(package, {})
+    page = render_matrix(matrix, recommend(matrix))
+    assert "skylake-sp (x86-64-v4): masked" in page
+    assert "gfni hidden" in page
+    assert page.count(said) == len(samples.TYPES)  # once for each cell, not twice
+    lines = [line.plain for line in unproven_lines(matrix)]
+    assert [line.split("  ")[0] for line in lines] == [
+        f"? onnx on {kind}: cascade-lake (x86-64-v4), unproven" for kind in matrix.instance_types
+    ]
+    assert said in lines[0]
 
 
 def test_what_a_finding_says_cannot_break_out_of_the_matrix(store: LocalStore) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from tasks.release.contracts import Decision
+from tasks.release.contracts import Decision, Sample
 from tasks.release.judge import Judge
 from tests.unit.release.judge.traffic import PLAN, SHADOW, Behaviour, Traffic, release, worse
 
@@ -20,6 +21,49 @@ def test_twenty_times_as_many_errors_are_rolled_back_in_the_first_step() -> None
     assert done.decision is Decision.ROLL_BACK
     assert done.codes == {"RELEASE_ERRORS"}
     assert done.samples[-1].step == 0
+
+
+def test_a_total_outage_is_rolled_back_within_two_looks() -> None:
+    done = release(Traffic(Behaviour(), worse(errors=1.0)))
+    assert done.decision is Decision.ROLL_BACK
+    assert len(done.samples) <= 3
+
+
+def test_an_incident_that_hits_both_decides_nothing() -> None:
+    traffic = Traffic(Behaviour(), Behaviour())
+
+    def incident(sample: Sample, traffic: Traffic) -> Sample:
+        rate = 0.2 if 1_000_080 < sample.at < 1_000_110 else 0.001
+        traffic.stable = traffic.canary = worse(errors=rate)
+        return sample
+
+    assert release(traffic, broken=incident).promoted
+
+
+def test_a_version_that_breaks_under_more_traffic_is_rolled_back_in_that_step() -> None:
+    def breaks(sample: Sample, traffic: Traffic) -> Sample:
+        traffic.canary = worse(errors=0.3) if sample.step >= 3 else Behaviour()
+        return sample
+
+    done = release(Traffic(Behaviour(), Behaviour()), broken=breaks)
+    assert (done.decision, done.samples[-1].step) == (Decision.ROLL_BACK, 3)
+
+
+def test_pauses_that_each_version_has_by_itself_are_no_difference() -> None:
+    rng = np.random.default_rng(0)
+
+    def pausing(sample: Sample, traffic: Traffic) -> Sample:
+        traffic.stable, traffic.canary = (worse(slow=0.2 if rng.random() < 0.1 else 0.005) for _ in range(2))
+        return sample
+
+    assert release(Traffic(Behaviour(), Behaviour(), seed=1), broken=pausing).decision is not Decision.ROLL_BACK
+
+
+def test_numeric_scores_are_compared_by_their_bins() -> None:
+    bins = {f"≤ {edge / 10:g}": 0.1 for edge in range(1, 11)}
+    moved = bins | {"≤ 0.9": 0.16, "≤ 0.1": 0.04}
+    done = release(Traffic(worse(mix=bins), worse(mix=moved)))
+    assert done.codes == {"RELEASE_PREDICTIONS_MOVED"}
 
 
 def test_more_slow_requests_are_rolled_back() -> None:

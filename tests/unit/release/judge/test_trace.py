@@ -10,17 +10,20 @@ import pytest
 from tasks.cli import run
 from tasks.errors import BadInput
 from tasks.release.contracts import Plan
-from tasks.release.judge import append, begin, read, replay
-from tests.unit.release.judge.traffic import PLAN, SHADOW, Behaviour, Released, Traffic, release, with_plan, worse
+from tasks.release.controller.trace import Head
+from tasks.release.controller.trace import Trace as Written
+from tasks.release.judge import Judge, read, replay
+from tests.unit.release.judge.traffic import SHADOW, Behaviour, Released, Traffic, release, with_plan, worse
 
 #: Short, so that a whole release is a few dozen looks.
 SHORT = with_plan(bake_s=5, extend_s=20, min_requests=50)
 
 
 def written(path: Path, done: Released, plan: Plan = SHORT) -> Path:
-    begin(path, plan, SHADOW)
+    """As the controller writes it."""
+    trace = Written(path, Head(plan=plan, shadow=SHADOW), Judge(plan, SHADOW))
     for sample in done.samples:
-        append(path, sample)
+        trace.add(sample)
     return path
 
 
@@ -89,27 +92,8 @@ def test_a_file_that_is_not_there_is_bad_input(tmp_path: Path) -> None:
         read(tmp_path / "none.jsonl")
 
 
-def test_a_line_that_a_dying_process_left_is_left_out_and_written_over(promoted: Path) -> None:
+def test_a_line_that_a_dying_process_left_is_left_out(promoted: Path) -> None:
     whole = read(promoted)
     with promoted.open("a") as file:
         file.write('{"at": 12')
     assert read(promoted) == whole
-    append(promoted, whole.samples[-1])
-    assert read(promoted).samples == (*whole.samples, whole.samples[-1])
-
-
-def test_a_trace_that_is_there_is_gone_on_with(promoted: Path) -> None:
-    before = read(promoted)
-    begin(promoted, SHORT, SHADOW)
-    assert read(promoted) == before
-
-
-def test_a_trace_of_another_plan_is_not_gone_on_with(promoted: Path) -> None:
-    with pytest.raises(BadInput, match="another plan"):
-        begin(promoted, PLAN, SHADOW)
-
-
-def test_a_time_that_json_has_no_word_for_is_not_written(promoted: Path) -> None:
-    sample = read(promoted).samples[-1].model_copy(update={"at": float("nan")})
-    with pytest.raises(ValueError, match="time is nan"):
-        append(promoted, sample)

@@ -19,8 +19,8 @@ from tasks.release.contracts import (
     Release,
     Sample,
     ShadowReport,
+    Written,
 )
-from tasks.release.report import Written
 
 BEGUN = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 PLAN = Plan(steps=(1, 5, 25, 50, 100), bake_s=60, extend_s=600, min_requests=500, alpha=0.01, p99_ms=50)
@@ -153,7 +153,7 @@ class Told:
 
 
 def written(*of: Release, by: str = "controller@host") -> list[Written]:
-    return [Written(each, by) for each in of]
+    return [Written(release=each, by=by) for each in of]
 
 
 def promoted() -> Told:

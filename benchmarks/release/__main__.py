@@ -1,0 +1,83 @@
+"""The figures of a release, one part after the other.
+
+    make bench-release                                             every part
+    .venv/bin/python -m benchmarks.release --only detection        one part (`--list` names them)
+    .venv/bin/python -m benchmarks.release --quick                 every part, shortly: does it run? Rough figures
+
+Prints the table; writes `bench/release.json` and `bench/release.md` below SLIPWAY_HOME, where parts that were taken
+alone replace older ones. Exit code 1 where a figure misses its aim or a part could not be measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from rich.console import Console
+
+from benchmarks.serving.figures import Figure, Measured, markdown, table, write
+from benchmarks.serving.machine import describe, taken_by_others
+from tasks.errors import SlipwayError
+from tasks.settings import Settings
+
+#: Part → the function that measures it, `quick` or not; imported when it is asked for.
+PARTS = {
+    "false-rollbacks": "benchmarks.release.false_rollbacks:measure",
+    "detection": "benchmarks.release.detection:measure",
+    "broken-data": "benchmarks.release.broken_data:measure",
+    "scenarios": "benchmarks.release.scenarios:measure",
+}
+
+
+def main() -> int:
+    """Measure the parts that are asked for."""
+    asked = _parser().parse_args()
+    if asked.list:
+        print("\n".join(PARTS))
+        return 0
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    folder = Settings.from_environment().home / "bench"
+    measured = []
+    for part in asked.only or PARTS:
+        console.print(f"{part} …")
+        measured.append(_measured(part, asked.quick))
+        rows = write(folder / "release.json", measured[-1:])
+        (folder / "release.md").write_text(markdown(sorted(rows, key=lambda row: list(PARTS).index(row.key))))
+    console.print(table(measured, "A release"))
+    console.print(f"figures: {folder / 'release.json'}, {folder / 'release.md'}")
+    return 1 if any(figure.met is False for row in measured for figure in row.figures) else 0
+
+
+def _measured(part: str, quick: bool) -> Measured:
+    others, began = taken_by_others(), time.monotonic()
+    module, _, function = PARTS[part].partition(":")
+    try:
+        measure: Callable[[bool], list[Figure]] = getattr(importlib.import_module(module), function)
+        figures = measure(quick)
+    except (SlipwayError, OSError) as error:
+        figures = [Figure(part, "", f"not measured: {error}", met=False)]
+    return Measured(
+        part,
+        f".venv/bin/python -m benchmarks.release --only {part}{' --quick' if quick else ''}",
+        describe(),
+        datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        others,
+        time.monotonic() - began,
+        tuple(figures),
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="benchmarks.release", description="What a release is worth.")
+    parser.add_argument("--only", action="append", choices=PARTS, help="a part; again for more")
+    parser.add_argument("--quick", action="store_true", help="short measurements, for trying the benchmark itself")
+    parser.add_argument("--list", action="store_true", help="name the parts and end")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
