@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Brings a machine to where everything runs: Debian packages, a Docker engine, .venv, the base image. Says what it
+# Brings a machine to where everything runs: Debian packages, a Docker engine, .venv, base and router image. Says what it
 # does, does only what is missing, and can be stopped and started again at any point.
 #
 #   scripts/setup.sh            what `make setup` runs
@@ -11,7 +11,7 @@
 #   SLIPWAY_PYTHON    python3.11  the Python that .venv is made from
 #   SLIPWAY_WHEELS    none        a folder of wheels (`make wheels`): then no package index is asked
 #   DOCKER_HOST       an engine elsewhere; it must answer, none is started
-#   SLIPWAY_BASE_IMAGE, SLIPWAY_DEBIAN_MIRROR: docker/base/README.md
+#   SLIPWAY_BASE_IMAGE, SLIPWAY_DEBIAN_MIRROR: docker/base/README.md; SLIPWAY_ROUTER_IMAGE: docker/router/README.md
 #
 # Exit code 3: this machine lacks something that setup may not or cannot bring. One sentence per thing says what to do.
 set -euo pipefail
@@ -125,6 +125,8 @@ look() {
         need qemu-user-static "qemu-user-static, which proves older processors by emulation, is missing: install Debian's qemu-user-static."
     if [[ -z ${SLIPWAY_BASE_IMAGE:-} ]] && ! has mmdebstrap && ! docker/base/build.sh --check >/dev/null 2>&1; then
         need mmdebstrap "mmdebstrap, which makes the base image, is missing: install Debian's mmdebstrap, or name an image in SLIPWAY_BASE_IMAGE."
+    elif [[ -z ${SLIPWAY_ROUTER_IMAGE:-} ]] && ! has mmdebstrap && ! docker/router/build.sh --check >/dev/null 2>&1; then
+        wish mmdebstrap "mmdebstrap, which makes the router's image, is missing: nothing can be released here. Install Debian's mmdebstrap, or name an image in SLIPWAY_ROUTER_IMAGE."
     fi
     has g++ || wish g++ "g++ is missing, which compiles models and the tool that hides features of a processor: the format torch-aoti cannot be made, and other AVX-512 processors than this one are not proven. Install Debian's g++."
     if $with_bench && ! has wrk; then
@@ -135,6 +137,7 @@ look() {
     has node || wish nodejs "node is missing: the tests that score a bundle in JavaScript fail. Install Debian's nodejs."
     has npm || wish npm "npm is missing: the tests that score a bundle in JavaScript fail. Install Debian's npm."
     has docker-registry || wish docker-registry "docker-registry is missing, to which the tests push images: install Debian's docker-registry."
+    has prometheus || wish prometheus "prometheus is missing, from which the tests read a release's counts: install Debian's prometheus."
     has docker-compose || wish docker-compose "docker-compose is missing: the test that starts a written compose.yaml fails. Install Debian's docker-compose."
     has chromedriver || wish chromium-driver "chromedriver (Debian's chromium-driver) is missing: the test that looks at Airflow's pages is skipped."
 }
@@ -159,8 +162,11 @@ install_packages() {
     if [[ -n $(dpkg --audit) ]]; then dpkg --configure -a; fi
     apt-get -o DPkg::Lock::Timeout=300 update
     apt-get -o DPkg::Lock::Timeout=300 install --yes --no-install-recommends "$@"
-    # Debian starts a registry on every address as soon as it is installed; the tests start their own on loopback.
-    if [[ " $* " == *" docker-registry "* && -d /run/systemd/system ]]; then systemctl disable --now docker-registry; fi
+    # Debian starts these on every address as soon as they are installed; the tests start their own on loopback.
+    local service
+    for service in docker-registry prometheus; do
+        if [[ " $* " == *" $service "* && -d /run/systemd/system ]]; then systemctl disable --now "$service"; fi
+    done
 }
 
 look
@@ -253,6 +259,16 @@ fi
 # --- Base image -------------------------------------------------------------------------------------------------------
 
 docker/base/build.sh --check >/dev/null 2>&1 || step "Base image: Debian's Python 3.11" docker/base/build.sh
+
+# --- Router image -----------------------------------------------------------------------------------------------------
+
+# Packaging does without it: whoever only packages need not bring it.
+try_router() { docker/router/build.sh || true; }
+if ! docker/router/build.sh --check >/dev/null 2>&1; then
+    step "Router image: Debian's HAProxy" try_router
+    docker/router/build.sh --check >/dev/null 2>&1 ||
+        say "the router's image could not be made: nothing can be released here. $log says why; docker/router/README.md says what else there is."
+fi
 
 # --- Node -------------------------------------------------------------------------------------------------------------
 

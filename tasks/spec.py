@@ -8,6 +8,8 @@ docs/model-yaml.md is the reference for users. How a file becomes a spec:
     spec_draft.py       plain values → the parts that hold
     spec_hints.py       what is said of those that do not
     spec_checks.py      what the parts must be to each other, the files beside them, and Slipway's tables
+    spec_tensors.py     … tensors and dimensions among them
+    spec_source.py      … where the files are
 """
 
 from __future__ import annotations

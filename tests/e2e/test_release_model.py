@@ -43,52 +43,58 @@ release:
 
 
 @dataclass(frozen=True)
-class Versions:
-    """Packages of one model: the first, a retrained one, and one whose scale does not fit what users send."""
+class First:
+    """The model's first package, and the release that it started by itself."""
 
-    first: Package
-    retrained: Package
-    rescaled: Package
-    first_run: Run
+    package: Package
+    run: Run
 
 
 @pytest.fixture(scope="module")
-def versions(slipway: Slipway) -> Versions:
-    """Packaged through Airflow. The first one's spec starts its release by itself."""
+def folder(slipway: Slipway) -> Path:
+    """The example with its three versions, trained, under this test's name."""
     folder = slipway.models / MODEL
-    trained = slipway.models / ".trained" / "digits-cnn"
-    shutil.copytree(trained, folder)
+    shutil.copytree(slipway.models / ".trained" / "digits-cnn", folder)
     _retrain(folder, slipway)
-    found = []
-    for name, automatic, approval in (("model", True, False), ("retrained", False, True), ("rescaled", False, False)):
-        spec = folder / f"{name}.yaml"
-        _adapt(spec, automatic=automatic, approval=approval)
-        package = slipway.package_of(slipway.package(spec))
-        assert package is not None
-        assert package.verdict is Verdict.PASSED, package.findings
-        found.append(package)
-    return Versions(*found, first_run=_automatic(slipway))
+    return folder
 
 
 @pytest.fixture(scope="module")
-def users(slipway: Slipway, versions: Versions) -> Iterator[Users]:
+def first(slipway: Slipway, folder: Path) -> First:
+    package = _packaged(slipway, folder / "model.yaml", automatic=True, approval=False)
+    return First(package, _automatic(slipway))
+
+
+@pytest.fixture(scope="module")
+def retrained(slipway: Slipway, folder: Path, first: First) -> Package:
+    return _packaged(slipway, folder / "retrained.yaml", automatic=False, approval=True)
+
+
+@pytest.fixture(scope="module")
+def rescaled(slipway: Slipway, folder: Path, retrained: Package) -> Package:
+    """Its scale does not fit what users send; all of its own evidence agrees."""
+    return _packaged(slipway, folder / "rescaled.yaml", automatic=False, approval=False)
+
+
+@pytest.fixture(scope="module")
+def users(slipway: Slipway, folder: Path, first: First) -> Iterator[Users]:
     """Somebody asks all the time, once the first version serves."""
-    rows = rows_of(slipway.models / MODEL / "artifacts" / "eval.npz", "pixels")
+    rows = rows_of(folder / "artifacts" / "eval.npz", "pixels")
     with Users(_serving_port(slipway), f"/v2/models/{MODEL}/infer", rows, p99_ms=5000, rate=60) as users:
         yield users
 
 
 @pytest.fixture(scope="module")
-def rejected(slipway: Slipway, users: Users, versions: Versions) -> Run:
-    run = _start(slipway, versions.retrained)
+def rejected(slipway: Slipway, users: Users, retrained: Package) -> Run:
+    run = _start(slipway, retrained)
     _answer(slipway, run, "Reject", "not on a Friday")
     return slipway.api.wait(run, RUN_TIMEOUT_S)
 
 
 @pytest.fixture(scope="module")
-def promoted(slipway: Slipway, rejected: Run, versions: Versions) -> Run:
+def promoted(slipway: Slipway, rejected: Run, retrained: Package) -> Run:
     """Approved; and the triggerer is killed while the canary bakes."""
-    run = _start(slipway, versions.retrained)
+    run = _start(slipway, retrained)
     _answer(slipway, run, "Approve", "looked at shadow")
     _wait_for(slipway, run, "canary", "deferred")
     _kill_the_triggerer(slipway)
@@ -96,16 +102,16 @@ def promoted(slipway: Slipway, rejected: Run, versions: Versions) -> Run:
 
 
 @pytest.fixture(scope="module")
-def rolled_back(slipway: Slipway, promoted: Run, versions: Versions) -> Run:
-    return slipway.api.wait(_start(slipway, versions.rescaled), RUN_TIMEOUT_S)
+def rolled_back(slipway: Slipway, promoted: Run, rescaled: Package) -> Run:
+    return slipway.api.wait(_start(slipway, rescaled), RUN_TIMEOUT_S)
 
 
-def test_a_package_that_passed_starts_its_release_where_the_spec_says_so(slipway: Slipway, versions: Versions) -> None:
-    assert versions.first_run.state == "success"
-    assert slipway.states(versions.first_run)["outcome"] == "success"
+def test_a_package_that_passed_starts_its_release_where_the_spec_says_so(slipway: Slipway, first: First) -> None:
+    assert first.run.state == "success"
+    assert slipway.states(first.run)["outcome"] == "success"
 
 
-def test_with_automatic_false_nothing_starts(slipway: Slipway, versions: Versions) -> None:
+def test_with_automatic_false_nothing_starts(slipway: Slipway, retrained: Package) -> None:
     started = [run for run in slipway.api.runs(RELEASE) if run.run_id.startswith("asset_triggered")]
     assert len(started) == 1
 
@@ -122,17 +128,15 @@ def test_a_rejection_is_recorded_with_who_and_why_and_fails_the_run(slipway: Sli
     assert "not on a Friday" in finding.message
 
 
-def test_a_person_is_asked_with_the_evidence(slipway: Slipway, rejected: Run, versions: Versions) -> None:
+def test_a_person_is_asked_with_the_evidence(slipway: Slipway, rejected: Run, first: First, retrained: Package) -> None:
     body = slipway.api.question(rejected, "approve")
     assert body is not None
-    assert versions.retrained.digest in body
-    assert versions.first.digest in body
+    assert retrained.digest in body
+    assert first.package.digest in body
     assert "Shadow: passed" in body
 
 
-def test_an_approved_release_is_promoted_also_where_the_triggerer_was_killed(
-    slipway: Slipway, promoted: Run, versions: Versions
-) -> None:
+def test_an_approved_release_is_promoted_also_where_the_triggerer_was_killed(slipway: Slipway, promoted: Run) -> None:
     assert promoted.state == "success", slipway.states(promoted)
     assert _left(slipway, promoted).phase is Phase.PROMOTED
     standing = controller.standing(MODEL, slipway.settings)
@@ -142,14 +146,14 @@ def test_an_approved_release_is_promoted_also_where_the_triggerer_was_killed(
 
 
 def test_a_package_that_answers_otherwise_is_rolled_back_and_fails_the_run(
-    slipway: Slipway, rolled_back: Run, versions: Versions
+    slipway: Slipway, rolled_back: Run, retrained: Package
 ) -> None:
     assert rolled_back.state == "failed"
     assert slipway.states(rolled_back)["canary"] == "failed"
     release = _left(slipway, rolled_back)
     assert release.phase is Phase.ROLLED_BACK
     assert any(finding.code in slipway.api.log(rolled_back, "outcome") for finding in release.findings)
-    assert _serves(slipway) == versions.retrained.digest
+    assert _serves(slipway) == retrained.digest
 
 
 def test_no_user_saw_an_error(users: Users, rolled_back: Run) -> None:
@@ -164,9 +168,7 @@ def test_the_page_shows_what_serves_and_how_it_came_to_that(slipway: Slipway, ro
     assert "promoted" in page
 
 
-def test_the_package_before_comes_back_when_somebody_asks(
-    slipway: Slipway, rolled_back: Run, versions: Versions
-) -> None:
+def test_the_package_before_comes_back_when_somebody_asks(slipway: Slipway, rolled_back: Run) -> None:
     run = slipway.api.wait(slipway.api.trigger(ROLLBACK, {"model": MODEL, "reason": "answers are odd"}), RUN_TIMEOUT_S)
     assert run.state == "success"
     assert _serves(slipway) is not None
@@ -185,6 +187,14 @@ def _retrain(folder: Path, slipway: Slipway) -> None:
         capture_output=True,
         text=True,
     )
+
+
+def _packaged(slipway: Slipway, spec: Path, *, automatic: bool, approval: bool) -> Package:
+    _adapt(spec, automatic=automatic, approval=approval)
+    package = slipway.package_of(slipway.package(spec))
+    assert package is not None
+    assert package.verdict is Verdict.PASSED, package.findings
+    return package
 
 
 def _adapt(spec: Path, *, automatic: bool, approval: bool) -> None:

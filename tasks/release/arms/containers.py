@@ -1,8 +1,9 @@
 """A released package as a container that stays: it outlives whoever started it, and the engine starts it again with
 the machine.
 
-In: a `Deployed`, and what it may use. Out: a `Serving`, which says where it listens. Its name follows from model and
-package, so that starting is idempotent: what is there is found, not started twice.
+In: a `Deployed`, and what it may use. Out: a `Serving`, which says where it listens. Its name follows from model,
+package and image, so that starting is idempotent: what is there is found, not started twice. The same package in
+another format, or tuned, is another arm beside it.
 """
 
 from __future__ import annotations
@@ -69,18 +70,19 @@ class Arms:
         self._engine = engine
         self._home = str(settings.home)
 
-    def name(self, package: Digest) -> str:
+    def name(self, deployed: Deployed) -> str:
         """The name of a package's container."""
-        return f"slipway-{self._model}-{package.removeprefix('sha256:')[:12]}"
+        package, image = (digest.removeprefix("sha256:")[:12] for digest in deployed.identity)
+        return f"slipway-{self._model}-{package}-{image}"
 
     def all(self) -> tuple[Serving, ...]:
         """Every arm of the model that is there."""
         found = self._engine.containers(f"{MODEL_LABEL}={self._model}", f"{HOME_LABEL}={self._home}", PACKAGE_LABEL)
         return tuple(_serving(info) for info in found)
 
-    def find(self, package: Digest) -> Serving | None:
-        """A package's arm, running or not; None where there is none."""
-        return next((arm for arm in self.all() if arm.package == package), None)
+    def find(self, package: Digest, image: Digest | None = None) -> Serving | None:
+        """A package's arm, running or not; None where there is none. `image` says which, where it serves as several."""
+        return next((arm for arm in self.all() if arm.package == package and image in (None, arm.image)), None)
 
     def start(self, deployed: Deployed, resources: Resources | None = None) -> Serving:
         """A package's arm, started where it does not run. It is not waited for (`until_ready`).
@@ -88,15 +90,13 @@ class Arms:
         Raises:
             PlatformError: its image is gone, or it does not start.
         """
-        there = self.find(deployed.package)
-        if there is not None and there.running and there.image == deployed.image:
+        there = self.find(*deployed.identity)
+        if there is not None and there.running:
             return there
-        if there is not None:
-            self._engine.remove(there.container)
         self._engine.start(self._spec(deployed, resources or Resources()))
-        started = self.find(deployed.package)
+        started = self.find(*deployed.identity)
         if started is None:
-            raise PlatformError(f"the container {self.name(deployed.package)} was started and is gone: start it again")
+            raise PlatformError(f"the container {self.name(deployed)} was started and is gone: start it again")
         return started
 
     def until_ready(self, arm: Serving, within_s: float) -> None:
@@ -105,18 +105,19 @@ class Arms:
         Raises:
             PlatformError: it ended, or was not ready in time; the message has its last lines.
         """
-        deadline = time.monotonic() + within_s
+        deadline, began = time.monotonic() + within_s, self._engine.state(arm.container).started_at
         while not is_ready(arm.endpoint):
             state = self._engine.state(arm.container)
-            if not state.running or time.monotonic() > deadline:
-                why = f"was not ready within {within_s:g} s" if state.running else f"ended with {state.exit_code}"
+            ended = not state.running or state.started_at != began  # the engine starts it again soon
+            if ended or time.monotonic() > deadline:
+                why = "ended before it was ready" if ended else f"was not ready within {within_s:g} s"
                 log = self._engine.logs(arm.container, 10).strip()
                 raise PlatformError(f"the container {arm.name} {why}; it says:\n{log}")
             time.sleep(_POLL_S)
 
-    def stop(self, package: Digest) -> None:
+    def stop(self, package: Digest, image: Digest | None = None) -> None:
         """Let a package's arm finish what it has, and remove it; nothing happens where there is none."""
-        there = self.find(package)
+        there = self.find(package, image)
         if there is None:
             return
         with suppress(PlatformError):  # it may have ended by itself
@@ -142,7 +143,7 @@ class Arms:
             writable, environment[_LOG_VARIABLE] = {folder: _LOG_AT}, _LOG_AT
         return ContainerSpec(
             image=deployed.image,
-            name=self.name(deployed.package),
+            name=self.name(deployed),
             component=COMPONENT,
             environment=environment,
             network=SERVING,

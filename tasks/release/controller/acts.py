@@ -5,6 +5,7 @@ Nothing here decides or is written down; where the router does not answer, the n
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -90,12 +91,19 @@ class Acts:
         self.outside.router(now.model).ensure(route)
         self.passing("route ensured")
 
+    def warm(self, now: Serving) -> None:
+        """What it would go back to runs as well; where it cannot, a way back starts it, or says why not."""
+        for item in now.warm[1:]:
+            with contextlib.suppress(PlatformError):
+                self.outside.arms.start(now.model, item)
+
     def retire(self, ledger: Ledger, release: Release) -> None:
         """Keep what may have to come back, and let end what nobody needs. Under the lock."""
         now, underway = ledger.serving(), ledger.underway()
         needed = set() if underway is None else {item.identity for item in _packages(underway.release)}
         if now is not None:
             self.outside.arms.keep(now.model, (now.current, *now.previous))
+            self.warm(now)
             needed |= {item.identity for item in now.warm}
         known = [item for state in ledger.begun() for item in _packages(state.release)]
         for item in dict.fromkeys((*_packages(release), *known)):

@@ -105,6 +105,7 @@ class Controller(Slices):
         if now is not None:
             with ledger.locked():
                 self.acts.serve(now)
+            self.acts.warm(now)
 
     def finish(self, release_id: str) -> Release:
         """What follows once a release is over: servers that nothing needs end, the page for people, and MLflow's word.

@@ -10,7 +10,6 @@ from serving.contract import PackagedFile
 from tasks.contracts import Finding
 from tasks.image.engine import Engine
 from tasks.lineage import spec_of
-from tasks.release.champion import MlflowChampion
 from tasks.release.contracts import Arm, Counted, Deployed, Endpoint, Release, Router, ShadowReport
 from tasks.release.controller.counts import RouterAndServers
 from tasks.release.controller.events import State
@@ -29,6 +28,7 @@ _KEPT = "kept-"
 def outside(settings: Settings) -> Outside:
     """Everything that a controller acts through, on this machine. The engine is asked for when it is needed, so that
     what is known can be told without one."""
+    from tasks.release.champion import MlflowChampion  # which knows the controller's own values
     from tasks.release.judge import Judge
     from tasks.release.router import find_router
 

@@ -42,13 +42,11 @@ _BUFFER_BYTES = 1 << 16
 #: then.
 RETRIES = 2
 
-#: Seconds without a byte from the server: nginx's and AWS' load balancers' default as well. The server refuses what
-#: waits too long itself, long before.
-_SERVER_S = 60
+#: Seconds that a server may take to answer: as long as smoke waits for it (`tasks.smoke.trial.Effort.of`), or so many
+#: times the objective. Then it hangs, and the request is one that failed.
+_SERVER_S, _OBJECTIVES = 30, 20
 #: What idle connections of users are kept: as long as the server keeps its own (`serving.listener`).
 _IDLE_S = 75
-#: What a process that was replaced may live on for requests in flight and for connections that idle.
-_LEAVING_S = 2 * _IDLE_S
 
 _TEMPLATE = """\
 {route}
@@ -104,7 +102,8 @@ backend canary
     option redispatch 1
     retries 3
     use-server canary if TRUE
-    default-server observe layer7 error-limit 5 on-error mark-down on-marked-down shutdown-sessions
+    # (Not shutdown-sessions: it also breaks off requests that are still connecting, which nobody asks again.)
+    default-server observe layer7 error-limit 5 on-error mark-down
     server canary {canary} weight 0 check{without_canary}
     server instead {stable} track stable/stable
 
@@ -160,6 +159,7 @@ def _text(route: Route, structure: str) -> str:
     def slow(arm: str) -> str:
         return "" if route.p99_ms is None else _SLOW.format(arm=arm, objective_us=round(route.p99_ms * 1000))
 
+    server_s = max(_SERVER_S, round(_OBJECTIVES * (route.p99_ms or 0) / 1000))
     return _TEMPLATE.format(
         route=_ROUTE + route.model_dump_json(),
         structure=structure,
@@ -177,7 +177,8 @@ def _text(route: Route, structure: str) -> str:
         slow_stable=slow("stable"),
         slow_canary=slow("canary"),
         buffer_bytes=_BUFFER_BYTES,
-        server_s=_SERVER_S,
+        server_s=server_s,
         idle_s=_IDLE_S,
-        leaving_s=_LEAVING_S,
+        # A process that was replaced: a connection that idles, its last request, and that once more.
+        leaving_s=_IDLE_S + 2 * server_s,
     )

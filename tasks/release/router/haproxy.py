@@ -22,7 +22,6 @@ import shutil
 import socket
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
 from tasks.errors import PlatformError
 from tasks.image.engine import ContainerInfo, ContainerSpec, Engine
@@ -43,6 +42,7 @@ from tasks.release.router.configuration import (
 )
 from tasks.release.router.image import router_image
 from tasks.release.router.runtime import Master, Unheard
+from tasks.release.router.written import write_whole
 from tasks.settings import Settings
 from tasks.workspace import locked
 
@@ -88,7 +88,7 @@ class HaproxyRouter:
                 self._write(wanted)
                 self._start(wanted)
                 return
-            workers = self._master.workers()
+            workers = self._workers()
             if self._variable(workers[0], "structure") == structure(wanted):
                 for worker in workers:
                     self._adapt(worker, wanted)
@@ -216,6 +216,17 @@ class HaproxyRouter:
         )
         self._tell(worker, [*commands, _weight(route.weight)])
 
+    def _workers(self) -> tuple[int, ...]:
+        """The workers of a container that runs, perhaps since a moment ago."""
+        deadline = time.monotonic() + _START_S
+        while True:
+            try:
+                return self._master.workers()
+            except Unheard:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_POLL_S)
+
     def _reload(self, route: Route) -> None:
         before = self._master.workers()[0]
         with contextlib.suppress(Unheard):  # it reads its configuration again by starting anew
@@ -269,21 +280,7 @@ class HaproxyRouter:
             return None
 
     def _write(self, route: Route) -> None:
-        """Aside, then in its place, so that no half of it is ever read."""
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            aside = self._folder / f"{FILE}.new"
-            with aside.open("w") as out:
-                out.write(configuration(route))
-                out.flush()
-                os.fsync(out.fileno())
-            if os.getuid() == 0:
-                os.chown(self._folder, _NONROOT, _NONROOT)
-                os.chown(aside, _NONROOT, _NONROOT)
-            aside.rename(self._folder / FILE)
-            _sync(self._folder)
-        except OSError as error:
-            raise PlatformError(f"the router's {self._folder / FILE} cannot be written: {error.strerror}") from error
+        write_whole(self._folder / FILE, configuration(route), _NONROOT if os.getuid() == 0 else None)
 
 
 def _weight(percent: float) -> str:
@@ -316,11 +313,3 @@ def _listens(port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -42,9 +42,11 @@ class Master:
         Raises:
             Unheard: nothing answers, or there is no worker.
         """
-        found = tuple(int(pid) for pid in _WORKER.findall(self.ask("show proc")))
-        if not found:
-            raise Unheard(f"HAProxy behind {self.socket} has no worker: its log says why")
+        patience = time.monotonic() + _RELOAD_S
+        while not (found := tuple(int(pid) for pid in _WORKER.findall(self.ask("show proc")))):
+            if time.monotonic() > patience:
+                raise Unheard(f"HAProxy behind {self.socket} has no worker: its log says why")
+            time.sleep(_POLL_S)
         return found
 
     def tell(self, worker: int, commands: Sequence[str]) -> str:
@@ -66,7 +68,7 @@ class Master:
         while True:
             try:
                 return self._asked(command)
-            except ConnectionRefusedError as error:
+            except ConnectionError as error:  # refused, or broken off in the middle
                 if time.monotonic() > patience:
                     raise self._unheard(error) from error
                 time.sleep(_POLL_S)

@@ -36,6 +36,10 @@ _SHOWN = 8
 
 def judge(seen: Replay, wanted: Expectations, source: str = "") -> ShadowReport:
     """The report. `source` says for people where the requests are from."""
+    if not seen.pairs and any(finding.verdict is not Verdict.PASSED for finding in wanted.remarks):
+        # Nothing was sent, for reasons that say it all.
+        verdict = Verdict.worst(finding.verdict for finding in wanted.remarks)
+        return ShadowReport(verdict=verdict, findings=wanted.remarks, kind=wanted.kind, source=source)
     # (a pair without the old version's answer shows nothing where there is an old version)
     compared = [pair for pair in seen.pairs if pair.is_complete and (pair.old is None) is (wanted.old is None)]
     agreement = _agreement(compared, wanted)
@@ -89,8 +93,7 @@ def _unanswered(pairs: Sequence[Pair]) -> Iterator[Finding]:
 
 
 def _enough(seen: Replay, compared: int, wanted: Expectations) -> Iterator[Finding]:
-    sends_nothing = not seen.pairs and any(finding.verdict is not Verdict.PASSED for finding in wanted.remarks)
-    if compared >= wanted.asked or sends_nothing:
+    if compared >= wanted.asked:
         return
     silent = sum(pair.old is not None and pair.old.fault is not None for pair in seen.pairs)
     failed = sum(pair.new.fault is not None for pair in seen.pairs)

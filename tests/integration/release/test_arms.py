@@ -29,7 +29,7 @@ def test_an_arm_is_started_once_and_answers_at_its_own_address(
     first = arms.start(deployed, Resources(cpus=1, memory_bytes=512 << 20))
     arms.until_ready(first, 30)
     assert arms.start(deployed) == first
-    assert first.name == f"slipway-{model}-{deployed.package.removeprefix('sha256:')[:12]}"
+    assert first.name.startswith(f"slipway-{model}-{deployed.package.removeprefix('sha256:')[:12]}-")
     url = f"http://{first.endpoint.host}:{first.endpoint.port}/v2/health/ready"
     with urllib.request.urlopen(url, timeout=5) as answer:
         assert answer.status == 200
@@ -99,7 +99,9 @@ def test_predictions_are_written_where_they_were_asked_for(
     engine: Engine, settings: Settings, model: str, deployed: Deployed, packages: Packages, tmp_path: Path
 ) -> None:
     arms = Arms(model, engine, settings)
-    arm = arms.start(deployed, Resources(predictions=tmp_path / "predictions"))
+    arm = arms.start(
+        deployed, Resources(predictions=tmp_path / "predictions", environment={"SERVING_PREDICTION_LOG_SAMPLE": "1"})
+    )
     arms.until_ready(arm, 30)
     body = b'{"inputs": [{"name": "x", "shape": [1, 6], "datatype": "UINT8", "data": [1, 2, 3, 4, 5, 6]}]}'
     name = packages.tiny("onnx").spec.name

@@ -12,7 +12,7 @@ import pytest
 
 from tasks.errors import PlatformError
 from tasks.image import Engine
-from tasks.release.contracts import Arm, Route
+from tasks.release.contracts import Arm, Endpoint, Route
 from tasks.release.router.haproxy import HaproxyRouter
 from tasks.release.router.runtime import Master
 from tasks.settings import Settings
@@ -46,7 +46,7 @@ def router(engine: Engine, settings: Settings, model: str) -> HaproxyRouter:
 
 def ask(port: int, *ids: str, body: bytes = b"{}", header: str = "x-request-id") -> list[str]:
     """Who answered each request, or how it failed."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=70)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     answers = []
     for identity in ids:
         try:
@@ -228,6 +228,21 @@ def test_a_canary_that_is_gone_costs_no_user_anything(router: HaproxyRouter, rou
     assert found is not None
     seen = found[Arm.CANARY]
     assert (seen.requests, seen.errors, seen.failed, seen.hidden) == (220, 0, 200, 200)
+
+
+def test_a_canary_whose_machine_is_gone_costs_no_user_more_than_a_second(router: HaproxyRouter, route: Route) -> None:
+    # TEST-NET-1 (RFC 5737): nobody answers there, not even that nobody listens.
+    router.ensure(route.model_copy(update={"canary": Endpoint(host="192.0.2.1", port=8000)}))
+    answers: list[str] = []
+    threads = [threading.Thread(target=lambda: answers.extend(ask(route.port, *many(20)))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == ["stable"] * 160
+    found = router.counts()
+    assert found is not None
+    assert (found[Arm.CANARY].requests, found[Arm.CANARY].failed) == (160, 160)
 
 
 def test_requests_of_a_canary_that_hangs_are_answered_by_the_stable_version(

@@ -14,6 +14,7 @@ def _standing(underway: Release | None = None, *last: Release, weight: float | N
         model="digits",
         port=8500,
         split_by="x-request-id",
+        p99_ms=50,
         current=releasing.deployed("1"),
         since=releasing.NOW,
         release="digits-0",
