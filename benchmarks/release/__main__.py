@@ -30,6 +30,7 @@ PARTS = {
     "detection": "benchmarks.release.detection:measure",
     "broken-data": "benchmarks.release.broken_data:measure",
     "scenarios": "benchmarks.release.scenarios:measure",
+    "router": "benchmarks.release.router:measure",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +12,10 @@ from tasks.contracts import Finding
 from tasks.image.engine import Engine
 from tasks.lineage import spec_of
 from tasks.release.contracts import Arm, Counted, Deployed, Endpoint, Release, Router, ShadowReport
-from tasks.release.controller.counts import RouterAndServers
 from tasks.release.controller.events import State
 from tasks.release.controller.gates import StoredEvidence, StoredGolden, find
 from tasks.release.controller.protocols import Outside, WallClock
+from tasks.release.sources import PROMETHEUS, find_source
 from tasks.settings import Settings
 from tasks.store import Store, open_store
 from tasks.workspace import scratch
@@ -39,7 +40,9 @@ def outside(settings: Settings) -> Outside:
         return find_router("haproxy", model, engine.get(), settings)
 
     def counted(release: Release, stable: Endpoint, canary: Endpoint) -> Counted:
-        return RouterAndServers(router(release.model), {Arm.STABLE: stable, Arm.CANARY: canary})
+        source = "prometheus" if os.environ.get(PROMETHEUS) else "servers"
+        arms_of = {Arm.STABLE: stable, Arm.CANARY: canary}
+        return find_source(source, arms_of, router(release.model), release.plan.p99_ms)
 
     def attested(release: Release) -> tuple[Finding, ...]:
         return StoredEvidence(settings, store, engine.get())(release)
@@ -94,13 +97,13 @@ class ContainerArms:
     def endpoint(self, model: str, deployed: Deployed) -> Endpoint | None:
         from tasks.release.arms import Arms
 
-        arm = Arms(model, self.engine.get(), self.settings).find(deployed.package)
-        return arm.endpoint if arm is not None and arm.running and arm.image == deployed.image else None
+        arm = Arms(model, self.engine.get(), self.settings).find(*deployed.identity)
+        return arm.endpoint if arm is not None and arm.running else None
 
     def stop(self, model: str, deployed: Deployed) -> None:
         from tasks.release.arms import Arms
 
-        Arms(model, self.engine.get(), self.settings).stop(deployed.package)
+        Arms(model, self.engine.get(), self.settings).stop(*deployed.identity)
 
     def keep(self, model: str, packages: tuple[Deployed, ...]) -> None:
         engine = self.engine.get()

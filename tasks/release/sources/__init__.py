@@ -16,6 +16,9 @@ from typing import cast
 from tasks.errors import BadInput
 from tasks.release.contracts import Arm, Counted, Endpoint, Router
 
+#: The address of the Prometheus to read from, such as http://prometheus:9090.
+PROMETHEUS = "SLIPWAY_PROMETHEUS"
+
 #: Name → `module:class`, imported only when asked for.
 SOURCES: dict[str, str] = {
     "servers": "tasks.release.sources.servers:Servers",

@@ -18,11 +18,9 @@ from typing import Any
 
 from tasks.errors import BadInput
 from tasks.release.contracts import Arm, ArmCounts, Endpoint, Router
+from tasks.release.sources import PROMETHEUS
 from tasks.release.sources.combination import combined
 from tasks.release.sources.page import Measured, server_counts
-
-#: The address of the Prometheus, like http://prometheus:9090.
-VARIABLE = "SLIPWAY_PROMETHEUS"
 
 _TIMEOUT_S = 5.0
 #: Everything that a server's page says, in one query, so that all of it is of one scrape.
@@ -42,10 +40,10 @@ class Prometheus:
         self._arms = dict(arms)
         self._router = router
         self._p99_ms = p99_ms
-        self._url = (url or os.environ.get(VARIABLE) or "").rstrip("/")
+        self._url = (url or os.environ.get(PROMETHEUS) or "").rstrip("/")
         if not self._url.startswith(("http://", "https://")):
             raise BadInput(
-                f"{VARIABLE}: expected the address of a Prometheus, like http://prometheus:9090, found {self._url!r}"
+                f"{PROMETHEUS}: expected the address of a Prometheus, like http://prometheus:9090, found {self._url!r}"
             )
 
     def read(self) -> Mapping[Arm, ArmCounts | None]:
