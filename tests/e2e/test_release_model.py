@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from scripts import processes
-from scripts.airflow_api import Run
+from scripts.airflow_api import SETTLES_S, Run
 from scripts.airflow_home import airflow_environment
 from scripts.services import AIRFLOW_COMMANDS
 from scripts.users import Users, rows_of
@@ -137,7 +137,7 @@ def test_a_person_is_asked_with_the_evidence(slipway: Slipway, rejected: Run, fi
 
 
 def test_an_approved_release_is_promoted_also_where_the_triggerer_was_killed(slipway: Slipway, promoted: Run) -> None:
-    assert promoted.state == "success", slipway.states(promoted)
+    assert promoted.state == "success", slipway.api.log(promoted, "outcome")
     assert _left(slipway, promoted).phase is Phase.PROMOTED
     standing = controller.standing(MODEL, slipway.settings)
     assert standing is not None
@@ -220,6 +220,7 @@ def _start(slipway: Slipway, package: Package) -> Run:
 
 def _answer(slipway: Slipway, run: Run, option: str, reason: str) -> None:
     _wait_for(slipway, run, "approve", "awaiting_input")
+    time.sleep(SETTLES_S)
     slipway.api.answer(run, "approve", option, reason)
 
 
