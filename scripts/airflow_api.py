@@ -21,8 +21,8 @@ FINISHED_RUN = frozenset({"success", "failed"})
 FINISHED_TASK = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 _UNMAPPED = -1
 
-#: How long a task that asks a person is left alone after it began to wait, s: the scheduler of Airflow 3.3 looks at what
-#: its executor reports about once a second, and a person takes longer.
+#: How long a task that asks a person is left alone after it began to wait, s: Airflow's scheduler looks at what its
+#: executor reports about once a second, and a person takes longer.
 SETTLES_S = 3.0
 
 
