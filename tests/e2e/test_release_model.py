@@ -29,10 +29,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 RELEASE, ROLLBACK = "release_model", "rollback_model"
 MODEL = f"{PREFIX}digits"
 
-#: Steps as short as the evidence allows. The third version is let through shadow, so that the canary has to find it.
+#: Few steps, and half of the users at once, so that evidence comes soon. The third version is let through shadow, so that the canary has to find it.
 _SPEC = """\
 release:
-  steps: [10, 100]
+  steps: [50, 100]
   bake: 5s
   extend: 2m
   min_requests: 50
@@ -80,7 +80,7 @@ def rescaled(slipway: Slipway, folder: Path, retrained: Package) -> Package:
 def users(slipway: Slipway, folder: Path, first: First) -> Iterator[Users]:
     """Somebody asks all the time, once the first version serves."""
     rows = rows_of(folder / "artifacts" / "eval.npz", "pixels")
-    with Users(_serving_port(slipway), f"/v2/models/{MODEL}/infer", rows, p99_ms=5000, rate=60) as users:
+    with Users(_serving_port(slipway), f"/v2/models/{MODEL}/infer", rows, p99_ms=5000, rate=80) as users:
         yield users
 
 
