@@ -122,10 +122,10 @@ def _passed(settings: Settings, spec: ModelSpec) -> Package | None:
 
 def _release(console: Console, api: AirflowApi, settings: Settings, package: Package, users: Users) -> Shown | None:
     """One release through Airflow, followed to its end."""
-    before, began = users.asked, time.monotonic()
+    before, began, earlier = users.asked, time.monotonic(), _latest(settings, package)
     run = _start(api, package, short(package.digest))
     console.print(f"releasing {short(package.digest)}: {_url(api, run)}")
-    ended = _follow(console, api, settings, run, package)
+    ended = _follow(console, api, settings, run, package, earlier)
     after = users.asked
     if ended is None:
         console.print(Text(f"✗ no release was opened: see {_url(api, run)}", style=_RED))
@@ -134,8 +134,16 @@ def _release(console: Console, api: AirflowApi, settings: Settings, package: Pac
     return Shown(ended, asked, time.monotonic() - began)
 
 
-def _follow(console: Console, api: AirflowApi, settings: Settings, run: Run, package: Package) -> Release | None:
-    """Give approval when it is asked for, and say where the release stands whenever that changes."""
+def _follow(
+    console: Console,
+    api: AirflowApi,
+    settings: Settings,
+    run: Run,
+    package: Package,
+    earlier: Release | None = None,
+) -> Release | None:
+    """Give approval when it is asked for, and say where the release stands whenever that changes. `earlier` is one of
+    the same package that is over."""
     told, approved, deadline = "", 0, time.monotonic() + _TIMEOUT_S
     while not (now := api.run(run)).is_over:
         if time.monotonic() > deadline:
@@ -147,12 +155,12 @@ def _follow(console: Console, api: AirflowApi, settings: Settings, run: Run, pac
             request = api.answer(run, "approve", "Approve", "shadow's evidence was looked at by make demo")
             console.print(f"  approved over the API, as a person would in Airflow's pages: {request}")
             approved = asks.try_number
-        release = _latest(settings, package)
+        release = _begun(settings, package, earlier)
         if release is not None and (line := _line(release)) != told:
             console.print(f"  {line}")
             told = line
         time.sleep(0.5)
-    return _latest(settings, package)
+    return _begun(settings, package, earlier)
 
 
 def _line(release: Release) -> str:
@@ -205,6 +213,12 @@ def _latest(settings: Settings, package: Package) -> Release | None:
     standing = controller.standing(MODEL, settings)
     known = () if standing is None else (*([standing.underway] if standing.underway else []), *standing.last)
     return next((release for release in known if release.candidate.package == package.digest), None)
+
+
+def _begun(settings: Settings, package: Package, earlier: Release | None) -> Release | None:
+    """The newest release of a package, unless it is the `earlier` one."""
+    found = _latest(settings, package)
+    return None if found is not None and earlier is not None and found.id == earlier.id else found
 
 
 def _ended(settings: Settings, package: Package) -> Phase | None:
