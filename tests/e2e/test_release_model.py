@@ -27,9 +27,10 @@ from tests.e2e.conftest import PREFIX, RUN_TIMEOUT_S, Slipway
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 
 RELEASE, ROLLBACK = "release_model", "rollback_model"
-MODEL = f"{PREFIX}digits"
+MODEL = f"{PREFIX}released"
 
-#: Few steps, and half of the users at once, so that evidence comes soon. The third version is let through shadow, so that the canary has to find it.
+#: Few steps, and half of the users at once, so that evidence comes soon. The third version is let through shadow, so that
+#: the canary has to find it.
 _SPEC = """\
 release:
   steps: [50, 100]
