@@ -29,8 +29,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 RELEASE, ROLLBACK = "release_model", "rollback_model"
 MODEL = f"{PREFIX}released"
 
-#: Few steps, and half of the users at once, so that evidence comes soon. The third version is let through shadow, so that
-#: the canary has to find it.
+#: Few steps, and half of the users at once, so that evidence comes soon. The third version is let through shadow, so
+#: that the canary has to find it.
 _SPEC = """\
 release:
   steps: [50, 100]
