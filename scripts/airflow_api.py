@@ -21,6 +21,10 @@ FINISHED_RUN = frozenset({"success", "failed"})
 FINISHED_TASK = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 _UNMAPPED = -1
 
+#: How long a task that asks a person is left alone after it began to wait, s: Airflow's scheduler looks at what its
+#: executor reports about once a second, and a person takes longer.
+SETTLES_S = 3.0
+
 
 class AirflowUnavailable(PlatformError):
     """Airflow's API does not answer, or refused what was asked of it."""
@@ -149,6 +153,9 @@ class AirflowApi:
 
     def answer(self, run: Run, task_id: str, option: str, reason: str = "") -> str:
         """Answer the question of a task that waits for a person; the request, for people who want to do the same.
+
+        Not within `SETTLES_S` after the task began to wait: the scheduler then still hears of its end, finds it on its
+        way again, takes it for lost, and asks once more in a second try.
 
         Raises:
             AirflowUnavailable: it does not wait, somebody has answered already, or there is no such option.

@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from scripts.airflow_api import AirflowApi, Run
+from scripts.airflow_api import SETTLES_S, AirflowApi, Run
 from scripts.users import Asked, Users, rows_of
 from tasks.contracts import Package, Verdict
 from tasks.errors import PlatformError
@@ -136,17 +136,17 @@ def _release(console: Console, api: AirflowApi, settings: Settings, package: Pac
 
 def _follow(console: Console, api: AirflowApi, settings: Settings, run: Run, package: Package) -> Release | None:
     """Give approval when it is asked for, and say where the release stands whenever that changes."""
-    told, approved, deadline = "", False, time.monotonic() + _TIMEOUT_S
+    told, approved, deadline = "", 0, time.monotonic() + _TIMEOUT_S
     while not (now := api.run(run)).is_over:
         if time.monotonic() > deadline:
             api.stop(now)
             raise PlatformError(f"the release is not over after {_TIMEOUT_S} s: see {_url(api, run)}")
-        if not approved and any(
-            task.task_id == "approve" and task.state == "awaiting_input" for task in api.tasks(run)
-        ):
-            asked = api.answer(run, "approve", "Approve", "shadow's evidence was looked at by make demo")
-            console.print(f"  approved over the API, as a person would in Airflow's pages: {asked}")
-            approved = True
+        asks = next((task for task in api.tasks(run) if task.task_id == "approve"), None)
+        if asks is not None and asks.state == "awaiting_input" and asks.try_number > approved:
+            time.sleep(SETTLES_S)
+            request = api.answer(run, "approve", "Approve", "shadow's evidence was looked at by make demo")
+            console.print(f"  approved over the API, as a person would in Airflow's pages: {request}")
+            approved = asks.try_number
         release = _latest(settings, package)
         if release is not None and (line := _line(release)) != told:
             console.print(f"  {line}")

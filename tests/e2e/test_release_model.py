@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from scripts import processes
-from scripts.airflow_api import Run
+from scripts.airflow_api import SETTLES_S, Run
 from scripts.airflow_home import airflow_environment
 from scripts.services import AIRFLOW_COMMANDS
 from scripts.users import Users, rows_of
@@ -29,10 +29,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 RELEASE, ROLLBACK = "release_model", "rollback_model"
 MODEL = f"{PREFIX}digits"
 
-#: Steps as short as the evidence allows. The third version is let through shadow, so that the canary has to find it.
+#: Few steps, and half of the users at once, so that evidence comes soon. The third version is let through shadow, so that the canary has to find it.
 _SPEC = """\
 release:
-  steps: [10, 100]
+  steps: [50, 100]
   bake: 5s
   extend: 2m
   min_requests: 50
@@ -80,7 +80,7 @@ def rescaled(slipway: Slipway, folder: Path, retrained: Package) -> Package:
 def users(slipway: Slipway, folder: Path, first: First) -> Iterator[Users]:
     """Somebody asks all the time, once the first version serves."""
     rows = rows_of(folder / "artifacts" / "eval.npz", "pixels")
-    with Users(_serving_port(slipway), f"/v2/models/{MODEL}/infer", rows, p99_ms=5000, rate=60) as users:
+    with Users(_serving_port(slipway), f"/v2/models/{MODEL}/infer", rows, p99_ms=5000, rate=80) as users:
         yield users
 
 
@@ -137,7 +137,7 @@ def test_a_person_is_asked_with_the_evidence(slipway: Slipway, rejected: Run, fi
 
 
 def test_an_approved_release_is_promoted_also_where_the_triggerer_was_killed(slipway: Slipway, promoted: Run) -> None:
-    assert promoted.state == "success", slipway.states(promoted)
+    assert promoted.state == "success", slipway.api.log(promoted, "outcome")
     assert _left(slipway, promoted).phase is Phase.PROMOTED
     standing = controller.standing(MODEL, slipway.settings)
     assert standing is not None
@@ -220,6 +220,7 @@ def _start(slipway: Slipway, package: Package) -> Run:
 
 def _answer(slipway: Slipway, run: Run, option: str, reason: str) -> None:
     _wait_for(slipway, run, "approve", "awaiting_input")
+    time.sleep(SETTLES_S)
     slipway.api.answer(run, "approve", option, reason)
 
 
