@@ -61,8 +61,9 @@ def mistakes(
         yield f"vendor {vendor} makes none of {architecture}: expected {' or '.join(_VENDORS[architecture])}"
     unknown = [name for name in features if name not in KNOWN[architecture]]
     yield from (_unknown(name, architecture) for name in unknown)
-    if emulation is not None and not unknown and level in LEVELS:
-        yield from _emulated(emulation, architecture, vendor, level, LEVELS[level].union(features))
+    if emulation is not None and level in LEVELS:
+        known = LEVELS[level].union(features).difference(unknown)
+        yield from _emulated(emulation, architecture, vendor, level, known)
 
 
 def _unknown(name: str, architecture: Architecture) -> str:

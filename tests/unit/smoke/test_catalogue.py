@@ -192,6 +192,7 @@ ARM = "vendor: arm, architecture: arm64, sources: [gcc-arm]"
         (f"{{{ZEN}, level: x86-64-v3, features: [flying], emulation: EPYC}}", "no feature 'flying' is known"),
         (f"{{{ZEN}, level: x86-64-v4, features: [avx512_vnn]}}", "did you mean avx512_vnni?"),
         (f"{{{ZEN}, level: x86-64-v3, features: [avx512f], emulation: EPYC}}", "EPYC does not execute avx512f"),
+        (f"{{{ZEN}, level: x86-64-v3, features: [flying, avx512f], emulation: EPYC}}", "EPYC does not execute avx512f"),
         (f"{{{ZEN}, level: x86-64-v3, features: [amx_tile], emulation: EPYC}}", "EPYC does not execute amx_tile"),
         (f"{{{ZEN}, level: x86-64-v4, emulation: EPYC}}", "EPYC does not execute avx512bw"),
         (f"{{{ZEN}, level: x86-64-v2, emulation: EPYC}}", "EPYC also has abm, avx, avx2"),
