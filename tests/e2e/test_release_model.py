@@ -29,15 +29,14 @@ pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 RELEASE, ROLLBACK = "release_model", "rollback_model"
 MODEL = f"{PREFIX}released"
 
-#: Few steps, and half of the users at once, so that evidence comes soon. The third version is let through shadow, so
-#: that the canary has to find it.
+#: Few steps, and half of the users at once, so that the evidence decides soon.
 _SPEC = """\
 release:
   steps: [50, 100]
   bake: 5s
   extend: 2m
   min_requests: 50
-  shadow: {{agreement: 0.5}}
+  shadow: {{agreement: 0.9}}
   automatic: {automatic}
   approval: {approval}
 """
