@@ -26,7 +26,7 @@ from tasks.contracts import (
     TunedImage,
     Verdict,
 )
-from tasks.figures import NOTHING, short, size
+from tasks.figures import NOTHING, figure, gib, short, size
 from tasks.findings import placed
 from tasks.pipeline import Event, Moment
 
@@ -187,9 +187,8 @@ def _placement(cell: Cell) -> Text:
         return _verdict(cell.verdict, f"{cell.verdict}: {cell.reasons[0].code}")
     figures = cell.figures
     said = [
-        _worst([cell.rate_rps], "requests/s", 0) if cell.rate_rps else "",
-        f"p99 {_worst([figures.p99_ms], 'ms', 1)}" if figures and figures.p99_ms is not None else "",
-        size(cell.needed_bytes) if cell.needed_bytes else "",
+        cell.rate or (f"p99 of one client {figure(figures.p99_ms)} ms" if figures and figures.p99_ms else ""),
+        gib(cell.needed_bytes) if cell.needed_bytes else "",
     ]
     return _verdict(cell.verdict, ", ".join(part for part in said if part))
 
@@ -281,7 +280,7 @@ def smoke_lines(image: Image, serving: ServingSpec, runs: Sequence[SmokeRun]) ->
             Text(_worst([figures.cold_start_s], "s", 2)),
             Text(_worst([figures.p50_ms], "ms", 1)),
             Text(_worst([figures.p99_ms], "ms", 1)),
-            Text(NOTHING if figures.peak_memory_bytes is None else size(figures.peak_memory_bytes)),
+            Text(NOTHING if figures.peak_memory_bytes is None else gib(figures.peak_memory_bytes)),
             Text(f"{figures.requests:,}"),
             Text(f"{when}, not run again (--fresh does)" if run.reused else "now"),
         )

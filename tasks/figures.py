@@ -14,6 +14,11 @@ def size(count: float) -> str:
     return f"{count:.1f} GB"
 
 
+def gib(count: float | None) -> str:
+    """Memory, in powers of two as machines and limits have it: `0.12 GiB`, `3.75 GiB`."""
+    return "unknown" if count is None else f"{amount(count / 2**30)} GiB"
+
+
 def short(digest: str | None) -> str:
     """Enough of a digest to find it by."""
     return digest.removeprefix("sha256:")[:12] if digest else NOTHING

@@ -16,6 +16,7 @@ from tasks.errors import Problem
 #: Where a value is: keys and list positions from the top.
 KeyPath = tuple[str | int, ...]
 
+_A_SPEC = "a mapping that begins with `name:` and `owner:`"
 _MAX_VALUES = 100_000  # a spec has dozens; aliases of aliases can make billions from a few lines
 
 
@@ -60,8 +61,8 @@ def read_document(path: Path) -> tuple[Document | None, list[Problem]]:
     return parse_document(text)
 
 
-def parse_document(text: str) -> tuple[Document | None, list[Problem]]:
-    """The same for text."""
+def parse_document(text: str, expected: str | None = None) -> tuple[Document | None, list[Problem]]:
+    """The same for text, also of another file's; `expected` is said of one that is no mapping."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -76,15 +77,15 @@ def parse_document(text: str) -> tuple[Document | None, list[Problem]]:
     except YAMLError as error:
         return None, [Problem(None, "", f"is not YAML: {' '.join(str(error).split())}")]
     except RecursionError:
-        return None, [Problem(None, "", "is nested too deeply to be a model.yaml")]
+        return None, [Problem(None, "", "is nested too deeply")]
     if root is None:
-        return None, [Problem(1, "", "is empty; expected a mapping that begins with `name:` and `owner:`")]
+        return None, [Problem(1, "", f"is empty; expected {expected or _A_SPEC}")]
 
     reader = _Reader(yaml.constructor)
     data = reader.read(root, (), ())
     if not isinstance(data, dict):
-        expected = "expected a mapping of keys such as `name:` and `inputs:`"
-        return None, [*reader.problems, Problem(1, "", f"{expected}, found {describe(data)}")]
+        wanted = expected or "a mapping of keys such as `name:` and `inputs:`"
+        return None, [*reader.problems, Problem(1, "", f"expected {wanted}, found {describe(data)}")]
     return Document(data, reader.lines), reader.problems
 
 

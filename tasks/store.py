@@ -62,13 +62,15 @@ class LocalStore:
     """A store in a folder on a local disk. The folder is made when something is first stored."""
 
     def __init__(self, root: Path) -> None:
-        """Raises StoreUnavailable where `root` can be no folder."""
+        """Raises StoreUnavailable where `root` can be no folder, or is none and cannot be made."""
         self.root = root
         there = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
         if not there.is_dir():
             raise StoreUnavailable(
                 f"the store {root} cannot be there: {there} is a file; name a folder in SLIPWAY_STORE or SLIPWAY_HOME"
             )
+        if there != root.absolute():
+            _check_place(root, there)
         self._sweep()
 
     @property
@@ -291,6 +293,17 @@ def _modified(entry: Mapping[str, Any]) -> float:
     if isinstance(found, str):
         found = datetime.fromisoformat(found)
     return found.timestamp() if isinstance(found, datetime) else float(found)
+
+
+def _check_place(root: Path, there: Path) -> None:
+    """Whether folders can be made in `there`: only trying says so, since root may write anywhere by mode."""
+    try:
+        Path(tempfile.mkdtemp(prefix=".slipway-", dir=there)).rmdir()
+    except OSError as error:
+        raise StoreUnavailable(
+            f"the store {root} is not there and cannot be made: no folder can be made in {there} "
+            f"({error.strerror or error}); name another in SLIPWAY_STORE or SLIPWAY_HOME"
+        ) from error
 
 
 def open_store(uri: str) -> Store:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.errors import BadInput
@@ -24,9 +25,21 @@ def text_of(path: Path) -> str:
         raise BadInput(f"{path}: expected a file that can be read: {error.strerror}") from error
 
 
-def split(values: list[str] | None) -> list[str]:
-    """Options that may be repeated, or given by comma."""
-    return [part.strip() for value in values or () for part in value.split(",") if part.strip()]
+def refuse_empty(arguments: Sequence[str]) -> None:
+    """An empty text, as of a variable that is not set, is no value: what is left out is not what was asked for."""
+    for before, given in zip(["", *arguments], arguments, strict=False):
+        option = given if given.startswith("--") else before
+        if not given.strip() or (given.startswith("--") and given.endswith("=")):
+            said = f"{option.removesuffix('=')}: is empty" if option.startswith("--") else "an argument is empty"
+            raise BadInput(f"{said}: give a value, or leave it out")
+
+
+def split(values: list[str] | None, option: str) -> list[str]:
+    """An option that may be repeated, or given by comma; nothing only where it was not given."""
+    parts = [part.strip() for value in values or () for part in value.split(",")]
+    if not all(parts):
+        raise BadInput(f"{option} {','.join(values or ())!r}: expected names by comma, found an empty one")
+    return parts
 
 
 def seconds(text: str) -> float:

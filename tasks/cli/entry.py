@@ -15,6 +15,7 @@ from typing import Any
 import typer
 
 from tasks.cli.app import app
+from tasks.cli.arguments import refuse_empty
 from tasks.cli.session import DEBUG, JSON
 from tasks.errors import SlipwayError, SpecError
 from tasks.supervision import supervised
@@ -37,6 +38,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command; its exit code. No traceback reaches the user unless asked for."""
     try:
+        refuse_empty(arguments)
         return int(app(arguments, standalone_mode=False) or 0)
     except (BrokenPipeError, SystemExit) as end:  # click makes an exit of a broken pipe
         if isinstance(end, SystemExit) and not isinstance(end.__context__, BrokenPipeError):

@@ -59,7 +59,7 @@ def smoke(
     from tasks.smoke.served import open_image
     from tasks.workspace import scratch
 
-    asked = tuple(dict.fromkeys(split(instance_type)))
+    asked = tuple(dict.fromkeys(split(instance_type, "--instance-type")))
     refuse_unknown_types(asked)
     settings = Settings.from_environment()
     with opened(as_json, debug) as (session, interruption), Progress(session.err, interruption.check) as progress:

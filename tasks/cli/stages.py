@@ -40,7 +40,7 @@ def package(
     from tasks.settings import Settings
     from tasks.spec import load_spec
 
-    asked = narrowed(load_spec(spec_path(spec)), split(formats), split(instance_types))
+    asked = narrowed(load_spec(spec_path(spec)), split(formats, "--formats"), split(instance_types, "--instance-types"))
     with opened(as_json, debug) as (session, interruption), Progress(session.err, interruption.check) as progress:
         pipeline = Pipeline(Settings.from_environment(), fresh=fresh, on_event=progress)
         runs = pipeline.run(asked)

@@ -7,11 +7,12 @@ placement.json              the matrix, the recommendation and why
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from tasks.deployment.compose import compose
 from tasks.deployment.kubernetes import Scale, documents
 from tasks.deployment.validation import check_compose, check_kubernetes
 from tasks.deployment.workload import Workload, workload
-from tasks.errors import BadInput, GateBlocked, StoreUnavailable
+from tasks.errors import BadInput, GateBlocked
 from tasks.placement import HourlyPrice, Recommendation, matrix_of, recommend
 from tasks.smoke.catalogue import InstanceType
 from tasks.smoke.host import THIS_MACHINE
@@ -58,16 +59,17 @@ def write_manifests(
     """Write the manifests of `image` to `asked.out`, which must not be there yet; `attestation` is the envelope.
 
     Raises:
-        BadInput: `out` is there already, or has no folder to be in.
+        BadInput: `out` is there already, has no folder to be in, or cannot be written.
         GateBlocked: nothing that a cluster's nodes can be is proven for the image's format, or the evidence was not
             signed.
         PlatformError: what would be written is not valid.
-        StoreUnavailable: it cannot be written there.
     """
     if asked.out.exists():
         raise BadInput(f"{asked.out} is already there: give a folder that is not")
     if not asked.out.absolute().parent.is_dir():
         raise BadInput(f"{asked.out}: there is no folder {asked.out.absolute().parent} to write into; make it first")
+    with _answering(asked.out):
+        tempfile.TemporaryFile(dir=asked.out.absolute().parent).close()
     if attestation is None:
         raise GateBlocked(
             f"{package.name} {package.digest} has no signed evidence in the store, which manifests name: "
@@ -99,7 +101,7 @@ def write_manifests(
 
 def _write(files: Mapping[str, str], out: Path) -> None:
     """All of them beside the destination, then renamed."""
-    try:
+    with _answering(out):
         aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.absolute().parent))
         try:
             aside.chmod(0o755)
@@ -110,8 +112,14 @@ def _write(files: Mapping[str, str], out: Path) -> None:
             aside.rename(out)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _answering(out: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise StoreUnavailable(f"{out} cannot be written: {error.strerror}") from error
+        raise BadInput(f"{out} cannot be written: {error.strerror or error}") from error
 
 
 def _yaml(document: dict[str, Any], work: Workload) -> str:

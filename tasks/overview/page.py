@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tasks.contracts import Verdict
-from tasks.figures import NOTHING, amount, figure, short, size
+from tasks.figures import NOTHING, amount, figure, gib, short, size
 from tasks.overview.view import PackageView
 from tasks.placement import Matrix, Recommendation
 from tasks.release.contracts import Phase
@@ -68,7 +68,14 @@ def _render(template: str, **values: object) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"size": _size, "figure": _figure, "short": short, "link": _link, "amount": _amount}
+    environment.filters |= {
+        "size": _size,
+        "gib": _gib,
+        "figure": _figure,
+        "short": short,
+        "link": _link,
+        "amount": _amount,
+    }
     environment.filters["phase_verdict"] = _phase_verdict
     return environment.get_template(template).render(**values)
 
@@ -83,6 +90,10 @@ def by_model(packages: Iterable[PackageView]) -> list[Model]:
 
 def _size(count: int | None) -> str:
     return NOTHING if count is None else size(count)
+
+
+def _gib(count: int | None) -> str:
+    return NOTHING if count is None else gib(count)
 
 
 def _figure(value: float | None, unit: str = "") -> str:

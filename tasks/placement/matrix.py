@@ -24,6 +24,7 @@ from tasks.contracts import (
     SmokeReport,
     Verdict,
 )
+from tasks.figures import amount, figure
 from tasks.placement.prices import HourlyPrice
 
 #: Findings of smoke that leave a type unproven, also as the remarks that they were: a processor was never tried.
@@ -66,6 +67,16 @@ class Cell(Contract):
     def replicas(self) -> int:
         """How many of them one machine bears side by side; one where that was not measured."""
         return max(1, (self.capacity.replicas if self.capacity else None) or 1)
+
+    @property
+    def rate(self) -> str | None:
+        """The measured rate of one replica with the p99 at that rate; apart, what a machine bears by reckoning."""
+        if self.capacity is None or not self.capacity.max_rate_rps:
+            return None
+        p99 = self.capacity.p99_ms
+        at = "" if p99 is None else f" at a p99 of {figure(p99)} ms"
+        more = f"; {self.replicas} replicas: {amount(self.rate_rps)}/s by reckoning" if self.replicas > 1 else ""
+        return f"{amount(self.capacity.max_rate_rps)} requests/s{at}{more}"
 
     @property
     def rate_rps(self) -> float | None:

@@ -14,7 +14,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from tasks.contracts import Contract
-from tasks.figures import amount, figure, size
+from tasks.figures import amount, figure, gib
 from tasks.placement.matrix import Cell, Matrix
 
 #: The highest rate and the smallest memory are found to within 5 %: what is nearer than that is the same.
@@ -104,13 +104,16 @@ def _ranking(proven: tuple[Cell, ...]) -> _Ranking:
         return _Ranking(
             Basis.DENSITY,
             lambda cell: 1 / cell.rps_per_vcpu if cell.rps_per_vcpu else None,
-            lambda cell: f"{amount(cell.rps_per_vcpu)} requests/s per vCPU, {amount(cell.rps_per_gib)} per GiB",
+            lambda cell: (
+                f"{amount(cell.rps_per_vcpu)} requests/s per vCPU, {amount(cell.rps_per_gib)} per GiB"
+                f"{' by reckoning' if cell.replicas > 1 else ''}"
+            ),
             "its highest rate was not measured",
         )
     return _Ranking(
         Basis.LATENCY,
         lambda cell: cell.figures.p99_ms if cell.figures else None,
-        lambda cell: f"a p99 of {figure(cell.figures.p99_ms if cell.figures else None)} ms",
+        lambda cell: f"a p99 of {figure(cell.figures.p99_ms if cell.figures else None)} ms for one client alone",
         "its p99 was not measured",
     )
 
@@ -148,12 +151,12 @@ def _reasons(chosen: Cell, ranked: list[Cell], ranking: _Ranking, matrix: Matrix
     yield f"{ranking.said(chosen)}, {best} by {ranking.basis}"
     if ranking.basis is not Basis.PRICE:
         yield _why_no_price(matrix.proven())
-    if chosen.rate_rps and chosen.replicas > 1:
-        yield f"{chosen.replicas} replicas side by side, each {amount(chosen.rate_rps / chosen.replicas)} requests/s"
+    if chosen.rate:
+        yield f"one replica was measured to bear {chosen.rate}"
     if chosen.figures and chosen.figures.p99_ms is not None and ranking.basis is not Basis.LATENCY:
-        yield f"its p99 is {figure(chosen.figures.p99_ms)} ms"
+        yield f"the p99 of one client alone is {figure(chosen.figures.p99_ms)} ms"
     if chosen.needed_bytes:
-        yield f"it needs {size(chosen.needed_bytes)} of memory under load"
+        yield f"it needs {gib(chosen.needed_bytes)} of memory under load"
     for drop in matrix.drops.get(chosen.format, ()):
         if drop.value > 0:
             yield f"{drop.metric} is {figure(drop.value)} worse than the source model's"
@@ -203,12 +206,13 @@ def _better(cell: Cell, chosen: Cell, matrix: Matrix) -> Iterator[str]:
         if _less(cell.price.amount, chosen.price.amount):
             yield f"cheaper ({amount(cell.price.amount)} {hour} instead of {amount(chosen.price.amount)} {hour})"
     if _less(chosen.rate_rps, cell.rate_rps):
-        yield f"able to bear more ({amount(cell.rate_rps)} requests/s instead of {amount(chosen.rate_rps)})"
+        reckoned = " by reckoning" if max(cell.replicas, chosen.replicas) > 1 else ""
+        yield f"able to bear more ({amount(cell.rate_rps)} requests/s instead of {amount(chosen.rate_rps)}{reckoned})"
     theirs, ours = (each.figures.p99_ms if each.figures else None for each in (cell, chosen))
     if _less(theirs, ours):
-        yield f"faster (p99 {figure(theirs)} ms instead of {figure(ours)} ms)"
+        yield f"faster for one client alone (p99 {figure(theirs)} ms instead of {figure(ours)} ms)"
     if cell.needed_bytes and chosen.needed_bytes and _less(cell.needed_bytes, chosen.needed_bytes):
-        yield f"smaller ({size(cell.needed_bytes)} of memory instead of {size(chosen.needed_bytes)})"
+        yield f"smaller ({gib(cell.needed_bytes)} of memory instead of {gib(chosen.needed_bytes)})"
     drops = {drop.metric: drop.value for drop in matrix.drops.get(cell.format, ())}
     for drop in matrix.drops.get(chosen.format, ()):
         if drop.value > max(0.0, drops.get(drop.metric, drop.value)):

@@ -9,18 +9,27 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from tasks.contracts import Contract
-from tasks.errors import BadInput
+from tasks.errors import BadInput, Problem
+from tasks.smoke.catalogue_form import (
+    LABEL_VALUE,
+    SECTIONS,
+    CpuEntry,
+    GpuEntry,
+    TypeEntry,
+    complaints,
+)
 from tasks.smoke.hardware import (
     LEVELS,
-    Architecture,
     CpuGeneration,
     DriverRange,
     Gpu,
@@ -29,6 +38,8 @@ from tasks.smoke.hardware import (
     Source,
 )
 from tasks.smoke.host import this_machine
+from tasks.smoke.processors import mistakes
+from tasks.spec_document import Document, describe, parse_document
 
 CATALOGUE_FILE = Path(__file__).with_name("instance_types.yaml")
 
@@ -36,6 +47,7 @@ CATALOGUE_FILE = Path(__file__).with_name("instance_types.yaml")
 OWN_FILE_VARIABLE = "SLIPWAY_INSTANCE_TYPES"
 
 _T = TypeVar("_T")
+_E = TypeVar("_E", bound=Contract)
 
 
 def load_catalogue() -> dict[str, InstanceType]:
@@ -82,54 +94,8 @@ def read_catalogue(*paths: Path, there: Iterable[InstanceType] = ()) -> dict[str
     return reader.types
 
 
-# --- the file's form ----------------------------------------------------------------------------------------------
-
-_Names = Annotated[tuple[str, ...], Field(min_length=1)]
-
-
-class _CpuEntry(Contract):
-    vendor: Literal["intel", "amd", "arm"]
-    architecture: Architecture
-    level: str
-    features: tuple[str, ...] = ()
-    emulation: str | None = None
-    sources: _Names
-
-
-class _GpuEntry(Contract):
-    model: str
-    memory_gib: float = Field(gt=0)
-    inline_ecc: bool = False
-    compute_capability: str
-    driver: DriverRange = DriverRange()
-    sources: _Names
-
-
-class _GpusOfType(Contract):
-    model: str
-    count: int = 1
-
-
-class _TypeEntry(Contract):
-    provider: str
-    vcpus: float = Field(gt=0)
-    memory_gib: float = Field(gt=0)
-    cpus: _Names
-    gpu: _GpusOfType | None = None
-    sources: _Names
-
-
-class _File(Contract):
-    sources: dict[str, Any] = Field(default_factory=dict)
-    cpus: dict[str, Any] = Field(default_factory=dict)
-    gpus: dict[str, Any] = Field(default_factory=dict)
-    types: dict[str, Any] = Field(default_factory=dict)
-    prices: dict[str, Any] = Field(default_factory=dict)
-    drivers: dict[str, Any] = Field(default_factory=dict)
-
-
 class _Unresolved(Exception):
-    """An entry names something that is not there."""
+    """An entry does not hold: one problem for each argument, none where what it names was itself refused."""
 
 
 class _Reader:
@@ -140,45 +106,84 @@ class _Reader:
         self.cpus: dict[str, CpuGeneration] = {}
         self.gpus: dict[str, Gpu] = {}
         self.types: dict[str, InstanceType] = {}
+        self.refused: set[tuple[str, str]] = set()  # section and name: whoever names them is not told again
         self.problems: list[str] = []
 
     def read(self, path: Path) -> None:
-        from ruamel.yaml.error import YAMLError
-
         try:
-            content = _parse(path.read_text(encoding="utf-8"))
+            document, problems = _parse(path.read_text(encoding="utf-8"))
         except OSError as error:
             self.problems.append(
                 f"{path}: the instance types cannot be read ({error.strerror}): check {OWN_FILE_VARIABLE}"
             )
             return
-        except (YAMLError, UnicodeDecodeError) as error:
-            self.problems.append(f"{path}: not YAML: {' '.join(str(error).split())}")
+        except UnicodeDecodeError:
+            self.problems.append(f"{path}: not UTF-8 text: save it as UTF-8")
             return
-        try:
-            file = _File.model_validate(content)
-        except ValidationError as error:
-            self._explain(f"{path}", error)
+        self.problems.extend(_said(path, problem) for problem in problems)
+        if document is None:
             return
-        for name, entry in file.sources.items():
-            self._add(path, "sources", name, self.sources, partial(Source.model_validate, entry))
-        for name, entry in file.cpus.items():
-            self._add(path, "cpus", name, self.cpus, partial(self._cpu, name, entry))
-        for name, entry in file.gpus.items():
-            self._add(path, "gpus", name, self.gpus, partial(self._gpu, entry))
-        for name, entry in file.types.items():
-            self._add(path, "types", name, self.types, partial(self._type, name, entry))
-        for name, entry in file.prices.items():
+        sections = dict(self._sections(path, document.data))
+        for name, entry in sections["sources"].items():
+            self._add(path, "sources", name, self.sources, Source, entry, lambda _, made: made)
+        for name, entry in sections["cpus"].items():
+            self._add(path, "cpus", name, self.cpus, CpuEntry, entry, self._cpu)
+        for name, entry in sections["gpus"].items():
+            self._add(path, "gpus", name, self.gpus, GpuEntry, entry, self._gpu)
+        for name, entry in sections["types"].items():
+            self._add(path, "types", name, self.types, TypeEntry, entry, self._type)
+        for name, entry in sections["prices"].items():
             self._amend(path, "prices", name, partial(self._priced, entry))
-        for name, driver in file.drivers.items():
+        for name, driver in sections["drivers"].items():
             self._amend(path, "drivers", name, partial(self._driven, driver))
 
-    def _add(self, path: Path, section: str, name: str, known: dict[str, _T], make: Callable[[], _T]) -> None:
+    def _sections(self, path: Path, content: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        for name in content.keys() - set(SECTIONS):
+            near = difflib.get_close_matches(name, SECTIONS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(SECTIONS)}"
+            self.problems.append(f"{path}: {name}: no such section: {hint}")
+        for name in SECTIONS:
+            found = content.get(name, {})
+            if not isinstance(found, dict):
+                self.problems.append(f"{path}: {name}: expected a mapping of names, found {describe(found)}")
+            yield name, found if isinstance(found, dict) else {}
+
+    def _add(
+        self,
+        path: Path,
+        section: str,
+        name: str,
+        known: dict[str, _T],
+        form: type[_E],
+        content: Any,
+        make: Callable[[str, _E], _T],
+    ) -> None:
         where = f"{path}: {section}.{name}"
         if name in known:
             self.problems.append(f"{where}: the name is taken already: choose another")
-        elif (made := self._made(where, make)) is not None:
+            return
+        made = self._made(where, lambda: make(name, self._read_entry(where, form, content)))
+        if made is None:
+            self.refused.add((section, name))
+        else:
             known[name] = made
+
+    def _read_entry(self, where: str, form: type[_E], content: Any) -> _E:
+        """The entry as its form has it; where it has another, the names in it are looked up all the same."""
+        try:
+            return form.model_validate(content)
+        except ValidationError as error:
+            self._explain(where, error, form.model_fields)
+            if not isinstance(content, dict):
+                raise _Unresolved from error
+            named: list[tuple[str, str, Mapping[str, Any]]] = [("source", "sources", self.sources)]
+            named += [("cpu", "cpus", self.cpus)] if form is TypeEntry else []
+            problems = [
+                problem
+                for kind, key, known in named
+                for problem in self._missing(kind, _texts(content.get(key)), known)
+            ]
+            raise _Unresolved(*problems) from error
 
     def _amend(self, path: Path, section: str, name: str, change: Callable[[InstanceType], InstanceType]) -> None:
         """Say something more about a type that is there already, of this file or an earlier one."""
@@ -192,22 +197,22 @@ class _Reader:
         try:
             return make()
         except ValidationError as error:
-            self._explain(where, error)
+            self._explain(where, error, {})
         except _Unresolved as error:
-            self.problems.append(f"{where}: {error}")
+            self.problems.extend(f"{where}: {problem}" for problem in error.args)
         return None
 
-    def _explain(self, where: str, error: ValidationError) -> None:
-        for detail in error.errors():
-            key = ".".join(str(part) for part in detail["loc"])
-            self.problems.append(f"{where}{'.' if key else ''}{key}: {detail['msg']}")
+    def _explain(self, where: str, error: ValidationError, keys: Mapping[str, Any]) -> None:
+        for key, sentence in complaints(error, keys):
+            self.problems.append(f"{where}{'.' if key else ''}{key}: {sentence}")
 
-    def _cpu(self, name: str, content: Any) -> CpuGeneration:
-        entry = _CpuEntry.model_validate(content)
-        if entry.level not in LEVELS:
-            raise _Unresolved(f"level {entry.level!r} is none of {', '.join(LEVELS)}")
-        if entry.level.startswith("x86-64") != (entry.architecture == "amd64"):
-            raise _Unresolved(f"level {entry.level} is not one of {entry.architecture}")
+    def _cpu(self, name: str, entry: CpuEntry) -> CpuGeneration:
+        problems = [
+            *mistakes(entry.vendor, entry.architecture, entry.level, entry.features, entry.emulation),
+            *self._missing("source", entry.sources, self.sources),
+        ]
+        if problems:
+            raise _Unresolved(*problems)
         return CpuGeneration(
             name=name,
             vendor=entry.vendor,
@@ -218,8 +223,7 @@ class _Reader:
             sources=self._resolve("source", entry.sources, self.sources),
         )
 
-    def _gpu(self, content: Any) -> Gpu:
-        entry = _GpuEntry.model_validate(content)
+    def _gpu(self, _: str, entry: GpuEntry) -> Gpu:
         return Gpu(
             model=entry.model,
             count=1,
@@ -230,11 +234,24 @@ class _Reader:
             sources=self._resolve("source", entry.sources, self.sources),
         )
 
-    def _type(self, name: str, content: Any) -> InstanceType:
-        entry = _TypeEntry.model_validate(content)
-        cpus = self._resolve("cpu", entry.cpus, self.cpus)
-        if len({cpu.architecture for cpu in cpus}) > 1:
-            raise _Unresolved("its cpus are of several architectures: write one entry for each")
+    def _type(self, name: str, entry: TypeEntry) -> InstanceType:
+        problems = [
+            *self._missing("cpu", entry.cpus, self.cpus),
+            *self._missing("gpu", (entry.gpu.model,) if entry.gpu else (), self.gpus),
+            *self._missing("source", entry.sources, self.sources),
+        ]
+        problems += [
+            f"cpu {each} is there twice: remove one" for each, times in Counter(entry.cpus).items() if times > 1
+        ]
+        if not re.fullmatch(LABEL_VALUE, name):
+            problems.append(
+                "its name cannot be the value of a node's label in Kubernetes: at most 63 letters, digits, '-', '_' "
+                "and '.', with a letter or digit at both ends"
+            )
+        if len({self.cpus[each].architecture for each in entry.cpus if each in self.cpus}) > 1:
+            problems.append("its cpus are of several architectures: write one entry for each")
+        if problems:
+            raise _Unresolved(*problems)
         gpu = None
         if entry.gpu is not None:
             (one,) = self._resolve("gpu", (entry.gpu.model,), self.gpus)
@@ -244,7 +261,7 @@ class _Reader:
             provider=entry.provider,
             vcpus=entry.vcpus,
             memory_bytes=_bytes(entry.memory_gib),
-            cpus=cpus,
+            cpus=self._resolve("cpu", entry.cpus, self.cpus),
             gpu=gpu,
             sources=self._resolve("source", entry.sources, self.sources),
         )
@@ -263,19 +280,34 @@ class _Reader:
             raise _Unresolved(f"driver {driver} is newer than {kind.gpu.driver.max}, the last for {kind.gpu.model}")
         return kind.model_copy(update={"gpu": kind.gpu.model_copy(update={"driver": exactly})})
 
-    def _resolve(self, kind: str, names: tuple[str, ...], known: Mapping[str, _T]) -> tuple[_T, ...]:
-        for name in names:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                raise _Unresolved(f"no {kind} {name!r}" + (f": did you mean {near[0]}?" if near else ""))
+    def _resolve(self, kind: str, names: Sequence[str], known: Mapping[str, _T]) -> tuple[_T, ...]:
+        problems = self._missing(kind, names, known)
+        if problems or not all(name in known for name in names):
+            raise _Unresolved(*problems)
         return tuple(known[name] for name in names)
 
+    def _missing(self, kind: str, names: Iterable[str], known: Mapping[str, Any]) -> list[str]:
+        """What is said of those names that are not there; of a refused entry enough is said."""
+        section = "types" if kind == "instance type" else f"{kind}s"
+        unknown = [name for name in names if name not in known and (section, name) not in self.refused]
+        nearest = {name: difflib.get_close_matches(name, known, n=1) for name in unknown}
+        return [
+            f"no {kind} {name!r}" + (f": did you mean {nearest[name][0]}?" if nearest[name] else "") for name in unknown
+        ]
 
-@lru_cache(maxsize=2)  # the shipped file and the user's: a tenth of a second each, asked for by every cell of a package
-def _parse(text: str) -> Any:
-    from ruamel.yaml import YAML
 
-    return YAML(typ="safe").load(text)
+def _said(path: Path, problem: Problem) -> str:
+    line = "" if problem.line is None else f":{problem.line}"
+    return f"{path}{line}: {f'{problem.key}: ' if problem.key else ''}{problem.message}"
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(each for each in value if isinstance(each, str)) if isinstance(value, list) else ()
+
+
+@lru_cache(maxsize=2)  # the shipped file and the user's: a third of a second each, asked for by every cell of a package
+def _parse(text: str) -> tuple[Document | None, list[Problem]]:
+    return parse_document(text, expected=f"a mapping with some of {', '.join(SECTIONS)}")
 
 
 def _bytes(gib: float) -> int:

@@ -96,7 +96,7 @@ class Gpu(Contract):
 class Price(Contract):
     """What one machine costs an hour, said by the user: none is known otherwise."""
 
-    per_hour: float = Field(gt=0, allow_inf_nan=False)
+    per_hour: float = Field(gt=0, allow_inf_nan=False, strict=True)
     currency: str = Field(pattern=r"^[A-Z]{3}$", description="ISO 4217")
 
 

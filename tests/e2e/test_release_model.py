@@ -27,7 +27,7 @@ from tests.e2e.conftest import PREFIX, RUN_TIMEOUT_S, Slipway
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 
 RELEASE, ROLLBACK = "release_model", "rollback_model"
-MODEL = f"{PREFIX}digits"
+MODEL = f"{PREFIX}released"
 
 #: Few steps, and half of the users at once, so that the evidence decides soon.
 _SPEC = """\

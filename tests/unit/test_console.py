@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tasks.console import Progress, finding_lines, package_lines, package_table
-from tasks.contracts import LineageRecord, MetricComparison, Package, Verdict
+from tasks.console import Progress, finding_lines, matrix_table, package_lines, package_table
+from tasks.contracts import Capacity, LineageRecord, MetricComparison, Package, Verdict
 from tasks.pipeline import Event, Moment
+from tasks.placement import matrix_of
 from tasks.store import LocalStore
 from tests import samples
 
@@ -133,3 +134,10 @@ def test_what_the_check_raises_ends_the_work_between_stages() -> None:
 
     with Progress(Console(file=io.StringIO()), check) as shown, pytest.raises(Stop):
         shown(Event(Moment.FINISHED, "export", "onnx", Verdict.PASSED, 1.0))
+
+
+def test_the_matrix_shows_what_was_measured_and_apart_what_was_reckoned(store: LocalStore) -> None:
+    capacity = Capacity(max_rate_rps=1059, p99_ms=13.6, replicas=3, smallest_memory_bytes=1 << 30)
+    smoke = [samples.smoke_report("onnx", samples.TYPES[0], capacity=capacity)]
+    text = printed(matrix_table(matrix_of(samples.package(store, smoke=smoke), {})), width=200)
+    assert "✓ 1,059 requests/s at a p99 of 13.6 ms; 3 replicas: 3,177/s by reckoning, 1 GiB" in text

@@ -305,11 +305,17 @@ def test_a_killed_writer_publishes_nothing_and_what_it_left_is_swept(tmp_path: P
 # --- where it cannot be used --------------------------------------------------------------------------------------
 
 
+def test_a_folder_that_cannot_be_made_is_no_empty_store() -> None:
+    with pytest.raises(StoreUnavailable, match="no folder can be made in /proc"):
+        open_store("/proc/nope/store")
+
+
 def test_asking_makes_no_folder(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "store")
     assert list(store.results("package")) == []
     assert store.get_result("package", KEY) is None
     assert not (tmp_path / "store").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_place_that_is_no_folder_is_said_to_be_unavailable(tmp_path: Path) -> None:

@@ -282,3 +282,8 @@ def test_a_cluster_pulls_from_a_registry_by_digest_or_not_at_all() -> None:
     assert in_registry(image, places, None) == f"registry.example.com/digits@sha256:{'b' * 64}"
     with pytest.raises(BadInput, match="slipway push"):
         in_registry(image, places, "r.example.com/other")
+
+
+def test_a_folder_that_cannot_be_written_is_a_wrong_argument(store: LocalStore) -> None:
+    with pytest.raises(BadInput, match=r"/proc/manifests cannot be written"):
+        _write(_package(store), Path("/proc/manifests"))

@@ -142,7 +142,7 @@ def test_a_store_that_cannot_be_read_is_said(store: LocalStore) -> None:
 
 def test_the_matrix_shows_each_cell_with_its_verdict_reason_and_figures(store: LocalStore) -> None:
     slow = samples.finding("SMOKE_LATENCY", message="p99 was 80 ms, allowed are 50 ms")
-    measured = Capacity(max_rate_rps=250, smallest_memory_bytes=120_000_000, replicas=7)
+    measured = Capacity(max_rate_rps=250, p99_ms=13.6, smallest_memory_bytes=120_000_000, replicas=7)
     smoke = [
         samples.smoke_report("onnx", samples.TYPES[0], capacity=measured),
         samples.smoke_report("onnx", samples.TYPES[1], verdict=Verdict.FAILED, findings=(slow,)),
@@ -154,9 +154,11 @@ def test_the_matrix_shows_each_cell_with_its_verdict_reason_and_figures(store: L
         "1 of 2 cells proven",
         "SMOKE_LATENCY",
         "p99 was 80 ms",
-        "250 requests/s",
-        "120.0 MB",
-        "7 side by side",
+        "one replica: 250 requests/s at a p99 of 13.6 ms; 7 replicas: 1,750/s by reckoning",
+        "one client alone: p99",
+        "0.112 GiB",
+        "7 fit side by side",
+        "4 GiB",
     ):
         assert text in page
     assert "Take onnx on c6i.large" in page

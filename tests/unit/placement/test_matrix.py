@@ -93,3 +93,13 @@ def test_figures_hold_for_the_vcpus_that_were_really_tried(store: LocalStore) ->
     report = samples.smoke_report("onnx", NEW, vcpus=8.0, findings=(capped,))
     cell = matrix_of(_with(store, report), {}).cell("onnx", NEW)
     assert (cell.is_proven, cell.vcpus, cell.tried_vcpus) == (True, 8.0, 2.0)
+
+
+def test_a_rate_is_the_measured_one_with_its_own_p99_and_what_follows_from_it_is_said_to(store: LocalStore) -> None:
+    three = Capacity(max_rate_rps=1059, p99_ms=13.6, replicas=3)
+    cell = matrix_of(_with(store, samples.smoke_report("onnx", NEW, capacity=three)), {}).cell("onnx", NEW)
+    assert cell.rate == "1,059 requests/s at a p99 of 13.6 ms; 3 replicas: 3,177/s by reckoning"
+    one = Capacity(max_rate_rps=1059, p99_ms=13.6, replicas=1)
+    alone = matrix_of(_with(store, samples.smoke_report("onnx", NEW, capacity=one)), {}).cell("onnx", NEW)
+    assert alone.rate == "1,059 requests/s at a p99 of 13.6 ms"
+    assert matrix_of(samples.package(store), {}).cell("savedmodel", OLD).rate is None  # nothing was measured

@@ -126,6 +126,15 @@ def test_without_any_rate_the_p99_decides_and_it_says_so(store: LocalStore) -> N
     assert any("no highest rate was measured" in reason for reason in found.reasons)
 
 
+def test_a_rate_is_told_with_its_own_p99_and_what_is_reckoned_apart(store: LocalStore) -> None:
+    cells = _rates(300, 200, 150, 100)
+    cells["onnx", NEW] = {"capacity": Capacity(max_rate_rps=1059, p99_ms=13.6, replicas=3)}
+    words = _recommend(store, cells).words
+    measured = "one replica was measured to bear 1,059 requests/s at a p99 of 13.6 ms"
+    assert f"{measured}; 3 replicas: 3,177/s by reckoning" in words
+    assert "the p99 of one client alone is" in words
+
+
 _CELL = st.builds(
     lambda verdict, rate, price, p99, needed: {
         "verdict": verdict,

@@ -182,6 +182,124 @@ def test_a_wrong_cpu_is_named(tmp_path: Path, entry: str, expected: str) -> None
     assert expected in message
 
 
+ZEN = "vendor: amd, architecture: amd64, sources: [psabi]"
+ARM = "vendor: arm, architecture: arm64, sources: [gcc-arm]"
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        (f"{{{ZEN}, level: x86-64-v3, features: [flying], emulation: EPYC}}", "no feature 'flying' is known"),
+        (f"{{{ZEN}, level: x86-64-v4, features: [avx512_vnn]}}", "did you mean avx512_vnni?"),
+        (f"{{{ZEN}, level: x86-64-v3, features: [avx512f], emulation: EPYC}}", "EPYC does not execute avx512f"),
+        (f"{{{ZEN}, level: x86-64-v3, features: [flying, avx512f], emulation: EPYC}}", "EPYC does not execute avx512f"),
+        (f"{{{ZEN}, level: x86-64-v3, features: [amx_tile], emulation: EPYC}}", "EPYC does not execute amx_tile"),
+        (f"{{{ZEN}, level: x86-64-v4, emulation: EPYC}}", "EPYC does not execute avx512bw"),
+        (f"{{{ZEN}, level: x86-64-v2, emulation: EPYC}}", "EPYC also has abm, avx, avx2"),
+        (f"{{{ZEN}, level: x86-64-v3, emulation: Haswell}}", "Haswell is of intel"),
+        (f"{{{ZEN}, level: x86-64-v3, emulation: max}}", "Haswell, Broadwell, EPYC, EPYC-Rome"),
+        (f"{{{ZEN}, level: x86-64-v3, features: [sve]}}", "'sve' is one of arm64"),
+        (f"{{{ARM}, level: armv8-a, features: [avx2]}}", "'avx2' is one of amd64"),
+        (f"{{{ARM}, level: armv8.2-a, features: [asimddp, asimdhp], emulation: EPYC}}", "cortex-a72, neoverse-n1"),
+        (f"{{{ARM}, level: armv8.4-a, features: [asimddp, asimdhp], emulation: neoverse-n1}}", "is armv8.2-a"),
+        (f"{{{ARM}, level: x86-64-v3}}", "not one of arm64"),
+        ("{vendor: arm, architecture: amd64, level: x86-64-v3, sources: [psabi]}", "vendor arm makes none of amd64"),
+        ("{vendor: amd, architecture: arm64, level: armv8-a, sources: [psabi]}", "vendor amd makes none of arm64"),
+    ],
+)
+def test_a_processor_that_nothing_could_prove_is_refused(tmp_path: Path, entry: str, expected: str) -> None:
+    message = problems(tmp_path, f"cpus:\n  mine: {entry}\n")
+    assert "cpus.mine: " in message
+    assert expected in message
+
+
+def test_a_processor_that_an_emulated_model_is_like_is_taken(tmp_path: Path) -> None:
+    text = f"cpus:\n  mine: {{{ZEN}, level: x86-64-v3, emulation: EPYC}}\ntypes:\n  box: "
+    box = "{provider: lab, vcpus: 1, memory_gib: 1, cpus: [mine], sources: [psabi]}\n"
+    assert read_catalogue(CATALOGUE_FILE, own_file(tmp_path, text + box))["box"].cpus[0].emulation == "EPYC"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("memory_gib", ".inf", "expected a number that is finite"),
+        ("memory_gib", ".nan", "expected a number that is finite"),
+        ("memory_gib", "1e300", "expected at most 65536, found the number"),
+        ("memory_gib", "0.001", "expected at least 0.015625, found the number"),
+        ("memory_gib", "true", "expected a number, found true"),
+        ("vcpus", "1e-9", "expected at least 0.1, found the number"),
+        ("vcpus", "1e9", "expected at most 4096, found the number"),
+        ("vcpus", "true", "expected a number, found true"),
+        ("vcpus", "'2'", "expected a number, found the text '2'"),
+        ("cpus", "haswell", "expected a list of names, found the text 'haswell'"),
+        ("cpus", "[]", "expected at least one, found an empty list"),
+    ],
+)
+def test_what_no_machine_has_is_refused_with_its_key(tmp_path: Path, key: str, value: str, expected: str) -> None:
+    entry = {"provider": "lab", "vcpus": "1", "memory_gib": "1", "cpus": "[haswell]", "sources": "[psabi]", key: value}
+    inside = ", ".join(f"{name}: {said}" for name, said in entry.items())
+    message = problems(tmp_path, f"types:\n  box: {{{inside}}}\nprices:\n  c6i.larg: {{per_hour: 1, currency: USD}}\n")
+    assert f"types.box.{key}: {expected}" in message
+    assert "prices.c6i.larg" in message  # one mistake hides no other
+
+
+def test_the_same_processor_twice_is_refused(tmp_path: Path) -> None:
+    entry = "{provider: lab, vcpus: 1, memory_gib: 1, cpus: [haswell, haswell], sources: [psabi]}"
+    assert "types.box: cpu haswell is there twice" in problems(tmp_path, f"types:\n  box: {entry}\n")
+
+
+@pytest.mark.parametrize("name", ["'two words'", "a/b", "-box", "''", "x" * 64])
+def test_a_type_is_called_what_a_node_s_label_can_say(tmp_path: Path, name: str) -> None:
+    entry = "{provider: lab, vcpus: 1, memory_gib: 1, cpus: [haswell], sources: [psabi]}"
+    assert "cannot be the value of a node's label" in problems(tmp_path, f"types:\n  {name}: {entry}\n")
+
+
+def test_the_form_and_the_names_in_one_file_are_told_together(tmp_path: Path) -> None:
+    message = problems(
+        tmp_path,
+        "kinds: {}\nsources: [x]\ncpus:\n  mine: {vendor: amd, architecture: amd64, sources: [nowhere]}\n"
+        "types:\n  box: {provider: lab, vcpu: 1, memory_gib: 1, cpus: [haswel, mine], sources: [elsewhere]}\n",
+    )
+    for expected in (
+        "kinds: no such section",
+        "sources: expected a mapping of names, found a list of 1",
+        "cpus.mine.level: is missing",
+        "cpus.mine: no source 'nowhere'",
+        "types.box.vcpus: is missing",
+        "types.box.vcpu: is no key that belongs here: did you mean vcpus?",
+        "types.box: no cpu 'haswel': did you mean haswell?",
+        "types.box: no source 'elsewhere'",
+    ):
+        assert expected in message
+    assert "no cpu 'mine'" not in message  # its own entry says why it is not there
+
+
+def test_mistakes_are_told_in_words_of_ours(tmp_path: Path) -> None:
+    texts = [
+        "types: {box: text}\n",
+        "types: {box: {provider: 1, vcpus: x, memory_gib: [], cpus: {}, sources: 1, gpu: 3}}\n",
+        "prices: {c6i.large: {per_hour: true, currency: dollars}}\ndrivers: {g5.xlarge: newest}\n",
+        "sources: {lab: {title: '', url: ftp://x}}\ngpus: {a: {model: A, memory_gib: 1, driver: {min: 9, max: '8'}}}\n",
+        "types: {}\ntypes: {}\n",
+        "{",
+        "",
+        "- a",
+    ]
+    for text in texts:
+        message = problems(tmp_path, text)
+        for theirs in (
+            "valid ",
+            "nput should",
+            "instance of",
+            "Tuple",
+            "Value error",
+            "suppress",
+            "Problem(",
+            "attern",
+        ):
+            assert theirs not in message, message
+
+
 def test_shipped_names_are_not_replaced_silently(tmp_path: Path) -> None:
     text = "types:\n  c4.large: {provider: lab, vcpus: 64, memory_gib: 512, cpus: [zen4], sources: [psabi]}\n"
     assert "types.c4.large: the name is taken" in problems(tmp_path, text)
