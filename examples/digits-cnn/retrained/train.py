@@ -1,6 +1,7 @@
 """Train the digits CNN again, from another seed: the version that follows on the one of the folder above.
 
-Writes its evaluation rows twice: as they are, and (`rescaled.npz`) as another scanner would give them, three times as large.
+Writes its evaluation rows twice: as they are, and (`rescaled.npz`) as another scanner would give them, three times as
+large.
 """
 
 from __future__ import annotations
