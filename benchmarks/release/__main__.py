@@ -10,19 +10,18 @@ alone replace older ones. Exit code 1 where a figure misses its aim or a part co
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
-import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from functools import partial
 
 from rich.console import Console
 
-from benchmarks.serving.figures import Figure, Measured, markdown, table, write
-from benchmarks.serving.machine import describe, taken_by_others
-from tasks.errors import SlipwayError
+from benchmarks.serving.figures import Figure, arguments, markdown, table, taken, write
+from benchmarks.serving.machine import taken_by_others
 from tasks.settings import Settings
+
+PROGRAM = "benchmarks.release"
 
 #: Part → the function that measures it, `quick` or not; imported when it is asked for.
 PARTS = {
@@ -36,7 +35,7 @@ PARTS = {
 
 def main() -> int:
     """Measure the parts that are asked for."""
-    asked = _parser().parse_args()
+    asked = arguments(PROGRAM, "What a release is worth.", PARTS).parse_args()
     if asked.list:
         print("\n".join(PARTS))
         return 0
@@ -45,7 +44,9 @@ def main() -> int:
     measured = []
     for part in asked.only or PARTS:
         console.print(f"{part} …")
-        measured.append(_measured(part, asked.quick))
+        measured.append(
+            taken(PROGRAM, part, partial(_figures, part, asked.quick), taken_by_others(), quick=asked.quick)
+        )
         rows = write(folder / "release.json", measured[-1:])
         (folder / "release.md").write_text(markdown(sorted(rows, key=lambda row: list(PARTS).index(row.key))))
     console.print(table(measured, "A release"))
@@ -53,31 +54,10 @@ def main() -> int:
     return 1 if any(figure.met is False for row in measured for figure in row.figures) else 0
 
 
-def _measured(part: str, quick: bool) -> Measured:
-    others, began = taken_by_others(), time.monotonic()
+def _figures(part: str, quick: bool) -> list[Figure]:
     module, _, function = PARTS[part].partition(":")
-    try:
-        measure: Callable[[bool], list[Figure]] = getattr(importlib.import_module(module), function)
-        figures = measure(quick)
-    except (SlipwayError, OSError) as error:
-        figures = [Figure(part, "", f"not measured: {error}", met=False)]
-    return Measured(
-        part,
-        f".venv/bin/python -m benchmarks.release --only {part}{' --quick' if quick else ''}",
-        describe(),
-        datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        others,
-        time.monotonic() - began,
-        tuple(figures),
-    )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="benchmarks.release", description="What a release is worth.")
-    parser.add_argument("--only", action="append", choices=PARTS, help="a part; again for more")
-    parser.add_argument("--quick", action="store_true", help="short measurements, for trying the benchmark itself")
-    parser.add_argument("--list", action="store_true", help="name the parts and end")
-    return parser
+    measure: Callable[[bool], list[Figure]] = getattr(importlib.import_module(module), function)
+    return measure(quick)
 
 
 if __name__ == "__main__":

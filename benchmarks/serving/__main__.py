@@ -14,22 +14,20 @@ alone replace older ones. Exit code 1 where a figure misses its aim or Slipway's
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
-import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 from rich.console import Console
 
 from benchmarks.serving import images, speed, tails
 from benchmarks.serving.bench import Bench
-from benchmarks.serving.candidates import Home, NotMeasured
-from benchmarks.serving.figures import Figure, Measured, markdown, table, write
-from benchmarks.serving.machine import BUSY, Children, describe, taken_by_others
-from tasks.errors import SlipwayError
+from benchmarks.serving.candidates import Home
+from benchmarks.serving.figures import Figure, Measured, arguments, markdown, table, taken, write
+from benchmarks.serving.machine import BUSY, Children, taken_by_others
 from tasks.settings import Settings
+
+PROGRAM = "benchmarks.serving"
 
 #: Row → what measures it, in the order of the table.
 ROWS: dict[str, Callable[[Bench], list[Figure]]] = {
@@ -46,7 +44,7 @@ ROWS: dict[str, Callable[[Bench], list[Figure]]] = {
 
 def main() -> int:
     """Measure the rows that are asked for."""
-    asked = _parser().parse_args()
+    asked = arguments(PROGRAM, "The serving image and its peers.", ROWS).parse_args()
     if asked.list:
         print("\n".join(ROWS))
         return 0
@@ -68,35 +66,18 @@ def main() -> int:
     console.print(table(measured))
     console.print(f"figures: {folder / 'serving.json'}, {folder / 'serving.md'}")
     figures = [figure for row in measured for figure in row.figures]
-    return 1 if any(figure.aim.startswith(("≤", "≥")) and not figure.met for figure in figures) else 0
+    missed = (not figure.met for figure in figures if figure.aim.startswith(("≤", "≥")) or figure.met is False)
+    return 1 if any(missed) else 0
 
 
 def _measure(key: str, bench: Bench, quick: bool) -> Measured:
     others = taken_by_others()
     bench.console.print(f"{key}: others take {others:.0%} of the CPU", style="yellow" if others >= BUSY else "")
-    began = time.monotonic()
-    try:
-        figures = ROWS[key](bench)
-    except (NotMeasured, SlipwayError, OSError) as error:
-        figures = [Figure(key, "", f"not measured: {error}")]
-        bench.console.print(f"  {figures[0].ours}", style="red")
-    return Measured(
-        key,
-        f".venv/bin/python -m benchmarks.serving --only {key}{' --quick' if quick else ''}",
-        describe(),
-        datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        others,
-        time.monotonic() - began,
-        tuple(figures),
-    )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="benchmarks.serving", description="The serving image and its peers.")
-    parser.add_argument("--only", action="append", choices=ROWS, help="a row; again for more")
-    parser.add_argument("--quick", action="store_true", help="short measurements, for trying the benchmark itself")
-    parser.add_argument("--list", action="store_true", help="name the rows and end")
-    return parser
+    row = taken(PROGRAM, key, lambda: ROWS[key](bench), others, quick=quick)
+    for figure in row.figures:
+        if not figure.aim and figure.met is False:
+            bench.console.print(f"  {figure.ours}", style="red")
+    return row
 
 
 if __name__ == "__main__":

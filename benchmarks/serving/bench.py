@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from rich.console import Console
 
-from benchmarks.serving.candidates import SLIPWAY, Candidate, Home, NotMeasured, Running, served
+from benchmarks.serving.candidates import SLIPWAY, Candidate, Home, Running, served
+from benchmarks.serving.figures import NotMeasured
 from benchmarks.serving.machine import client_core, on_cores, pinned, server_core
 from benchmarks.serving.models import Model
 from tasks.settings import Settings

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
+from benchmarks.serving.figures import NotMeasured
 from benchmarks.serving.machine import Children, on_cores
 from benchmarks.serving.models import Model, package
 from benchmarks.serving.wire import (
@@ -43,10 +44,6 @@ _START_S = 90.0
 _NOT_YET = (OSError, NotHttp, ValueError, KeyError, TypeError)
 #: Short against any start, and long enough to leave a starting server its time.
 _ASK_AGAIN_S = 0.005
-
-
-class NotMeasured(Exception):
-    """A figure that could not be taken, in a sentence; the others go on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.table import Table
 
-from benchmarks.serving.machine import BUSY
+from benchmarks.serving.machine import BUSY, describe
+from tasks.errors import SlipwayError
 
 _MARKS = {True: "✓", False: "✗", None: ""}
 
@@ -87,3 +91,36 @@ def markdown(measured: Iterable[Measured]) -> str:
         lines.append(f"- `{row.command}`, {row.at}, {row.machine}; {load}.")
         lines += [f"  {figure.figure}: {figure.how}" for figure in row.figures if figure.how]
     return "\n".join(lines) + "\n"
+
+
+class NotMeasured(Exception):
+    """A figure that could not be taken, in a sentence; the others go on."""
+
+
+def taken(
+    program: str, key: str, measure: Callable[[], Iterable[Figure]], others: float, *, quick: bool = False
+) -> Measured:
+    """A row as it is measured now; one that cannot be is a figure that misses its aim and says why."""
+    began = time.monotonic()
+    try:
+        figures = tuple(measure())
+    except (NotMeasured, SlipwayError, OSError) as error:
+        figures = (Figure(key, "", f"not measured: {error}", met=False),)
+    return Measured(
+        key,
+        f".venv/bin/python -m {program} --only {key}{' --quick' if quick else ''}",
+        describe(),
+        datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        others,
+        time.monotonic() - began,
+        figures,
+    )
+
+
+def arguments(program: str, description: str, rows: Iterable[str]) -> argparse.ArgumentParser:
+    """The options of a benchmark of several rows."""
+    parser = argparse.ArgumentParser(prog=program, description=description)
+    parser.add_argument("--only", action="append", choices=tuple(rows), help="a row; again for more")
+    parser.add_argument("--quick", action="store_true", help="short measurements, for trying the benchmark itself")
+    parser.add_argument("--list", action="store_true", help="name the rows and end")
+    return parser

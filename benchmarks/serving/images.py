@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import IO
 
 from benchmarks.serving.bench import Bench
-from benchmarks.serving.candidates import PEERS, SLIPWAY, Candidate, NotMeasured, served, until_right
-from benchmarks.serving.figures import Figure
+from benchmarks.serving.candidates import PEERS, SLIPWAY, Candidate, served, until_right
+from benchmarks.serving.figures import Figure, NotMeasured
 from benchmarks.serving.load import percentile
 from benchmarks.serving.machine import all_cores
 from benchmarks.serving.models import Model, mlp, tolerance, write_golden

@@ -125,6 +125,13 @@ class ShadowReport(Report):
     source: str = Field("", description="where the requests are from, for people")
 
 
+class TraceHead(Contract):
+    """The first line of a trace: what was agreed, and what was seen before any user. A `Sample` a line follows."""
+
+    plan: Plan
+    shadow: ShadowReport | None
+
+
 # --- what is decided ----------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tasks.contracts import Finding
-from tasks.release.contracts import Phase, Release
+from tasks.release.contracts import Phase, Release, TraceHead
 from tasks.release.controller import findings
 from tasks.release.controller.events import (
     BEFORE_USERS,
@@ -26,7 +26,7 @@ from tasks.release.controller.events import (
 from tasks.release.controller.ledger import Ledger
 from tasks.release.controller.opening import Asked, Candidate, begin, existing
 from tasks.release.controller.slices import Overtaken, Slices
-from tasks.release.controller.trace import Head, looks
+from tasks.release.controller.trace import looks
 
 
 class Controller(Slices):
@@ -95,7 +95,7 @@ class Controller(Slices):
                 now = self.outside.clock.now().timestamp()
                 extend_s = state.release.plan.extend_s + more_time(state.release, trace.path, now)
                 state = self.record(ledger, state, Resumed(extend_s=extend_s))
-                trace.agree_anew(Head(plan=state.release.plan, shadow=state.release.shadow))
+                trace.agree_anew(TraceHead(plan=state.release.plan, shadow=state.release.shadow))
         return self.seen(ledger, state)
 
     def restore(self, model: str) -> None:

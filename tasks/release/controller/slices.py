@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.errors import EngineUnavailable, PlatformError, TrackingUnavailable
-from tasks.release.contracts import Arm, Counted, Decision, Endpoint, Judgement, Phase, Release, Sample
+from tasks.release.contracts import Arm, Counted, Decision, Endpoint, Judgement, Phase, Release, Sample, TraceHead
 from tasks.release.controller import findings, serving
 from tasks.release.controller.acts import Acts, Arms, Lost
 from tasks.release.controller.events import (
@@ -31,7 +31,7 @@ from tasks.release.controller.events import (
 from tasks.release.controller.ledger import Ledger
 from tasks.release.controller.machine import Action, next_action
 from tasks.release.controller.protocols import GoldenAnswers, Outside
-from tasks.release.controller.trace import Head, Trace
+from tasks.release.controller.trace import Trace
 
 
 class Overtaken(Exception):
@@ -42,7 +42,7 @@ class Overtaken(Exception):
 class Watched:
     """What this process knows of a release that it looks at; losing it costs a moment, never evidence."""
 
-    head: Head
+    head: TraceHead
     trace: Trace
     counted: Counted | None = None
     arms: Arms | None = None
@@ -241,7 +241,7 @@ class Slices:
     def watch(self, ledger: Ledger, state: State) -> Watched:
         """What this process knows of the release; judged anew where what was agreed has changed."""
         release = state.release
-        known, head = self._watched.get(release.id), Head(plan=release.plan, shadow=release.shadow)
+        known, head = self._watched.get(release.id), TraceHead(plan=release.plan, shadow=release.shadow)
         if known is None or known.head != head:
             path = ledger.place(release.id) / "trace.jsonl"
             known = Watched(head, Trace(path, head, self.outside.judge(head.plan, head.shadow)))

@@ -9,11 +9,11 @@ from pydantic import Field
 
 from tasks.contracts import Contract
 from tasks.errors import PlatformError
-from tasks.release.contracts import Release
+from tasks.release.contracts import Release, TraceHead
 from tasks.release.controller.ledger import Ledger
 from tasks.release.controller.protocols import Outside
 from tasks.release.controller.serving import Serving
-from tasks.release.controller.trace import Head, Trace
+from tasks.release.controller.trace import Trace
 
 
 class Standing(Contract):
@@ -43,7 +43,7 @@ def standing_of(home: Path, model: str, outside: Outside) -> Standing | None:
         return None
     underway = None if begun[0].release.phase.is_over else begun[0].release
     if underway is not None:
-        head = Head(plan=underway.plan, shadow=underway.shadow)
+        head = TraceHead(plan=underway.plan, shadow=underway.shadow)
         path = ledger.place(underway.id) / "trace.jsonl"
         trace = Trace(path, head, outside.judge(head.plan, head.shadow))
         if (judgement := trace.catch_up()) is not None:

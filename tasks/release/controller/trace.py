@@ -10,23 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks.contracts import Contract
-from tasks.release.contracts import Judgement, Plan, Sample, ShadowReport
+from tasks.release.contracts import Judgement, Sample, TraceHead
 from tasks.release.controller.ledger import append_line, read_lines, replace_file
 from tasks.release.controller.protocols import Judging
-
-
-class Head(Contract):
-    """The first line: what was agreed, and what was seen before any user."""
-
-    plan: Plan
-    shadow: ShadowReport | None
 
 
 class Trace:
     """A release's looks, and what they say so far."""
 
-    def __init__(self, path: Path, head: Head, judge: Judging) -> None:
+    def __init__(self, path: Path, head: TraceHead, judge: Judging) -> None:
         self.path, self._head, self._judge = path, head, judge
         self._offset = 0
         self.judgement: Judgement | None = None
@@ -39,14 +31,14 @@ class Trace:
 
     def add(self, sample: Sample) -> Judgement:
         """One more look. It is on disk when it is judged."""
-        if next(read_lines(self.path, Head), None) is None:
+        if next(read_lines(self.path, TraceHead), None) is None:
             append_line(self.path, self._head)
         append_line(self.path, sample)
         judgement = self.catch_up()
         assert judgement is not None  # noqa: S101  a look that was written can be read
         return judgement
 
-    def agree_anew(self, head: Head) -> None:
+    def agree_anew(self, head: TraceHead) -> None:
         """Let the file say that a person gave it more time. What was seen stays as it is."""
         samples = [sample for sample, _ in _samples(self.path)]
         if samples:
@@ -61,7 +53,7 @@ def looks(path: Path) -> tuple[Sample, ...]:
 
 def _samples(path: Path, offset: int = 0) -> Iterator[tuple[Sample, int]]:
     if offset == 0:
-        head = next(read_lines(path, Head), None)
+        head = next(read_lines(path, TraceHead), None)
         if head is None:
             return
         offset = head[1]

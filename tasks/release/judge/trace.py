@@ -19,17 +19,10 @@ from pydantic import ValidationError
 
 from tasks.contracts import Contract
 from tasks.errors import BadInput
-from tasks.release.contracts import Decision, Judgement, Plan, Sample, ShadowReport
+from tasks.release.contracts import Decision, Judgement, Plan, Sample, ShadowReport, TraceHead
 from tasks.release.judge.fold import Judge
 
 Line = TypeVar("Line", bound=Contract)
-
-
-class _Head(Contract):
-    """The first line."""
-
-    plan: Plan
-    shadow: ShadowReport | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +47,7 @@ def read(path: Path) -> Trace:
     lines = text.split("\n")[:-1]  # without the last, which has no end
     if not lines:
         raise BadInput(f"{path}: expected a trace, whose first line holds the plan, and found no whole line")
-    head = _parsed(_Head, lines[0], f"{path}:1")
+    head = _parsed(TraceHead, lines[0], f"{path}:1")
     samples = []
     for number, line in enumerate(lines[1:], start=2):
         sample = _parsed(Sample, line, f"{path}:{number}")
@@ -73,7 +66,7 @@ def _parsed(kind: type[Line], line: str, where: str) -> Line:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         key = ".".join(str(part) for part in first["loc"])
-        what = "the plan and the shadow report" if kind is _Head else "a look at both versions"
+        what = "the plan and the shadow report" if kind is TraceHead else "a look at both versions"
         raise BadInput(f"{where}: expected {what}: {key + ': ' if key else ''}{first['msg']}") from error
 
 

@@ -9,8 +9,7 @@ import pytest
 
 from tasks.cli import run
 from tasks.errors import BadInput
-from tasks.release.contracts import Plan
-from tasks.release.controller.trace import Head
+from tasks.release.contracts import Plan, TraceHead
 from tasks.release.controller.trace import Trace as Written
 from tasks.release.judge import Judge, read, replay
 from tests.unit.release.judge.traffic import SHADOW, Behaviour, Released, Traffic, release, with_plan, worse
@@ -21,7 +20,7 @@ SHORT = with_plan(bake_s=5, extend_s=20, min_requests=50)
 
 def written(path: Path, done: Released, plan: Plan = SHORT) -> Path:
     """As the controller writes it."""
-    trace = Written(path, Head(plan=plan, shadow=SHADOW), Judge(plan, SHADOW))
+    trace = Written(path, TraceHead(plan=plan, shadow=SHADOW), Judge(plan, SHADOW))
     for sample in done.samples:
         trace.add(sample)
     return path
