@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.serving.candidates import NotMeasured
+from benchmarks.serving.figures import NotMeasured
 from benchmarks.serving.wire import Client, Message
 
 _SCRIPT = """
